@@ -1,0 +1,49 @@
+//! Decides who may do what: policy in, [`Decision`] out, with the reasons.
+//!
+//! Knows neither HTTP server nor database: sessions and requests come in as values, time as an argument. Nothing is
+//! allowed that no rule allows.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use pomerium_shared::clock::Now;
+
+use crate::session::Session;
+
+/// A policy, parsed and compiled; evaluating it does not fail. (Placeholder type; the authorize module owns it.)
+#[derive(Debug, Default)]
+pub struct Policy {}
+
+/// What is to be decided: who asks for what, from where, when.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckRequest<'a> {
+    /// The valid session; `None` when there is none (expired and foreign ones are none).
+    pub session: Option<&'a Session>,
+    /// The request or stream.
+    pub request: RequestFacts<'a>,
+    /// The moment of the question.
+    pub now: Now,
+}
+
+/// What policy may know of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestFacts<'a> {
+    /// The method; `CONNECT` for a TCP stream.
+    pub method: &'a str,
+    /// The host without port, lower case.
+    pub host: &'a str,
+    /// The path as router, log and app see it, without the query; empty for `CONNECT`.
+    pub path: &'a str,
+    /// The client's address.
+    pub source_ip: IpAddr,
+    /// Whether this is a CORS preflight: `OPTIONS` with `Origin` and `Access-Control-Request-Method`.
+    pub is_cors_preflight: bool,
+}
+
+/// What one action (`allow` or `deny`) came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evaluation {
+    /// Whether the action applies.
+    pub value: bool,
+    /// The reason codes of the parts that made it so.
+    pub reasons: BTreeSet<&'static str>,
+}

@@ -1,0 +1,325 @@
+//! What the operator means: every value parsed, every default filled in.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use http::{HeaderName, HeaderValue};
+use pomerium_shared::destination::Destination;
+use regex::Regex;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use url::Url;
+
+use crate::{authorize::Policy, secret::Secret};
+
+/// The whole configuration, whole and valid. A reload builds a new one or keeps the old.
+#[derive(Debug)]
+pub struct Settings {
+    /// `address`: where HTTPS (TCP) and QUIC (UDP) listen.
+    pub address: SocketAddr,
+    /// `http_redirect_addr`: a plain listener that sends browsers to HTTPS.
+    pub http_redirect_addr: Option<SocketAddr>,
+    /// `codec_type`: which protocols the listeners speak.
+    pub codec: Codec,
+    /// `certificates` and its kin: at least one; chosen by server name, the first is the default.
+    pub certificates: Vec<Certificate>,
+    /// `shared_secret`: 32 bytes; session handles and signed URLs derive from it.
+    pub shared_secret: Secret<[u8; 32]>,
+    /// `cookie_secret`: 32 bytes; protects the sign-in's own state.
+    pub cookie_secret: Secret<[u8; 32]>,
+    /// `signing_key`: PKCS#8 or SEC 1 PEM of the P-256 keys that sign the identity header; empty: derive one.
+    pub signing_keys: Vec<Secret<String>>,
+    /// `authenticate_service_url`: its origin is the sign-in host.
+    pub authenticate_url: Url,
+    /// `signout_redirect_url`: where signing out ends.
+    pub signout_redirect_url: Option<Url>,
+    /// `programmatic_redirect_domain_whitelist`: hosts that may receive a token; `localhost` stands for any loopback address.
+    pub programmatic_redirect_domains: Vec<String>,
+    /// `cookie_*`.
+    pub cookie: CookieSettings,
+    /// `idp_*`.
+    pub identity_provider: IdentityProvider,
+    /// `jwt_claims_headers`: header to claim, in the order of the file.
+    pub jwt_claims_headers: Vec<(HeaderName, String)>,
+    /// `jwt_issuer_format`.
+    pub jwt_issuer_format: IssuerFormat,
+    /// `pass_identity_headers`: the default for routes.
+    pub pass_identity_headers: bool,
+    /// `set_response_headers`: the default for routes.
+    pub set_response_headers: Vec<(HeaderName, HeaderValue)>,
+    /// `timeout_*` and `default_upstream_timeout`.
+    pub timeouts: Timeouts,
+    /// `databroker_storage_*`: where sessions, users and keys are kept.
+    pub storage: Storage,
+    /// `log_level`: a `tracing` filter directive (`info`, `debug`, ...).
+    pub log_level: String,
+    /// `policy` followed by `routes`: the first that matches is taken.
+    pub routes: Vec<Arc<Route>>,
+}
+
+/// `codec_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// `auto` and `http3`: HTTP/1.1 and HTTP/2 on TCP, HTTP/3 on UDP.
+    All,
+    /// `http1`: HTTP/1.1 alone; no QUIC listener.
+    Http1,
+    /// `http2`: HTTP/2 alone; no QUIC listener.
+    Http2,
+}
+
+/// A certificate chain (leaf first) and its private key.
+#[derive(Debug)]
+pub struct Certificate {
+    /// Leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The leaf's key.
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// `cookie_*`. Cookies are always `Secure`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CookieSettings {
+    /// `cookie_name`.
+    pub name: String,
+    /// `cookie_domain`: empty means host only.
+    pub domain: Option<String>,
+    /// `cookie_http_only`.
+    pub http_only: bool,
+    /// `cookie_expire`: the life of the cookie and of the session.
+    pub expire: Duration,
+    /// `cookie_same_site`: the attribute is left out when unset.
+    pub same_site: Option<SameSite>,
+}
+
+/// The `SameSite` attribute of a cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameSite {
+    /// Never sent across sites.
+    Strict,
+    /// Sent across sites on top-level navigation only.
+    Lax,
+    /// Always sent.
+    None,
+}
+
+/// `idp_*`: the OIDC provider that signs people in.
+#[derive(Debug, Clone)]
+pub struct IdentityProvider {
+    /// `idp_provider_url`: the issuer; discovery starts here.
+    pub issuer: Url,
+    /// `idp_client_id`.
+    pub client_id: String,
+    /// `idp_client_secret`; a public client has none.
+    pub client_secret: Option<Secret<String>>,
+    /// `idp_scopes`: never empty, always with `openid`.
+    pub scopes: Vec<String>,
+    /// `idp_request_params`: extra parameters of the authorization request.
+    pub request_params: Vec<(String, String)>,
+}
+
+/// `jwt_issuer_format`: how the `iss` of the identity header is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IssuerFormat {
+    /// `IssuerHostOnly`: `app.example.com`.
+    HostOnly,
+    /// `IssuerURI`: `https://app.example.com/`.
+    Uri,
+}
+
+/// `timeout_*` and `default_upstream_timeout`; `None` means no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// `timeout_read`: for the whole of a request to arrive.
+    pub read: Option<Duration>,
+    /// `timeout_write`: for the whole of a stream.
+    pub write: Option<Duration>,
+    /// `timeout_idle`: for a connection or stream on which nothing moves.
+    pub idle: Option<Duration>,
+    /// `default_upstream_timeout`: for an app's whole response, where the route says nothing.
+    pub upstream: Option<Duration>,
+}
+
+/// Where sessions, users and keys are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Storage {
+    /// Gone with the process.
+    Memory,
+    /// A SQLite database in this folder.
+    Folder(PathBuf),
+}
+
+/// One entry of `routes` or `policy`.
+#[derive(Debug)]
+pub struct Route {
+    /// Stable over restarts: a hash of what the route matches and where it leads, as hex.
+    pub id: String,
+    /// `name`, or one made from `from`.
+    pub name: String,
+    /// `description`.
+    pub description: String,
+    /// `from` as written.
+    pub from_url: String,
+    /// What the route matches.
+    pub from: RouteFrom,
+    /// Where it leads.
+    pub target: Target,
+    /// Who may use it: `policy` and the `allowed_*` short forms in one.
+    pub policy: Policy,
+    /// `timeout`: `None` means no limit.
+    pub timeout: Option<Duration>,
+    /// `idle_timeout`: `None` means no limit.
+    pub idle_timeout: Option<Duration>,
+    /// `allow_websockets`.
+    pub allow_websockets: bool,
+    /// `pass_identity_headers`, or the global value.
+    pub pass_identity_headers: bool,
+    /// `set_request_headers`.
+    pub set_request_headers: Vec<(HeaderName, HeaderValue)>,
+    /// `remove_request_headers`.
+    pub remove_request_headers: Vec<HeaderName>,
+    /// `set_response_headers` over the global ones.
+    pub set_response_headers: Vec<(HeaderName, HeaderValue)>,
+    /// `show_error_details`: whether a refused person sees the rules' traces.
+    pub show_error_details: bool,
+}
+
+/// What a route matches.
+#[derive(Debug)]
+pub enum RouteFrom {
+    /// `https://host[:port]`: requests for this host whose path fits.
+    Http {
+        /// The host, with `*` for any run of characters.
+        host: HostPattern,
+        /// A port that differs from the scheme's default must match exactly.
+        port: Option<u16>,
+        /// Which paths.
+        path: PathMatch,
+    },
+    /// `tcp+https://host:port` or `tcp+https://gateway[:port]/host:port[/host:port...]`: `CONNECT` to exactly these.
+    Tcp {
+        /// The authorities that a `CONNECT` may name.
+        destinations: Vec<Destination>,
+    },
+}
+
+/// A host name, possibly with wildcards; compared in lower case.
+#[derive(Debug, Clone)]
+pub enum HostPattern {
+    /// Exactly this host.
+    Exact(String),
+    /// `*` in the name stands for any run of characters, dots included; anchored at both ends.
+    Wildcard(Regex),
+}
+
+/// `prefix`, `path` or `regex`.
+#[derive(Debug, Clone)]
+pub enum PathMatch {
+    /// Any path.
+    Any,
+    /// A plain string prefix: `/foo` also matches `/foobar`.
+    Prefix(String),
+    /// Exactly this path.
+    Exact(String),
+    /// The whole path matches.
+    Regex(Regex),
+}
+
+/// Where a route leads.
+#[derive(Debug)]
+pub enum Target {
+    /// `to: http(s)://...`.
+    Http(HttpTarget),
+    /// `to: tcp://host:port`.
+    Tcp(Destination),
+    /// `redirect`.
+    Redirect(Redirect),
+    /// `response`: a fixed answer.
+    Response {
+        /// The status.
+        status: http::StatusCode,
+        /// The body, sent as text.
+        body: String,
+    },
+}
+
+/// An HTTP app behind the gateway.
+#[derive(Debug)]
+pub struct HttpTarget {
+    /// Scheme, host and port of the app (`http` or `https`), without a path.
+    pub origin: Url,
+    /// How the path is rewritten.
+    pub rewrite: PathRewrite,
+    /// Which `Host` the app sees.
+    pub host: UpstreamHost,
+    /// How an `https` app is trusted.
+    pub tls: UpstreamTls,
+}
+
+/// How the path changes on its way to the app.
+#[derive(Debug)]
+pub enum PathRewrite {
+    /// Not at all.
+    Keep,
+    /// `prefix_rewrite`: the matched prefix is replaced.
+    Prefix(String),
+    /// `regex_rewrite_pattern` and `regex_rewrite_substitution` (`\1` refers to a group).
+    Regex {
+        /// What is replaced, everywhere in the path.
+        pattern: Regex,
+        /// By what.
+        substitution: String,
+    },
+}
+
+/// Which `Host` header the app sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamHost {
+    /// The host of `to`.
+    Target,
+    /// `preserve_host_header`: what the browser sent.
+    Preserve,
+    /// `host_rewrite`: this one.
+    Literal(String),
+    /// `host_rewrite_header`: the value of this request header.
+    FromHeader(HeaderName),
+}
+
+/// How an `https` app is trusted.
+#[derive(Debug, Clone, Default)]
+pub struct UpstreamTls {
+    /// `tls_skip_verify`: trust anything (warned about at load).
+    pub skip_verify: bool,
+    /// `tls_upstream_server_name` or `tls_server_name`: the name to expect in its certificate.
+    pub server_name: Option<String>,
+    /// `tls_custom_ca`: these roots instead of the system's.
+    pub custom_roots: Option<Vec<CertificateDer<'static>>>,
+    /// `tls_client_cert` and `tls_client_key`: what the gateway shows to the app.
+    pub client_certificate: Option<Arc<Certificate>>,
+}
+
+/// `redirect`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// `scheme_redirect`, or `https` by `https_redirect`.
+    pub scheme: Option<String>,
+    /// `host_redirect`.
+    pub host: Option<String>,
+    /// `port_redirect`.
+    pub port: Option<u16>,
+    /// `path_redirect` or `prefix_rewrite`.
+    pub path: RedirectPath,
+    /// `response_code`: 301 unless set.
+    pub status: http::StatusCode,
+    /// `strip_query`.
+    pub strip_query: bool,
+}
+
+/// How a redirect changes the path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RedirectPath {
+    /// Not at all.
+    Keep,
+    /// `path_redirect`: this path.
+    Replace(String),
+    /// `prefix_rewrite`: the matched prefix is replaced.
+    Prefix(String),
+}

@@ -1,0 +1,11 @@
+//! The access gateway: signs people in, decides on every request and every stream, and proxies what is allowed.
+//!
+//! Arrows point one way: `listen → proxy → authorize → session → store`, and `app` alone knows all. See
+//! `ARCHITECTURE.md` for the way of one request and of one stream.
+#![forbid(unsafe_code)]
+
+pub mod authorize;
+pub mod config;
+pub mod secret;
+pub mod session;
+pub mod yaml;

@@ -1,0 +1,13 @@
+//! What both ends of the gateway must agree on.
+//!
+//! Here live the tunnel ([`tunnel`]), the words for what is reached ([`destination`]) and for how a stream ends
+//! ([`reason`], [`problem`], [`relay`]), and the TLS and QUIC settings of both ends ([`tls`], [`quic`]).
+//!
+//! What must not live here: policy, store, prompts, command lines, and helpers that only one side needs.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod clock;
+pub mod destination;
+pub mod problem;
+pub mod reason;
