@@ -10,4 +10,9 @@
 pub mod clock;
 pub mod destination;
 pub mod problem;
+pub mod quic;
 pub mod reason;
+pub mod relay;
+pub mod telemetry;
+pub mod tls;
+pub mod tunnel;

@@ -1,0 +1,163 @@
+//! Two-way copying between a client's stream and an app's.
+//!
+//! Each direction flows and ends by itself; a cut is never mistaken for an end; and every end has one reason. Here live
+//! the legs ([`leg`]) and the loop; who opens the legs, and who decides to cut, does not.
+
+use std::{
+    io,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep_until},
+};
+
+use crate::reason::EndReason;
+
+mod leg;
+mod sink;
+mod source;
+
+pub use leg::Leg;
+pub(crate) use leg::{H3Recv, H3Send};
+use leg::{LegError, Side};
+use sink::Sink;
+use source::Source;
+
+/// How a relay behaves.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RelayOptions {
+    /// Cut the stream after this long without a byte moved in either direction; `None`: never.
+    pub idle: Option<Duration>,
+}
+
+/// How a relay ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayEnd {
+    /// Why: after a clean end, the side that ended first.
+    pub reason: EndReason,
+    /// Bytes that the app's leg took.
+    pub bytes_from_client: u64,
+    /// Bytes that the client's leg took.
+    pub bytes_from_app: u64,
+}
+
+/// Copies both ways until both directions ended, a leg failed, nothing moved for too long, or `cut` says why to stop.
+///
+/// The end of one direction is passed on and the other flows on. Anything but two clean ends aborts both legs: QUIC
+/// streams are reset with the reason's error code, TCP connections with RST, so that neither peer takes what it got for
+/// whole. Dropped before it is done, the same happens, with no reason given.
+pub async fn run(
+    mut client: Leg,
+    mut app: Leg,
+    options: RelayOptions,
+    cut: impl Future<Output = EndReason>,
+) -> RelayEnd {
+    let progress = Progress::new();
+    let reason = {
+        let (client, app) = (client.halves(), app.halves());
+        let work = copy_both(client, app, &progress);
+        tokio::select! {
+            // A revocation goes before the next buffer.
+            biased;
+            reason = cut => Err(reason),
+            () = progress.idle_for(options.idle) => Err(EndReason::Idle),
+            end = work => end,
+        }
+    };
+    let reason = match reason {
+        Ok(reason) => {
+            client.close();
+            app.close();
+            reason
+        }
+        Err(reason) => {
+            client.abort(reason);
+            app.abort(reason);
+            reason
+        }
+    };
+    RelayEnd {
+        reason,
+        bytes_from_client: progress.from_client.load(Ordering::Relaxed),
+        bytes_from_app: progress.from_app.load(Ordering::Relaxed),
+    }
+}
+
+/// Runs both directions; `Ok` after two clean ends, `Err` as soon as a leg fails.
+async fn copy_both(
+    client: (&mut Source, &mut Sink),
+    app: (&mut Source, &mut Sink),
+    progress: &Progress,
+) -> Result<EndReason, EndReason> {
+    let upload = copy((client.0, Side::Client), (app.1, Side::App), &progress.from_client, progress);
+    let download = copy((app.0, Side::App), (client.1, Side::Client), &progress.from_app, progress);
+    tokio::pin!(upload, download);
+    let (first, rest) = tokio::select! {
+        end = &mut upload => { end?; (EndReason::Client, download.await) }
+        end = &mut download => { end?; (EndReason::App, upload.await) }
+    };
+    rest.map(|()| first)
+}
+
+async fn copy(
+    (source, from): (&mut Source, Side),
+    (sink, to): (&mut Sink, Side),
+    bytes: &AtomicU64,
+    progress: &Progress,
+) -> Result<(), EndReason> {
+    while let Some(batch) = source.read().await.map_err(|error: LegError| error.reason(from))? {
+        let len = bytes::Buf::remaining(&batch) as u64;
+        sink.write(batch).await.map_err(|error| error.reason(to))?;
+        bytes.fetch_add(len, Ordering::Relaxed);
+        progress.touch();
+    }
+    sink.finish().await.map_err(|error| error.reason(to))
+}
+
+/// Sets `TCP_NODELAY` and keep-alive probes (after 30 s, every 10 s, three lost): a vanished peer is noticed in a minute.
+///
+/// # Errors
+/// What the system says to the options.
+pub fn keepalive(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3);
+    SockRef::from(stream).set_tcp_keepalive(&probes)
+}
+
+/// What moved, and when last.
+struct Progress {
+    from_client: AtomicU64,
+    from_app: AtomicU64,
+    last: Mutex<Instant>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { from_client: AtomicU64::new(0), from_app: AtomicU64::new(0), last: Mutex::new(Instant::now()) }
+    }
+
+    fn touch(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    async fn idle_for(&self, limit: Option<Duration>) {
+        let Some(limit) = limit else { return std::future::pending().await };
+        loop {
+            let deadline = *self.last.lock().unwrap_or_else(PoisonError::into_inner) + limit;
+            if deadline <= Instant::now() {
+                return;
+            }
+            sleep_until(deadline).await;
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! One side of a relay: what is read from it, what is written to it, and how it is cut.
+
+use std::{fmt, io, sync::Arc, time::Duration};
+
+use h3::error::{Code, StreamError};
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+use super::{sink::Sink, source::Source};
+use crate::{
+    reason::EndReason,
+    tunnel::{Chunks, h3_quinn, stream_reason},
+};
+
+/// One side of a relay: a source of bytes and a sink for bytes, open in both directions.
+///
+/// A leg that is dropped is cut: its peer sees a reset, not an end.
+pub struct Leg {
+    source: Source,
+    sink: Sink,
+    is_open: bool,
+}
+
+/// The receiving half of a tunnel stream, at either end.
+pub(crate) enum H3Recv {
+    Server(h3::server::RequestStream<h3_quinn::RecvStream, Chunks>),
+    Client(h3::client::RequestStream<h3_quinn::RecvStream, Chunks>),
+}
+
+/// The sending half of a tunnel stream, at either end.
+pub(crate) enum H3Send {
+    Server(h3::server::RequestStream<h3_quinn::SendStream<Chunks>, Chunks>),
+    Client(h3::client::RequestStream<h3_quinn::SendStream<Chunks>, Chunks>),
+}
+
+impl Leg {
+    /// A TCP connection.
+    #[must_use]
+    pub fn tcp(stream: TcpStream) -> Self {
+        let stream = Arc::new(stream);
+        Self::open(Source::tcp(Arc::clone(&stream)), Sink::tcp(stream))
+    }
+
+    /// Anything else: standard input and output, an upgraded HTTP/1.1 or HTTP/2 stream. It is cut by being dropped, which
+    /// must not look like a clean end to its peer.
+    #[must_use]
+    pub fn io(
+        reader: impl AsyncRead + Send + Unpin + 'static,
+        writer: impl AsyncWrite + Send + Unpin + 'static,
+    ) -> Self {
+        Self::open(Source::io(Box::new(reader)), Sink::io(Box::new(writer)))
+    }
+
+    pub(crate) fn h3(recv: H3Recv, send: H3Send) -> Self {
+        Self::open(Source::h3(recv), Sink::h3(send))
+    }
+
+    /// Cuts both directions with a reason: a reset on QUIC, an RST on TCP.
+    pub fn abort(mut self, reason: EndReason) {
+        self.cut(reason);
+    }
+
+    pub(super) fn halves(&mut self) -> (&mut Source, &mut Sink) {
+        (&mut self.source, &mut self.sink)
+    }
+
+    /// Lets go of a leg whose both directions ended cleanly.
+    pub(super) fn close(mut self) {
+        self.is_open = false;
+    }
+
+    fn open(source: Source, sink: Sink) -> Self {
+        Self { source, sink, is_open: true }
+    }
+
+    fn cut(&mut self, reason: EndReason) {
+        self.is_open = false;
+        self.source.abort(reason);
+        self.sink.abort(reason);
+    }
+}
+
+impl fmt::Debug for Leg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leg").field("kind", &self.sink.kind()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Leg {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.cut(EndReason::Network);
+        }
+    }
+}
+
+/// Which side a leg is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    App,
+}
+
+/// Why a leg failed.
+#[derive(Debug)]
+pub(super) enum LegError {
+    Io(io::Error),
+    H3(StreamError),
+}
+
+impl LegError {
+    /// The reason to give: the peer's own word, or else the side that failed.
+    pub(super) fn reason(&self, side: Side) -> EndReason {
+        let said = match self {
+            Self::H3(error) => stream_reason(error),
+            Self::Io(error) => network_reason(error),
+        };
+        said.unwrap_or(match side {
+            Side::Client => EndReason::Client,
+            Side::App => EndReason::App,
+        })
+    }
+}
+
+/// [`EndReason::Network`] for errors that say that the path is gone, rather than the peer.
+fn network_reason(error: &io::Error) -> Option<EndReason> {
+    use io::ErrorKind::{HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut};
+    matches!(error.kind(), TimedOut | HostUnreachable | NetworkUnreachable | NetworkDown)
+        .then_some(EndReason::Network)
+}
+
+/// Makes the connection's close an RST (`SO_LINGER` of 0), for when the last handle to it is dropped.
+pub(super) fn reset_on_close(stream: &TcpStream) {
+    // On an error the socket is gone already.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+impl H3Recv {
+    pub(super) fn abort(&mut self, reason: EndReason) {
+        let code = Code::from(reason.error_code());
+        match self {
+            Self::Server(stream) => stream.stop_sending(code),
+            Self::Client(stream) => stream.stop_sending(code),
+        }
+    }
+}
+
+impl H3Send {
+    pub(super) fn abort(&mut self, reason: EndReason) {
+        let code = Code::from(reason.error_code());
+        match self {
+            Self::Server(stream) => stream.stop_stream(code),
+            Self::Client(stream) => stream.stop_stream(code),
+        }
+    }
+
+    pub(super) async fn send(&mut self, batch: Chunks) -> Result<(), StreamError> {
+        match self {
+            Self::Server(stream) => stream.send_data(batch).await,
+            Self::Client(stream) => stream.send_data(batch).await,
+        }
+    }
+
+    pub(super) async fn finish(&mut self) -> Result<(), StreamError> {
+        match self {
+            Self::Server(stream) => stream.finish().await,
+            Self::Client(stream) => stream.finish().await,
+        }
+    }
+}

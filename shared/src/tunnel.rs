@@ -1,0 +1,77 @@
+//! The tunnel: streams to apps inside one QUIC connection, as standard HTTP/3 CONNECT (RFC 9114, 4.4).
+//!
+//! Here live both ends of it: the gateway accepts ([`accept`], [`ServerStream`]), the client asks ([`TunnelClient`]);
+//! an open stream becomes a [`Leg`](crate::relay::Leg), which [`crate::relay`] joins with another. Who may reach what
+//! is decided elsewhere.
+
+use h3::{
+    error::{ConnectionError, StreamError},
+    quic::ConnectionErrorIncoming,
+};
+
+use crate::reason::EndReason;
+
+mod chunks;
+mod client;
+pub mod h3_quinn;
+mod server;
+
+pub use chunks::Chunks;
+pub use client::{Connected, TunnelClient};
+pub use server::{ServerConnection, ServerRecv, ServerSend, ServerStream, accept};
+
+/// Bytes of a field section (uncompressed, RFC 9114, 4.2.2) that we take: room for the largest cookies and tokens.
+const FIELD_SECTION_LEN_MAX: u64 = 128 * 1024;
+
+/// Why the tunnel, or one request in it, failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TunnelError {
+    /// The connection under the tunnel is gone, or broke HTTP/3's rules.
+    #[error("the connection to the gateway was lost")]
+    Connection(#[from] ConnectionError),
+    /// The peer cut the stream, or the stream broke HTTP/3's rules.
+    #[error("the stream failed")]
+    Stream(#[from] StreamError),
+    /// The answer's body is longer than the caller takes.
+    #[error("the answer is longer than {len_max} bytes")]
+    BodyTooLong {
+        /// The caller's limit.
+        len_max: usize,
+    },
+    /// The request cannot be written as HTTP.
+    #[error("the request is not valid HTTP")]
+    BadRequest(#[from] http::Error),
+}
+
+impl TunnelError {
+    /// Why the stream ended, if the peer said so or the connection was lost.
+    #[must_use]
+    pub fn reason(&self) -> Option<EndReason> {
+        match self {
+            Self::Connection(error) => Some(connection_reason(error)),
+            Self::Stream(error) => stream_reason(error),
+            Self::BodyTooLong { .. } | Self::BadRequest(_) => None,
+        }
+    }
+}
+
+/// The reason in a stream's error; `None` if the peer gave none of ours.
+pub(crate) fn stream_reason(error: &StreamError) -> Option<EndReason> {
+    match error {
+        StreamError::RemoteTerminate { code } => EndReason::from_error_code(code.value()),
+        StreamError::ConnectionError(error) => Some(connection_reason(error)),
+        StreamError::RemoteClosing => Some(EndReason::Shutdown),
+        // Rules broken by the peer, or an error of a later h3: no word of ours.
+        _ => None,
+    }
+}
+
+fn connection_reason(error: &ConnectionError) -> EndReason {
+    match error {
+        ConnectionError::Remote(ConnectionErrorIncoming::ApplicationClose { error_code }) => {
+            EndReason::from_error_code(*error_code).unwrap_or(EndReason::Network)
+        }
+        _ => EndReason::Network,
+    }
+}

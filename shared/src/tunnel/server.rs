@@ -1,0 +1,163 @@
+//! The gateway's end: accepts requests, answers them, and turns an accepted CONNECT into a leg.
+
+use bytes::{Buf as _, Bytes};
+use h3::{error::Code, server::RequestStream};
+use http::Response;
+
+use super::{Chunks, FIELD_SECTION_LEN_MAX, TunnelError, h3_quinn};
+use crate::{
+    reason::EndReason,
+    relay::{H3Recv, H3Send, Leg},
+};
+
+/// An HTTP/3 connection on the gateway's side.
+pub type ServerConnection = h3::server::Connection<h3_quinn::Connection, Chunks>;
+
+/// Begins HTTP/3 on a QUIC connection: extended CONNECT (RFC 9220) and datagrams (RFC 9297) are announced.
+///
+/// # Errors
+/// [`TunnelError::Connection`]: it was lost meanwhile.
+pub async fn accept(quic: quinn::Connection) -> Result<ServerConnection, TunnelError> {
+    let connection = h3::server::builder()
+        .max_field_section_size(FIELD_SECTION_LEN_MAX)
+        .send_grease(false)
+        .enable_extended_connect(true)
+        .enable_datagram(true)
+        .build(h3_quinn::Connection::new(quic))
+        .await?;
+    Ok(connection)
+}
+
+/// A request's stream: its body comes in, the answer goes out.
+///
+/// Dropped before [`finish`](Self::finish), it is reset: a half-written answer never looks whole.
+pub struct ServerStream {
+    stream: RequestStream<h3_quinn::BidiStream<Chunks>, Chunks>,
+}
+
+impl ServerStream {
+    /// Wraps what `h3::server::RequestResolver::resolve_request` gives beside the request.
+    #[must_use]
+    pub fn new(stream: RequestStream<h3_quinn::BidiStream<Chunks>, Chunks>) -> Self {
+        Self { stream }
+    }
+
+    /// Sends the answer's status and header. Not cancel-safe.
+    ///
+    /// # Errors
+    /// [`TunnelError::Stream`].
+    pub async fn respond(&mut self, response: Response<()>) -> Result<(), TunnelError> {
+        Ok(self.stream.send_response(response).await?)
+    }
+
+    /// Sends body bytes as one DATA frame. Not cancel-safe.
+    ///
+    /// # Errors
+    /// [`TunnelError::Stream`].
+    pub async fn send(&mut self, bytes: Bytes) -> Result<(), TunnelError> {
+        Ok(self.stream.send_data(bytes.into()).await?)
+    }
+
+    /// Ends the answer. Not cancel-safe.
+    ///
+    /// # Errors
+    /// [`TunnelError::Stream`].
+    pub async fn finish(&mut self) -> Result<(), TunnelError> {
+        Ok(self.stream.finish().await?)
+    }
+
+    /// Waits for body bytes; `None` at the body's end. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`TunnelError::Stream`]: among others, the body was cut.
+    pub async fn recv(&mut self) -> Result<Option<Bytes>, TunnelError> {
+        Ok(self.stream.recv_data().await?.map(|mut buf| buf.copy_to_bytes(buf.remaining())))
+    }
+
+    /// Parts the answer from the body, so that both may flow at once.
+    #[must_use]
+    pub fn split(self) -> (ServerSend, ServerRecv) {
+        let (send, recv) = self.stream.split();
+        (ServerSend { stream: send }, ServerRecv { stream: recv })
+    }
+
+    /// Turns an accepted CONNECT (answered with 2xx) into a leg for [`crate::relay::run`].
+    #[must_use]
+    pub fn into_leg(self) -> Leg {
+        let (send, recv) = self.stream.split();
+        Leg::h3(H3Recv::Server(recv), H3Send::Server(send))
+    }
+
+    /// Cuts both directions with a reason.
+    pub fn abort(mut self, reason: EndReason) {
+        self.stream.stop_sending(Code::from(reason.error_code()));
+        self.stream.stop_stream(Code::from(reason.error_code()));
+    }
+}
+
+/// The answer's half of a [`ServerStream`]; dropped unfinished, it is reset.
+pub struct ServerSend {
+    stream: RequestStream<h3_quinn::SendStream<Chunks>, Chunks>,
+}
+
+impl ServerSend {
+    /// Sends the answer's status and header. Not cancel-safe.
+    ///
+    /// # Errors
+    /// [`TunnelError::Stream`].
+    pub async fn respond(&mut self, response: Response<()>) -> Result<(), TunnelError> {
+        Ok(self.stream.send_response(response).await?)
+    }
+
+    /// Sends body bytes as one DATA frame. Not cancel-safe.
+    ///
+    /// # Errors
+    /// [`TunnelError::Stream`].
+    pub async fn send(&mut self, bytes: Bytes) -> Result<(), TunnelError> {
+        Ok(self.stream.send_data(bytes.into()).await?)
+    }
+
+    /// Ends the answer. Not cancel-safe.
+    ///
+    /// # Errors
+    /// [`TunnelError::Stream`].
+    pub async fn finish(&mut self) -> Result<(), TunnelError> {
+        Ok(self.stream.finish().await?)
+    }
+
+    /// Cuts the answer with a reason.
+    pub fn abort(mut self, reason: EndReason) {
+        self.stream.stop_stream(Code::from(reason.error_code()));
+    }
+}
+
+/// The body's half of a [`ServerStream`]; dropped before its end, the peer is told to stop.
+pub struct ServerRecv {
+    stream: RequestStream<h3_quinn::RecvStream, Chunks>,
+}
+
+impl ServerRecv {
+    /// Waits for body bytes; `None` at the body's end. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`TunnelError::Stream`]: among others, the body was cut.
+    pub async fn recv(&mut self) -> Result<Option<Bytes>, TunnelError> {
+        Ok(self.stream.recv_data().await?.map(|mut buf| buf.copy_to_bytes(buf.remaining())))
+    }
+
+    /// Tells the peer with a reason that no more of the body is wanted.
+    pub fn abort(mut self, reason: EndReason) {
+        self.stream.stop_sending(Code::from(reason.error_code()));
+    }
+}
+
+macro_rules! debug_by_id {
+    ($($name:ident $id:ident),*) => {$(
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($name)).field("id", &self.stream.$id()).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+debug_by_id!(ServerStream id, ServerSend send_id, ServerRecv id);
