@@ -75,3 +75,6 @@ fn connection_reason(error: &ConnectionError) -> EndReason {
         _ => EndReason::Network,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use h3::{
 };
 use quinn::{ConnectionError, VarInt};
 
+mod connect;
 mod frames;
 mod recv;
 mod send;

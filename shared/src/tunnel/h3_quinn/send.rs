@@ -13,7 +13,7 @@ use h3::{
 };
 use quinn::WriteError;
 
-use super::{error_code, stream_error, stream_id};
+use super::{connect::plain_connect, error_code, stream_error, stream_id};
 
 /// The sending half of a stream.
 ///
@@ -24,19 +24,21 @@ pub struct SendStream<B> {
     quic: quinn::SendStream,
     // What of the frame quinn did not take yet.
     writing: Bytes,
+    // The first frame of a stream is its header.
+    is_first: bool,
     is_open: bool,
     buf: PhantomData<fn(B)>,
 }
 
 impl<B: Buf> SendStream<B> {
     pub(super) fn request(quic: quinn::SendStream) -> Self {
-        Self { quic, writing: Bytes::new(), is_open: true, buf: PhantomData }
+        Self { quic, writing: Bytes::new(), is_first: true, is_open: true, buf: PhantomData }
     }
 
     /// A one-way stream of HTTP/3's own, which lives as long as the connection and is never reset
     /// (RFC 9114, 6.2.1).
     pub(super) fn one_way(quic: quinn::SendStream) -> Self {
-        Self { quic, writing: Bytes::new(), is_open: false, buf: PhantomData }
+        Self { quic, writing: Bytes::new(), is_first: false, is_open: false, buf: PhantomData }
     }
 }
 
@@ -60,7 +62,9 @@ impl<B: Buf> quic::SendStream<B> for SendStream<B> {
         debug_assert!(self.writing.is_empty(), "h3 waits for poll_ready before it sends more");
         let mut data = data.into();
         // One copy into one buffer: quinn then cuts packets from it without another.
-        self.writing = data.copy_to_bytes(data.remaining());
+        let frame = data.copy_to_bytes(data.remaining());
+        self.writing =
+            if std::mem::replace(&mut self.is_first, false) { plain_connect(frame) } else { frame };
         Ok(())
     }
 
