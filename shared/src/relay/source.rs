@@ -26,7 +26,7 @@ const READ_LEN_MIN: usize = 16 * 1024;
 pub(super) enum Source {
     Io { reader: Box<dyn AsyncRead + Send + Unpin>, buffer: ReadBuffer },
     Tcp { stream: Arc<TcpStream>, buffer: ReadBuffer },
-    H3 { recv: H3Recv, end: Option<Result<(), StreamError>> },
+    H3 { recv: Box<H3Recv>, end: Option<Result<(), StreamError>> },
 }
 
 impl Source {
@@ -39,7 +39,7 @@ impl Source {
     }
 
     pub(super) fn h3(recv: H3Recv) -> Self {
-        Self::H3 { recv, end: None }
+        Self::H3 { recv: Box::new(recv), end: None }
     }
 
     /// Waits for bytes and takes what is there; `None` at the end. Cancel-safe.
