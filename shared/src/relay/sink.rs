@@ -22,7 +22,7 @@ const SLICES_MAX: usize = 64;
 pub(super) enum Sink {
     Io(Box<dyn AsyncWrite + Send + Unpin>),
     Tcp(Arc<TcpStream>),
-    H3(H3Send),
+    H3(Box<H3Send>),
 }
 
 impl Sink {
@@ -35,7 +35,7 @@ impl Sink {
     }
 
     pub(super) fn h3(send: H3Send) -> Self {
-        Self::H3(send)
+        Self::H3(Box::new(send))
     }
 
     /// Writes all of a batch. Not cancel-safe: a leg whose write was dropped must be aborted.
