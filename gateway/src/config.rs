@@ -110,7 +110,7 @@ pub fn parse(
             Ok(Loaded { settings, warnings: said, files: reading.files.into_inner() })
         }
         _ => {
-            debug_assert!(failed, "nothing is missing that was not said");
+            debug_assert!(failed, "something is missing that was not said");
             Err(ConfigErrors(said))
         }
     }

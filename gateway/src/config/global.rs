@@ -18,8 +18,7 @@ use crate::yaml::Value;
 /// Reads everything; `None` when something that has no default is missing or wrong, which was said.
 pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     top.check_keys(keys::Place::Global);
-    if let Some(services) = top.filled("services").filter(|services| *services != "all") {
-        let _ = services;
+    if top.filled("services").is_some_and(|services| services != "all") {
         top.error("services", "only \"all\" is built: the parts cannot run apart yet");
     }
     let address = listen_address(top, "address")
@@ -135,13 +134,8 @@ fn certificates(top: &Section<'_>) -> Option<Vec<Certificate>> {
 
 fn authenticate_url(top: &Section<'_>) -> Option<Url> {
     let name = "authenticate_service_url";
-    if top.filled(name).is_none() {
-        if !top.has(name) || top.text(name) == Some("") {
-            top.error(
-                name,
-                "is missing: the URL of the sign-in host, like https://authenticate.corp.example",
-            );
-        }
+    if !top.has(name) {
+        top.error(name, "is missing: the URL of the sign-in host, like https://authenticate.corp.example");
         return None;
     }
     let url = top.url(name)?;
@@ -169,8 +163,8 @@ fn cookie(top: &Section<'_>) -> CookieSettings {
     if domain.as_ref().is_some_and(|domain| domain.is_empty() || !host(domain)) {
         top.error("cookie_domain", "must be a domain like corp.example");
     }
-    const DAY: Duration = Duration::from_secs(14 * 3600);
-    let expire = top.duration("cookie_expire").unwrap_or(Some(DAY));
+    const EXPIRE_DEFAULT: Duration = Duration::from_secs(14 * 3600);
+    let expire = top.duration("cookie_expire").unwrap_or(Some(EXPIRE_DEFAULT));
     if expire.is_none() {
         top.error("cookie_expire", "must not be 0: a session has to end");
     }
@@ -179,7 +173,7 @@ fn cookie(top: &Section<'_>) -> CookieSettings {
         name: name.to_owned(),
         domain,
         http_only: top.flag("cookie_http_only").unwrap_or(true),
-        expire: expire.unwrap_or(DAY),
+        expire: expire.unwrap_or(EXPIRE_DEFAULT),
         same_site: top.one_of("cookie_same_site", &same_site),
     }
 }
@@ -220,12 +214,13 @@ fn response_headers(top: &Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
 }
 
 fn timeouts(top: &Section<'_>) -> Timeouts {
-    let seconds = |n| Some(Duration::from_secs(n));
+    const SHORT: Option<Duration> = Some(Duration::from_secs(30));
+    const IDLE: Option<Duration> = Some(Duration::from_secs(300));
     Timeouts {
-        read: top.duration("timeout_read").unwrap_or(seconds(30)),
+        read: top.duration("timeout_read").unwrap_or(SHORT),
         write: top.duration("timeout_write").unwrap_or(None),
-        idle: top.duration("timeout_idle").unwrap_or(seconds(300)),
-        upstream: top.duration("default_upstream_timeout").unwrap_or(seconds(30)),
+        idle: top.duration("timeout_idle").unwrap_or(IDLE),
+        upstream: top.duration("default_upstream_timeout").unwrap_or(SHORT),
     }
 }
 

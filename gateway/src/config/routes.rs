@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt::Write, sync::Arc};
 use http::{HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
-use super::{HostPattern, PathMatch, Route, RouteFrom, Target, Timeouts, keys, section::Section};
+use super::{HostPattern, PathMatch, Route, RouteFrom, Timeouts, keys, section::Section};
 use crate::{
     authorize::{Policy, ShortForms},
     yaml::Value,
@@ -69,7 +69,9 @@ fn route(section: &Section<'_>, defaults: &Defaults<'_>) -> Option<Route> {
         .into_iter()
         .filter_map(|(name, at)| section.header_name(at, "remove_request_headers", name))
         .collect();
-    let set_request_headers = section.headers("set_request_headers").unwrap_or_default();
+    let mut set_request_headers = section.headers("set_request_headers").unwrap_or_default();
+    // They often hold a credential for the app, which no log may show.
+    set_request_headers.iter_mut().for_each(|(_, value)| value.set_sensitive(true));
     let logo_url = section.url("logo_url");
     let show_error_details = section.flag("show_error_details").unwrap_or(false);
     let description = section.text("description").unwrap_or_default().to_owned();
@@ -223,14 +225,6 @@ impl Shadows {
                 section.warn("from", format!("is never reached: {name} before it takes the same requests"));
             }
             before.push((path.clone(), section.path.clone()));
-        }
-        if let (Target::Http(target), true) = (&route.target, section.has("tls_skip_verify"))
-            && target.tls.skip_verify
-        {
-            section.warn(
-                "tls_skip_verify",
-                "trusts anyone who answers in the app's place; use tls_custom_ca instead",
-            );
         }
     }
 }

@@ -88,29 +88,31 @@ impl<'a> Section<'a> {
         (entry.value.value != Value::Null).then_some(&entry.value)
     }
 
+    /// Whether a key is there with a value; null and the empty text are none.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.node(name).is_some()
+        self.node(name).is_some_and(|node| !matches!(&node.value, Value::String(text) if text.is_empty()))
     }
 
     /// Says what every key of this mapping that is not read means.
     pub(super) fn check_keys(&self, place: keys::Place) {
         for entry in self.entries {
-            let name = entry.key.as_str();
-            match keys::meaning(place, name) {
-                keys::Meaning::Read => {}
-                keys::Meaning::NotBuilt => self.error(name, "is known but not built yet in this gateway"),
-                keys::Meaning::Removed(instead) => self.error(name, format!("is removed: {instead}")),
+            let (severity, message) = match keys::meaning(place, &entry.key) {
+                keys::Meaning::Read => continue,
+                keys::Meaning::NotBuilt => {
+                    (Severity::Error, "is known but not built yet in this gateway".to_owned())
+                }
+                keys::Meaning::Removed(instead) => (Severity::Error, format!("is removed: {instead}")),
                 keys::Meaning::Foreign => {
-                    self.warn(
-                        name,
-                        "steers a data-plane process that this gateway does not have; it is ignored",
-                    );
+                    let message =
+                        "steers a data-plane process that this gateway does not have; it is ignored";
+                    (Severity::Warning, message.to_owned())
                 }
                 keys::Meaning::Unknown(Some(near)) => {
-                    self.error(name, format!("unknown key; did you mean \"{near}\"?"));
+                    (Severity::Error, format!("unknown key; did you mean \"{near}\"?"))
                 }
-                keys::Meaning::Unknown(None) => self.error(name, "unknown key"),
-            }
+                keys::Meaning::Unknown(None) => (Severity::Error, "unknown key".to_owned()),
+            };
+            self.reading.say(severity, Some(entry.at), self.key(&entry.key), message);
         }
     }
 

@@ -245,6 +245,23 @@ fn an_empty_file_says_all_that_is_missing() {
 }
 
 #[test]
+fn an_empty_text_is_no_value() {
+    let text = minimal("address: ''\ncookie_domain: ''\nhttp_redirect_addr: ''\nshared_secret: ''\n");
+    assert_eq!(read(&text, &[]).unwrap().settings.address.port(), 443);
+    for (key, value) in [("idp_client_id", "gateway"), ("idp_provider_url", "https://id.corp.example")] {
+        let text = minimal("").replace(&format!("{key}: {value}"), &format!("{key}: ''"));
+        let errors = read(&text, &[]).unwrap_err().to_string();
+        assert!(errors.contains(&format!("{key}: is missing")), "{errors}");
+    }
+}
+
+#[test]
+fn credentials_for_the_app_are_not_shown() {
+    let loaded = good(&route("to: http://a\n  set_request_headers: {Authorization: Bearer hunter2}\n"));
+    assert!(!format!("{:?}", loaded.settings).contains("hunter2"));
+}
+
+#[test]
 fn risky_and_useless_settings_are_warned_about() {
     let warnings = |text: &str| {
         let said: Vec<String> = good(text).warnings.iter().map(ToString::to_string).collect();
@@ -457,6 +474,13 @@ proptest! {
     #[test]
     fn no_text_panics(text in "\\PC{0,200}") {
         let _ = parse(&text, "x", &|_| None, Path::new("/nonexistent"));
+    }
+
+    #[test]
+    fn what_is_refused_is_explained(rest in fragment()) {
+        if let Err(errors) = read(&minimal(&rest), &[]) {
+            prop_assert!(errors.diagnostics().iter().any(|said| said.severity == Severity::Error));
+        }
     }
 
     #[test]

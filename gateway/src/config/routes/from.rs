@@ -13,7 +13,7 @@ const REGEX_SIZE_MAX: usize = 1024 * 1024;
 pub(super) fn from(section: &Section<'_>) -> Option<RouteFrom> {
     let path = path_match(section);
     let Some(text) = section.filled("from") else {
-        if !section.has("from") || section.text("from").is_some() {
+        if !section.has("from") {
             section.error("from", "is missing: what is asked for, like https://app.corp.example");
         }
         return None;

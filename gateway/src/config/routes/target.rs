@@ -187,8 +187,15 @@ fn upstream_tls(section: &Section<'_>) -> UpstreamTls {
     } else {
         None
     };
+    let skip_verify = section.flag("tls_skip_verify").unwrap_or(false);
+    if skip_verify {
+        section.warn(
+            "tls_skip_verify",
+            "trusts anyone who answers in the app's place; use tls_custom_ca instead",
+        );
+    }
     UpstreamTls {
-        skip_verify: section.flag("tls_skip_verify").unwrap_or(false),
+        skip_verify,
         server_name: server_name.map(str::to_owned),
         custom_roots: section.roots("tls_custom_ca"),
         client_certificate,
