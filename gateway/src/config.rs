@@ -1,8 +1,117 @@
 //! One YAML file becomes [`Settings`], or a list of errors that point at the text.
 //!
-//! Two steps: the file's tree with places ([`crate::yaml`]), then [`Settings`], which is what is meant. Below
-//! `Settings` nobody sees a raw string that should be something better.
+//! Two steps: the file's tree with places ([`crate::yaml`]), with the environment worked in; then [`Settings`], which
+//! is what is meant. Below `Settings` nobody sees a raw string that should be something better. An unknown key is an
+//! error, since a typo in a policy must never open a door.
+//!
+//! What must not live here: what a rule means ([`crate::authorize`]), and anything that runs.
 
+pub mod check;
+mod diagnostic;
+mod duration;
+mod environment;
+mod global;
+mod identity;
+mod keys;
+mod material;
+mod routes;
+mod section;
 mod settings;
+#[cfg(test)]
+mod tests;
 
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
 pub use settings::*;
+
+use crate::yaml;
+
+/// Looks up an environment variable by its name.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// A configuration that can be used.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What is meant.
+    pub settings: Settings,
+    /// What the operator should look at.
+    pub warnings: Vec<Diagnostic>,
+    /// The file itself and all that it names: a change of any means reading again.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads the file at `path` (none: the environment alone); names in it are relative to `base_dir`.
+///
+/// # Errors
+/// All errors and warnings, in the order of the file.
+pub fn load(path: Option<&Path>, env: Environment<'_>, base_dir: &Path) -> Result<Loaded, ConfigErrors> {
+    let Some(path) = path else { return parse("", "environment", env, base_dir) };
+    let name = path.display().to_string();
+    let failed = |message: String| {
+        ConfigErrors(vec![Diagnostic {
+            severity: Severity::Error,
+            file: name.clone(),
+            at: None,
+            key: String::new(),
+            message,
+        }])
+    };
+    let mut text = String::new();
+    // One byte more than the limit, so that the parser sees that it is too long.
+    let bound = yaml::TEXT_LEN_MAX as u64 + 1;
+    std::fs::File::open(path)
+        .and_then(|file| file.take(bound).read_to_string(&mut text))
+        .map_err(|error| failed(format!("cannot read it: {error}")))?;
+    let mut loaded = parse(&text, &name, env, base_dir)?;
+    loaded.files.insert(0, path.to_owned());
+    Ok(loaded)
+}
+
+/// Reads a configuration from `text`; `file_name` is what messages call it. Reads the files that it names.
+///
+/// # Errors
+/// All errors and warnings, in the order of the text.
+pub fn parse(
+    text: &str,
+    file_name: &str,
+    env: Environment<'_>,
+    base_dir: &Path,
+) -> Result<Loaded, ConfigErrors> {
+    let mut reading = section::Reading {
+        file: file_name,
+        base_dir,
+        env,
+        from_environment: BTreeSet::new(),
+        files: RefCell::new(Vec::new()),
+        said: RefCell::new(Vec::new()),
+    };
+    let settings = match yaml::parse(text) {
+        Ok(mut root) => {
+            environment::substitute(&reading, "", &mut root);
+            reading.from_environment = environment::override_keys(&reading, &mut root);
+            section::Section::of(&reading, String::new(), &root).and_then(|top| global::settings(&top))
+        }
+        Err(error) => {
+            reading.say(Severity::Error, error.at(), String::new(), error.to_string());
+            None
+        }
+    };
+    let mut said = reading.said.into_inner();
+    said.sort_by_key(|diagnostic| diagnostic.at);
+    let failed = said.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    match settings {
+        Some(settings) if !failed => {
+            Ok(Loaded { settings, warnings: said, files: reading.files.into_inner() })
+        }
+        _ => {
+            debug_assert!(failed, "something is missing that was not said");
+            Err(ConfigErrors(said))
+        }
+    }
+}

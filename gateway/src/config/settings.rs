@@ -21,10 +21,10 @@ pub struct Settings {
     pub codec: Codec,
     /// `certificates` and its kin: at least one; chosen by server name, the first is the default.
     pub certificates: Vec<Certificate>,
-    /// `shared_secret`: 32 bytes; session handles and signed URLs derive from it.
-    pub shared_secret: Secret<[u8; 32]>,
-    /// `cookie_secret`: 32 bytes; protects the sign-in's own state.
-    pub cookie_secret: Secret<[u8; 32]>,
+    /// `shared_secret`: 32 bytes; session handles and signed URLs derive from it. `None`: one kept in the storage.
+    pub shared_secret: Option<Secret<[u8; 32]>>,
+    /// `cookie_secret`: 32 bytes; protects the sign-in's own state. `None`: one kept in the storage.
+    pub cookie_secret: Option<Secret<[u8; 32]>>,
     /// `signing_key`: PKCS#8 or SEC 1 PEM of the P-256 keys that sign the identity header; empty: derive one.
     pub signing_keys: Vec<Secret<String>>,
     /// `authenticate_service_url`: its origin is the sign-in host.
@@ -156,6 +156,8 @@ pub struct Route {
     pub name: String,
     /// `description`.
     pub description: String,
+    /// `logo_url`: an image for the portal.
+    pub logo_url: Option<Url>,
     /// `from` as written.
     pub from_url: String,
     /// What the route matches.

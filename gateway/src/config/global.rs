@@ -1,0 +1,287 @@
+//! The keys at the top of the file.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use http::{HeaderName, HeaderValue, header};
+use url::Url;
+
+use super::{
+    Certificate, Codec, CookieSettings, IssuerFormat, SameSite, Settings, Storage, Timeouts, identity, keys,
+    routes, section::Section,
+};
+use crate::yaml::Value;
+
+/// Reads everything; `None` when something that has no default is missing or wrong, which was said.
+pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
+    top.check_keys(keys::Place::Global);
+    if top.filled("services").is_some_and(|services| services != "all") {
+        top.error("services", "only \"all\" is built: the parts cannot run apart yet");
+    }
+    let address = listen_address(top, "address")
+        .or_else(|| (!top.has("address")).then_some(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 443)));
+    let http_redirect_addr = listen_address(top, "http_redirect_addr");
+    if address.is_some() && address == http_redirect_addr {
+        top.error("http_redirect_addr", "must differ from address");
+    }
+    let codecs =
+        [("auto", Codec::All), ("http3", Codec::All), ("http1", Codec::Http1), ("http2", Codec::Http2)];
+    let codec = top.one_of("codec_type", &codecs).unwrap_or(Codec::All);
+    let certificates = certificates(top);
+    let shared_secret = top.secret32("shared_secret");
+    let cookie_secret = top.secret32("cookie_secret");
+    let signing_keys = top.signing_keys();
+    let authenticate_url = authenticate_url(top);
+    let signout_redirect_url = top.url("signout_redirect_url");
+    let cookie = cookie(top);
+    let identity_provider = identity::provider(top);
+    let jwt_claims_headers = claims_headers(top);
+    let formats = [("IssuerHostOnly", IssuerFormat::HostOnly), ("IssuerURI", IssuerFormat::Uri)];
+    let jwt_issuer_format = top.one_of("jwt_issuer_format", &formats).unwrap_or(IssuerFormat::HostOnly);
+    let pass_identity_headers = top.flag("pass_identity_headers").unwrap_or(false);
+    let set_response_headers = response_headers(top);
+    let timeouts = timeouts(top);
+    let storage = storage(top);
+    let log_level = log_level(top);
+    let defaults =
+        routes::Defaults { timeouts, pass_identity_headers, set_response_headers: &set_response_headers };
+    let routes = routes::routes(top, &defaults);
+    let programmatic_redirect_domains = top.list("programmatic_redirect_domain_whitelist").map_or_else(
+        || vec!["localhost".to_owned()],
+        |list| list.iter().map(|(host, _)| host.to_ascii_lowercase()).collect(),
+    );
+    Some(Settings {
+        address: address?,
+        http_redirect_addr,
+        codec,
+        certificates: certificates?,
+        shared_secret,
+        cookie_secret,
+        signing_keys,
+        authenticate_url: authenticate_url?,
+        signout_redirect_url,
+        programmatic_redirect_domains,
+        cookie,
+        identity_provider: identity_provider?,
+        jwt_claims_headers,
+        jwt_issuer_format,
+        pass_identity_headers,
+        set_response_headers,
+        timeouts,
+        storage: storage?,
+        log_level: log_level.to_owned(),
+        routes,
+    })
+}
+
+/// `host:port` or `:port`; without a host it is every address of the machine.
+fn listen_address(top: &Section<'_>, name: &str) -> Option<SocketAddr> {
+    let text = top.filled(name)?;
+    let address = text.rsplit_once(':').and_then(|(host, port)| {
+        let port = port.bytes().all(|b| b.is_ascii_digit()).then(|| port.parse().ok()).flatten()?;
+        let address = match host {
+            "" => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            _ => match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                Some(inner) => IpAddr::V6(inner.parse().ok()?),
+                None => IpAddr::V4(host.parse().ok()?),
+            },
+        };
+        Some(SocketAddr::new(address, port))
+    });
+    if address.is_none() {
+        top.error(name, "expected :port or address:port, like :443 or 127.0.0.1:8443");
+    }
+    address
+}
+
+fn certificates(top: &Section<'_>) -> Option<Vec<Certificate>> {
+    let mut certificates = Vec::new();
+    let mut complete = true;
+    let given = ["certificate", "certificate_file", "certificate_key", "certificate_key_file"];
+    if given.iter().any(|name| top.has(name)) {
+        let own = top.certificate("certificate", "certificate_key");
+        complete &= own.is_some();
+        certificates.extend(own);
+    }
+    match top.node("certificates").map(|node| &node.value) {
+        None => {}
+        Some(Value::List(items)) => {
+            for (index, item) in items.iter().enumerate() {
+                let entry = Section::of(top.reading, format!("certificates[{index}]"), item);
+                let certificate = entry.and_then(|entry| {
+                    entry.allow_only(&["cert", "key"]);
+                    entry.certificate_files()
+                });
+                complete &= certificate.is_some();
+                certificates.extend(certificate);
+            }
+        }
+        Some(other) => {
+            complete = false;
+            top.error("certificates", format!("expected a list of {{cert, key}}, found {}", other.kind()));
+        }
+    }
+    if complete && certificates.is_empty() {
+        top.error("certificates", "is missing: name at least one {cert, key} pair of PEM files");
+        complete = false;
+    }
+    complete.then_some(certificates)
+}
+
+fn authenticate_url(top: &Section<'_>) -> Option<Url> {
+    let name = "authenticate_service_url";
+    if !top.has(name) {
+        top.error(name, "is missing: the URL of the sign-in host, like https://authenticate.corp.example");
+        return None;
+    }
+    let url = top.url(name)?;
+    if url.scheme() != "https" {
+        top.error(name, "must begin with https://");
+    } else if url.path() != "/" || url.query().is_some() {
+        top.error(name, "must be a host without a path");
+    } else {
+        return Some(url);
+    }
+    None
+}
+
+fn cookie(top: &Section<'_>) -> CookieSettings {
+    let token =
+        |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    let name = top.filled("cookie_name").unwrap_or("_pomerium");
+    if !token(name) {
+        top.error("cookie_name", "must be of letters, digits, - and _");
+    }
+    let domain =
+        top.filled("cookie_domain").map(|domain| domain.trim_start_matches('.').to_ascii_lowercase());
+    let host =
+        |domain: &String| domain.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+    if domain.as_ref().is_some_and(|domain| domain.is_empty() || !host(domain)) {
+        top.error("cookie_domain", "must be a domain like corp.example");
+    }
+    const EXPIRE_DEFAULT: Duration = Duration::from_secs(14 * 3600);
+    let expire = top.duration("cookie_expire").unwrap_or(Some(EXPIRE_DEFAULT));
+    if expire.is_none() {
+        top.error("cookie_expire", "must not be 0: a session has to end");
+    }
+    let same_site = [("strict", SameSite::Strict), ("lax", SameSite::Lax), ("none", SameSite::None)];
+    CookieSettings {
+        name: name.to_owned(),
+        domain,
+        http_only: top.flag("cookie_http_only").unwrap_or(true),
+        expire: expire.unwrap_or(EXPIRE_DEFAULT),
+        same_site: top.one_of("cookie_same_site", &same_site),
+    }
+}
+
+/// A mapping of headers to claims, or claims alone, whose header is made from their name.
+fn claims_headers(top: &Section<'_>) -> Vec<(HeaderName, String)> {
+    let name = "jwt_claims_headers";
+    let pairs: Vec<_> = match top.node(name).map(|node| &node.value) {
+        None => return Vec::new(),
+        Some(Value::Map(_)) => {
+            let pairs = top.pairs(name).unwrap_or_default();
+            pairs.into_iter().map(|(header, claim, at)| (header.to_owned(), claim, at)).collect()
+        }
+        Some(_) => {
+            let claims = top.list(name).unwrap_or_default();
+            claims.into_iter().map(|(claim, at)| (format!("x-pomerium-claim-{claim}"), claim, at)).collect()
+        }
+    };
+    let header = |(header, claim, at): &(String, &str, _)| {
+        top.header_name(*at, &format!("{name}.{header}"), header).map(|header| (header, (*claim).to_owned()))
+    };
+    pairs.iter().filter_map(header).collect()
+}
+
+fn response_headers(top: &Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    match top.headers("set_response_headers") {
+        Some(headers) if headers.iter().any(|(name, _)| name == "disable") => Vec::new(),
+        Some(headers) => headers,
+        None => vec![
+            (header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN")),
+            (header::X_XSS_PROTECTION, HeaderValue::from_static("1; mode=block")),
+            (
+                header::STRICT_TRANSPORT_SECURITY,
+                HeaderValue::from_static("max-age=31536000; includeSubDomains; preload"),
+            ),
+        ],
+    }
+}
+
+fn timeouts(top: &Section<'_>) -> Timeouts {
+    const SHORT: Option<Duration> = Some(Duration::from_secs(30));
+    const IDLE: Option<Duration> = Some(Duration::from_secs(300));
+    Timeouts {
+        read: top.duration("timeout_read").unwrap_or(SHORT),
+        write: top.duration("timeout_write").unwrap_or(None),
+        idle: top.duration("timeout_idle").unwrap_or(IDLE),
+        upstream: top.duration("default_upstream_timeout").unwrap_or(SHORT),
+    }
+}
+
+fn log_level(top: &Section<'_>) -> &'static str {
+    let levels = [
+        ("trace", "trace"),
+        ("debug", "debug"),
+        ("info", "info"),
+        ("warn", "warn"),
+        ("warning", "warn"),
+        ("error", "error"),
+        ("critical", "error"),
+        ("fatal", "error"),
+        ("panic", "error"),
+        ("off", "off"),
+        ("none", "off"),
+        ("disabled", "off"),
+    ];
+    top.one_of("log_level", &levels).unwrap_or("info")
+}
+
+fn storage(top: &Section<'_>) -> Option<Storage> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Kind {
+        Memory,
+        File,
+        Postgres,
+    }
+    let (name, place) = ("databroker_storage_type", "databroker_storage_connection_string");
+    let kinds = [("memory", Kind::Memory), ("file", Kind::File), ("postgres", Kind::Postgres)];
+    let kind = top.one_of(name, &kinds);
+    if kind == Some(Kind::Memory) {
+        return Some(Storage::Memory);
+    }
+    if kind == Some(Kind::Postgres) {
+        top.error(name, "postgres is known but not built yet in this gateway");
+        return None;
+    }
+    if let Some(text) = top.filled(place) {
+        let folder = text.strip_prefix("file://").filter(|folder| folder.starts_with('/'));
+        if folder.is_none() {
+            top.error(place, "expected file:///folder");
+        }
+        return folder.map(|folder| Storage::Folder(PathBuf::from(folder)));
+    }
+    let folder = default_folder(top.reading.env);
+    if folder.is_none() {
+        top.error(
+            place,
+            "is missing, and neither STATE_DIRECTORY, XDG_DATA_HOME nor HOME says where data belongs",
+        );
+    }
+    folder.map(Storage::Folder)
+}
+
+/// The service's state folder under systemd (the first of them), else the person's data folder.
+fn default_folder(env: super::Environment<'_>) -> Option<PathBuf> {
+    let absolute = |text: String| Some(PathBuf::from(text)).filter(|path| path.is_absolute());
+    let state = env("STATE_DIRECTORY")
+        .and_then(|list| absolute(list.split(':').next().unwrap_or_default().to_owned()));
+    let data = || env("XDG_DATA_HOME").and_then(absolute).map(|data| data.join("pomerium"));
+    let home = || env("HOME").and_then(absolute).map(|home| home.join(".local/share/pomerium"));
+    state.or_else(data).or_else(home)
+}

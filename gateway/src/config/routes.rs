@@ -1,0 +1,245 @@
+//! `policy` and `routes`: each entry becomes a [`Route`].
+
+mod from;
+mod target;
+
+use std::{collections::BTreeMap, fmt::Write, sync::Arc};
+
+use http::{HeaderName, HeaderValue};
+use sha2::{Digest, Sha256};
+
+use super::{HostPattern, PathMatch, Route, RouteFrom, Timeouts, keys, section::Section};
+use crate::{
+    authorize::{Policy, ShortForms},
+    yaml::Value,
+};
+
+/// What a route takes over from the top of the file.
+pub(super) struct Defaults<'a> {
+    pub(super) timeouts: Timeouts,
+    pub(super) pass_identity_headers: bool,
+    pub(super) set_response_headers: &'a [(HeaderName, HeaderValue)],
+}
+
+/// All routes in the order in which they are tried; broken ones are left out, and said.
+pub(super) fn routes(top: &Section<'_>, defaults: &Defaults<'_>) -> Vec<Arc<Route>> {
+    let mut routes: Vec<Arc<Route>> = Vec::new();
+    let mut shadows = Shadows::default();
+    for list in ["policy", "routes"] {
+        let items = match top.node(list).map(|node| &node.value) {
+            None => continue,
+            Some(Value::List(items)) => items,
+            Some(other) => {
+                top.error(list, format!("expected a list of routes, found {}", other.kind()));
+                continue;
+            }
+        };
+        for (index, item) in items.iter().enumerate() {
+            let Some(section) = Section::of(top.reading, format!("{list}[{index}]"), item) else { continue };
+            if let Some(route) = route(&section, defaults) {
+                shadows.check(&section, &route);
+                routes.push(Arc::new(route));
+            }
+        }
+    }
+    routes
+}
+
+fn route(section: &Section<'_>, defaults: &Defaults<'_>) -> Option<Route> {
+    section.check_keys(keys::Place::Route);
+    let from = from::from(section);
+    let target = target::target(section, from.as_ref());
+    let policy = policy(section);
+    let allow_websockets = section.flag("allow_websockets").unwrap_or(false);
+    let endless = allow_websockets || matches!(from, Some(RouteFrom::Tcp { .. }));
+    let unless_endless = |limit| if endless { None } else { limit };
+    let timeout = section.duration("timeout").unwrap_or_else(|| unless_endless(defaults.timeouts.upstream));
+    let idle_timeout =
+        section.duration("idle_timeout").unwrap_or_else(|| unless_endless(defaults.timeouts.idle));
+    let pass_identity_headers =
+        section.flag("pass_identity_headers").unwrap_or(defaults.pass_identity_headers);
+    let mut set_response_headers = defaults.set_response_headers.to_vec();
+    for (name, value) in section.headers("set_response_headers").unwrap_or_default() {
+        set_response_headers.retain(|(known, _)| *known != name);
+        set_response_headers.push((name, value));
+    }
+    let remove_request_headers = section
+        .list("remove_request_headers")
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|(name, at)| section.header_name(at, "remove_request_headers", name))
+        .collect();
+    let mut set_request_headers = section.headers("set_request_headers").unwrap_or_default();
+    // They often hold a credential for the app, which no log may show.
+    set_request_headers.iter_mut().for_each(|(_, value)| value.set_sensitive(true));
+    let logo_url = section.url("logo_url");
+    let show_error_details = section.flag("show_error_details").unwrap_or(false);
+    let description = section.text("description").unwrap_or_default().to_owned();
+    let name = section.filled("name");
+    let from_url = section.filled("from")?;
+    Some(Route {
+        id: route_id(section),
+        name: name.map_or_else(|| made_name(from_url), str::to_owned),
+        description,
+        logo_url,
+        from_url: from_url.to_owned(),
+        from: from?,
+        target: target?,
+        policy: policy?,
+        timeout,
+        idle_timeout,
+        allow_websockets,
+        pass_identity_headers,
+        set_request_headers,
+        remove_request_headers,
+        set_response_headers,
+        show_error_details,
+    })
+}
+
+/// `https://grafana.corp.example/` becomes `grafana.corp.example`.
+fn made_name(from_url: &str) -> String {
+    let name = from_url.split_once("://").map_or(from_url, |(_, rest)| rest);
+    name.trim_end_matches('/').to_owned()
+}
+
+/// Hashes what the route matches and where it leads, so that names, headers and rules may change under the same id.
+fn route_id(section: &Section<'_>) -> String {
+    let mut hash = Sha256::new();
+    for key in ["from", "prefix", "path", "regex", "to", "redirect", "response"] {
+        // The tree's own text is unambiguous: every value is quoted and typed. Places must not count.
+        let value = section.node(key).map(|node| plain(&node.value));
+        hash.update(format!("{key}={value:?};"));
+    }
+    let digest = hash.finalize();
+    digest.iter().take(8).fold(String::new(), |mut hex, byte| {
+        // Writing to a `String` does not fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::List(items) => {
+            format!("{:?}", items.iter().map(|item| plain(&item.value)).collect::<Vec<_>>())
+        }
+        Value::Map(entries) => {
+            format!(
+                "{:?}",
+                entries.iter().map(|e| (&e.key, plain(&e.value.value))).collect::<BTreeMap<_, _>>()
+            )
+        }
+        scalar => format!("{scalar:?}"),
+    }
+}
+
+/// The rules in PPL and their short forms.
+fn policy(section: &Section<'_>) -> Option<Policy> {
+    let texts = |name: &str| -> Vec<String> {
+        section.list(name).unwrap_or_default().into_iter().map(|(text, _)| text.to_owned()).collect()
+    };
+    let short = ShortForms {
+        allow_public_unauthenticated_access: section
+            .flag("allow_public_unauthenticated_access")
+            .unwrap_or(false),
+        cors_allow_preflight: section.flag("cors_allow_preflight").unwrap_or(false),
+        allow_any_authenticated_user: section.flag("allow_any_authenticated_user").unwrap_or(false),
+        allowed_domains: texts("allowed_domains"),
+        allowed_idp_claims: idp_claims(section),
+        allowed_users: texts("allowed_users"),
+    };
+    let has_list = !(short.allowed_domains.is_empty()
+        && short.allowed_idp_claims.is_empty()
+        && short.allowed_users.is_empty());
+    for (name, set) in [
+        ("allow_public_unauthenticated_access", short.allow_public_unauthenticated_access),
+        ("allow_any_authenticated_user", short.allow_any_authenticated_user),
+    ] {
+        if set && has_list {
+            section
+                .error(name, "contradicts allowed_users, allowed_domains and allowed_idp_claims: choose one");
+        }
+    }
+    if short.allow_public_unauthenticated_access && short.allow_any_authenticated_user {
+        section.error(
+            "allow_any_authenticated_user",
+            "contradicts allow_public_unauthenticated_access: choose one",
+        );
+    }
+    let ppl = section.node("policy");
+    let anybody = has_list || short.allow_public_unauthenticated_access || short.allow_any_authenticated_user;
+    if ppl.is_none() && !anybody {
+        section.warn("policy", "is missing: nobody may use this route");
+    }
+    match Policy::build(ppl, &short) {
+        Ok(policy) => Some(policy),
+        Err(errors) => {
+            for error in errors {
+                section.error_at(error.at, "policy", error.to_string());
+            }
+            None
+        }
+    }
+}
+
+fn idp_claims(section: &Section<'_>) -> Vec<(String, Vec<String>)> {
+    let name = "allowed_idp_claims";
+    let Some(node) = section.node(name) else { return Vec::new() };
+    let Some(inner) = Section::of(section.reading, section.key(name), node) else { return Vec::new() };
+    let claim = |entry: &crate::yaml::Entry| {
+        let values = inner.list(&entry.key)?;
+        Some((entry.key.clone(), values.into_iter().map(|(value, _)| value.to_owned()).collect()))
+    };
+    inner.entries.iter().filter_map(claim).collect()
+}
+
+/// Finds routes that are never reached because an earlier one takes all their requests.
+#[derive(Default)]
+struct Shadows {
+    /// Host with port, or destination, to the paths (if any) and routes before.
+    seen: BTreeMap<String, Vec<(Option<PathMatch>, String)>>,
+}
+
+impl Shadows {
+    fn check(&mut self, section: &Section<'_>, route: &Route) {
+        let (places, path) = match &route.from {
+            RouteFrom::Http { host, port, path } => {
+                let host = match host {
+                    HostPattern::Exact(host) => host.clone(),
+                    HostPattern::Wildcard(regex) => regex.as_str().to_owned(),
+                };
+                (vec![format!("https {host} {port:?}")], Some(path.clone()))
+            }
+            RouteFrom::Tcp { destinations } => {
+                (destinations.iter().map(|d| format!("tcp {d}")).collect(), None)
+            }
+        };
+        for place in places {
+            let before = self.seen.entry(place).or_default();
+            let by = before.iter().find(|(earlier, _)| match (earlier, &path) {
+                (Some(earlier), Some(path)) => covers(earlier, path),
+                _ => true,
+            });
+            if let Some((_, name)) = by {
+                section.warn("from", format!("is never reached: {name} before it takes the same requests"));
+            }
+            before.push((path.clone(), section.path.clone()));
+        }
+    }
+}
+
+/// Whether each path of `later` is also one of `earlier`.
+fn covers(earlier: &PathMatch, later: &PathMatch) -> bool {
+    match (earlier, later) {
+        (PathMatch::Any, _) => true,
+        (PathMatch::Prefix(prefix), _) if prefix == "/" => true,
+        (PathMatch::Prefix(prefix), PathMatch::Prefix(path) | PathMatch::Exact(path)) => {
+            path.starts_with(prefix)
+        }
+        (PathMatch::Exact(earlier), PathMatch::Exact(later)) => earlier == later,
+        (PathMatch::Regex(earlier), PathMatch::Regex(later)) => earlier.as_str() == later.as_str(),
+        (PathMatch::Regex(earlier), PathMatch::Exact(later)) => earlier.is_match(later),
+        _ => false,
+    }
+}

@@ -1,0 +1,289 @@
+//! `to`, `redirect` or `response`: where a route leads.
+
+use std::sync::Arc;
+
+use http::{HeaderName, StatusCode};
+use pomerium_shared::destination::Destination;
+use url::Url;
+
+use super::from::expression;
+use crate::{
+    config::{
+        HttpTarget, PathRewrite, Redirect, RedirectPath, RouteFrom, Target, UpstreamHost, UpstreamTls,
+        section::Section,
+    },
+    yaml::Value,
+};
+
+/// Bytes of a fixed answer at most: it stays in memory and goes out whole.
+const RESPONSE_LEN_MAX: usize = 64 * 1024;
+
+/// Reads where the route leads: exactly one of the three keys.
+pub(super) fn target(section: &Section<'_>, from: Option<&RouteFrom>) -> Option<Target> {
+    let given: Vec<&str> =
+        ["to", "redirect", "response"].into_iter().filter(|name| section.has(name)).collect();
+    if let [first, second, ..] = given.as_slice() {
+        let message = format!("contradicts {first}: a route needs exactly one of to, redirect and response");
+        section.error(second, message);
+        return None;
+    }
+    let target = match given.first() {
+        Some(&"to") => to(section),
+        Some(&"redirect") => redirect(section).map(Target::Redirect),
+        Some(_) => response(section),
+        None => {
+            section.error("to", "is missing: a route needs exactly one of to, redirect and response");
+            None
+        }
+    }?;
+    let (key, message) = match (from, &target) {
+        (Some(RouteFrom::Tcp { .. }), Target::Tcp(_)) | (None, _) => return Some(target),
+        (Some(RouteFrom::Tcp { .. }), _) => (given[0], "a tcp+https route leads to tcp://host:port"),
+        (Some(RouteFrom::Http { .. }), Target::Tcp(_)) => ("to", "tcp:// needs a from of tcp+https://"),
+        (Some(RouteFrom::Http { .. }), _) => return Some(target),
+    };
+    section.error(key, message);
+    None
+}
+
+fn to(section: &Section<'_>) -> Option<Target> {
+    let text = match section.node("to").map(|node| &node.value) {
+        Some(Value::List(items)) => {
+            let texts = section.list("to")?;
+            match (items.len(), texts.first()) {
+                (1, Some((text, _))) => *text,
+                (0, _) | (_, None) => {
+                    section.error("to", "the list is empty");
+                    return None;
+                }
+                _ => {
+                    section.error("to", "several targets are known but not built yet in this gateway");
+                    return None;
+                }
+            }
+        }
+        _ => section.text("to")?,
+    };
+    if text.rsplit_once(',').is_some_and(|(_, weight)| weight.bytes().all(|b| b.is_ascii_digit())) {
+        section.error("to", "weights are known but not built yet in this gateway");
+        return None;
+    }
+    match text.split_once("://") {
+        Some(("http" | "https", _)) => http(section, text),
+        Some(("tcp", destination)) => {
+            let parsed: Result<Destination, _> = destination.trim_end_matches('/').parse();
+            parsed.map(Target::Tcp).map_err(|error| section.error("to", error.to_string())).ok()
+        }
+        Some(("h2c" | "udp" | "ssh" | "unix" | "https+unix", _)) => {
+            section.error("to", "this scheme is known but not built yet in this gateway");
+            None
+        }
+        _ => {
+            section.error("to", "must begin with http://, https:// or tcp://");
+            None
+        }
+    }
+}
+
+fn http(section: &Section<'_>, text: &str) -> Option<Target> {
+    let rewrite = rewrite(section);
+    let host = upstream_host(section);
+    let tls = upstream_tls(section);
+    let mut origin =
+        Url::parse(text).map_err(|error| section.error("to", format!("is no valid URL: {error}"))).ok()?;
+    if !origin.username().is_empty() || origin.password().is_some() {
+        section.error("to", "a URL must not hold credentials");
+        return None;
+    }
+    if origin.query().is_some() || origin.fragment().is_some() {
+        section.error("to", "must not have a query or fragment");
+        return None;
+    }
+    if origin.scheme() == "http"
+        && (tls.skip_verify || tls.custom_roots.is_some() || tls.client_certificate.is_some())
+    {
+        section.warn("to", "is http://, so that the tls_* keys have no effect");
+    }
+    // `http://app` and `http://app/` differ: only the second replaces the matched prefix.
+    let has_path = text.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
+    let rewrite = match rewrite? {
+        PathRewrite::Keep if has_path => PathRewrite::Prefix(origin.path().to_owned()),
+        rewrite => rewrite,
+    };
+    origin.set_path("");
+    Some(Target::Http(HttpTarget { origin, rewrite, host: host?, tls }))
+}
+
+fn rewrite(section: &Section<'_>) -> Option<PathRewrite> {
+    let prefix = section.filled("prefix_rewrite");
+    let pattern = section.filled("regex_rewrite_pattern");
+    let substitution = section.text("regex_rewrite_substitution");
+    match (prefix, pattern, substitution) {
+        (None, None, None) => Some(PathRewrite::Keep),
+        (Some(prefix), None, None) if prefix.starts_with('/') => Some(PathRewrite::Prefix(prefix.to_owned())),
+        (Some(_), None, None) => {
+            section.error("prefix_rewrite", "must begin with /");
+            None
+        }
+        (None, Some(pattern), substitution) => match expression(pattern) {
+            Ok(pattern) => Some(PathRewrite::Regex {
+                pattern,
+                substitution: substitution.unwrap_or_default().to_owned(),
+            }),
+            Err(message) => {
+                section.error("regex_rewrite_pattern", message);
+                None
+            }
+        },
+        (None, None, Some(_)) => {
+            section.error("regex_rewrite_substitution", "needs regex_rewrite_pattern beside it");
+            None
+        }
+        (Some(_), ..) => {
+            section.error("prefix_rewrite", "contradicts regex_rewrite_pattern: choose one");
+            None
+        }
+    }
+}
+
+fn upstream_host(section: &Section<'_>) -> Option<UpstreamHost> {
+    let preserve = section.flag("preserve_host_header").unwrap_or(false);
+    let (literal, header) = (section.filled("host_rewrite"), section.filled("host_rewrite_header"));
+    match (preserve, literal, header) {
+        (false, None, None) => Some(UpstreamHost::Target),
+        (true, None, None) => Some(UpstreamHost::Preserve),
+        (false, Some(host), None) => {
+            let valid =
+                host.parse::<http::uri::Authority>().is_ok_and(|authority| !authority.as_str().contains('@'));
+            if !valid {
+                section.error("host_rewrite", "expected a host, with a port if need be");
+            }
+            valid.then(|| UpstreamHost::Literal(host.to_owned()))
+        }
+        (false, None, Some(name)) => match HeaderName::from_bytes(name.as_bytes()) {
+            Ok(name) => Some(UpstreamHost::FromHeader(name)),
+            Err(_) => {
+                section.error("host_rewrite_header", "this is not a valid header name");
+                None
+            }
+        },
+        _ => {
+            let name = if literal.is_some() { "host_rewrite" } else { "host_rewrite_header" };
+            section.error(name, "set one of preserve_host_header, host_rewrite and host_rewrite_header");
+            None
+        }
+    }
+}
+
+fn upstream_tls(section: &Section<'_>) -> UpstreamTls {
+    let server_name =
+        section.filled("tls_upstream_server_name").or_else(|| section.filled("tls_server_name"));
+    if server_name.is_some_and(|name| rustls_pki_types::ServerName::try_from(name).is_err()) {
+        section.error("tls_server_name", "expected a host name or address, without a port");
+    }
+    let client = ["tls_client_cert", "tls_client_cert_file", "tls_client_key", "tls_client_key_file"];
+    let client_certificate = if client.iter().any(|name| section.has(name)) {
+        section.certificate("tls_client_cert", "tls_client_key").map(Arc::new)
+    } else {
+        None
+    };
+    let skip_verify = section.flag("tls_skip_verify").unwrap_or(false);
+    if skip_verify {
+        section.warn(
+            "tls_skip_verify",
+            "trusts anyone who answers in the app's place; use tls_custom_ca instead",
+        );
+    }
+    UpstreamTls {
+        skip_verify,
+        server_name: server_name.map(str::to_owned),
+        custom_roots: section.roots("tls_custom_ca"),
+        client_certificate,
+    }
+}
+
+fn status(
+    section: &Section<'_>,
+    name: &str,
+    allowed: impl Fn(u16) -> bool,
+    expected: &str,
+) -> Option<StatusCode> {
+    let code = section.whole(name)?;
+    let code = u16::try_from(code)
+        .ok()
+        .filter(|code| allowed(*code))
+        .and_then(|code| StatusCode::from_u16(code).ok());
+    if code.is_none() {
+        section.error(name, format!("expected {expected}"));
+    }
+    code
+}
+
+fn redirect(route: &Section<'_>) -> Option<Redirect> {
+    let section = Section::of(route.reading, route.key("redirect"), route.node("redirect")?)?;
+    section.allow_only(&[
+        "https_redirect",
+        "scheme_redirect",
+        "host_redirect",
+        "port_redirect",
+        "path_redirect",
+        "prefix_rewrite",
+        "response_code",
+        "strip_query",
+    ]);
+    let https = section.flag("https_redirect").unwrap_or(false);
+    let scheme = section.one_of("scheme_redirect", &[("https", "https"), ("http", "http")]);
+    if https && scheme.is_some() {
+        section.error("scheme_redirect", "contradicts https_redirect: choose one");
+    }
+    let host = section.filled("host_redirect");
+    if host.is_some_and(|host| url::Host::parse(host).is_err()) {
+        section.error("host_redirect", "expected a host name");
+    }
+    let port = section.whole("port_redirect").and_then(|port| {
+        let port = u16::try_from(port).ok().filter(|port| *port != 0);
+        if port.is_none() {
+            section.error("port_redirect", "expected a number from 1 to 65535");
+        }
+        port
+    });
+    let absolute = |name: &str, text: &str| {
+        if !text.starts_with('/') {
+            section.error(name, "must begin with /");
+        }
+        text.to_owned()
+    };
+    let path = match (section.filled("path_redirect"), section.filled("prefix_rewrite")) {
+        (None, None) => RedirectPath::Keep,
+        (Some(path), None) => RedirectPath::Replace(absolute("path_redirect", path)),
+        (None, Some(prefix)) => RedirectPath::Prefix(absolute("prefix_rewrite", prefix)),
+        (Some(_), Some(_)) => {
+            section.error("prefix_rewrite", "contradicts path_redirect: choose one");
+            RedirectPath::Keep
+        }
+    };
+    let codes = |code| matches!(code, 301 | 302 | 303 | 307 | 308);
+    let code = status(&section, "response_code", codes, "301, 302, 303, 307 or 308");
+    Some(Redirect {
+        scheme: if https { Some("https".to_owned()) } else { scheme.map(str::to_owned) },
+        host: host.map(str::to_owned),
+        port,
+        path,
+        status: code.unwrap_or(StatusCode::MOVED_PERMANENTLY),
+        strip_query: section.flag("strip_query").unwrap_or(false),
+    })
+}
+
+fn response(route: &Section<'_>) -> Option<Target> {
+    let section = Section::of(route.reading, route.key("response"), route.node("response")?)?;
+    section.allow_only(&["status", "body"]);
+    if !section.has("status") {
+        section.error("status", "is missing");
+    }
+    let status = status(&section, "status", |code| (200..=599).contains(&code), "a status from 200 to 599");
+    let body = section.text("body").unwrap_or_default();
+    if body.len() > RESPONSE_LEN_MAX {
+        section.error("body", "is larger than 64 KiB");
+    }
+    Some(Target::Response { status: status?, body: body.to_owned() })
+}
