@@ -13,8 +13,6 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::parts::Ports;
-
 /// What the quickstart is asked for.
 #[derive(Debug, Clone)]
 pub struct Options {

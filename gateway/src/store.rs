@@ -17,7 +17,7 @@ use std::{
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use sqlx::{
-    Row as _, SqlitePool,
+    Row as _, SqlSafeStr as _, SqlitePool,
     migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };

@@ -6,6 +6,9 @@
 mod http_client;
 mod identity;
 
+use std::pin::Pin;
+
+use http::{Request, Response};
 use openidconnect::{
     AuthorizationCode, ClientId, ClientSecret, CsrfToken, IssuerUrl, Nonce, OAuth2TokenResponse as _,
     PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata, ProviderMetadataWithLogout, RedirectUrl, RefreshToken,
@@ -16,7 +19,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::OnceCell;
 use url::Url;
 
-use self::http_client::HttpClient;
+use self::http_client::{CallError, HttpClient};
 pub(crate) use self::identity::Identity;
 use super::sign_in::hash;
 use crate::config::IdentityProvider;
@@ -34,6 +37,8 @@ macro_rules! client {
         client!($provider, $metadata).set_redirect_uri(RedirectUrl::from_url($callback.clone()))
     };
 }
+
+type CallFuture = Pin<Box<dyn Future<Output = Result<Response<Vec<u8>>, CallError>> + Send>>;
 
 /// Why the provider did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +93,15 @@ impl Provider {
         &self.id
     }
 
+    /// The HTTP client in the form that the library takes.
+    fn caller(&self) -> impl Fn(Request<Vec<u8>>) -> CallFuture + Send + Sync + use<> {
+        let http = self.http.clone();
+        move |request| {
+            let http = http.clone();
+            Box::pin(async move { http.send(request).await })
+        }
+    }
+
     async fn metadata(&self) -> Result<&ProviderMetadataWithLogout, ProviderError> {
         let discover = || async {
             // The issuer is compared as text: the trailing slash that a URL parser adds must not be there.
@@ -96,7 +110,7 @@ impl Provider {
             let mut last = None;
             for issuer in [bare, text.to_owned()] {
                 let issuer = IssuerUrl::new(issuer).map_err(|e| ProviderError::Misconfigured(e.to_string()))?;
-                match ProviderMetadata::discover_async(issuer, &|request| self.http.send(request)).await {
+                match ProviderMetadata::discover_async(issuer, &self.caller()).await {
                     Ok(metadata) => return Ok(metadata),
                     Err(error) => last = Some(ProviderError::Unreachable(chain(&error))),
                 }
@@ -144,7 +158,7 @@ impl Provider {
             .exchange_code(AuthorizationCode::new(code))
             .map_err(|error| ProviderError::Misconfigured(error.to_string()))?
             .set_pkce_verifier(PkceCodeVerifier::new(verifier.to_owned()));
-        let tokens = request.request_async(&|request| self.http.send(request)).await.map_err(token_error)?;
+        let tokens = request.request_async(&self.caller()).await.map_err(token_error)?;
         let id_token = tokens.id_token().ok_or_else(|| ProviderError::BadToken("there is no ID token".to_owned()))?;
         id_token
             .claims(&client.id_token_verifier(), &Nonce::new(nonce.to_owned()))
@@ -164,7 +178,7 @@ impl Provider {
         let token = RefreshToken::new(refresh_token.to_owned());
         let request =
             client.exchange_refresh_token(&token).map_err(|error| ProviderError::Misconfigured(error.to_string()))?;
-        let tokens = request.request_async(&|request| self.http.send(request)).await.map_err(token_error)?;
+        let tokens = request.request_async(&self.caller()).await.map_err(token_error)?;
         let raw = match tokens.id_token() {
             Some(id_token) => {
                 let any_nonce = |_: Option<&Nonce>| Ok(());

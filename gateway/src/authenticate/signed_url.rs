@@ -16,7 +16,7 @@ const SIGNATURE: &str = "pomerium_signature";
 
 /// Why a URL is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SignedUrlError {
+pub(crate) enum SignedUrlError {
     /// No signature, a wrong one, or garbled times.
     #[error("the link was not made by this gateway")]
     Forged,

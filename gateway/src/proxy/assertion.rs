@@ -35,7 +35,7 @@ impl std::fmt::Debug for Signer {
 
 /// Why a signing key cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SignerError {
+pub(crate) enum SignerError {
     /// Not PEM, or not a P-256 key.
     #[error("signing_key must be a P-256 private key in PKCS#8 or SEC 1 PEM form")]
     NotP256,

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, 
 use super::{
     Connection, Live, Proxy, Refusal, assertion,
     gate::{Admitted, Whereto},
-    headers, respond, upgrade,
+    headers, respond, upgrade, upstream,
 };
 use crate::{
     body::{self, Body},
@@ -58,7 +58,7 @@ impl Proxy {
             .then(|| hyper::upgrade::on(&mut request));
         let outgoing = outgoing_request(&call, &admitted, request, upgrade.is_some())?;
         let client = call.live.clients.get(&route.id).ok_or(Refusal::NoRoute)?;
-        let sending = client.request(outgoing);
+        let sending = upstream::send(client, outgoing);
         let answered = match route.timeout {
             Some(limit) => tokio::time::timeout(limit, sending).await.map_err(|_| Refusal::App {
                 status: StatusCode::GATEWAY_TIMEOUT,

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
-use http_body_util::{BodyExt as _, Limited};
 use pomerium_shared::clock::Now;
 use serde_json::json;
 
@@ -141,9 +140,9 @@ fn status(code: StatusCode) -> Response<Body> {
 
 async fn collect(request: Request<Body>) -> Result<(Parts, Bytes), Refusal> {
     let (parts, body) = request.into_parts();
-    let collected = Limited::new(body, FORM_LEN_MAX).collect().await;
-    let form = collected.map_err(|_| Refusal::BadRequest("the body is too long or broken off".to_owned()))?;
-    Ok((parts, form.to_bytes()))
+    let form = body::collect(body, FORM_LEN_MAX).await;
+    let form = form.ok_or_else(|| Refusal::BadRequest("the body is too long or broken off".to_owned()))?;
+    Ok((parts, form))
 }
 
 fn user_page(session: &Session) -> Response<Body> {
