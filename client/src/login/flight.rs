@@ -176,12 +176,13 @@ mod tests {
             tokio::task::yield_now().await;
             Ok(token_until(9))
         };
+        let gateway = gateway();
         let (a, b) = tokio::join!(
-            flight.renew(Some(&cache), &gateway(), None, sign_in),
-            flight.renew(Some(&cache), &gateway(), None, sign_in),
+            flight.renew(Some(&cache), &gateway, None, sign_in),
+            flight.renew(Some(&cache), &gateway, None, sign_in),
         );
         assert_eq!((a.unwrap(), b.unwrap(), count.get()), (token_until(9), token_until(9), 1));
-        assert_eq!(cache.token(&gateway()).unwrap(), Some(token_until(9)));
+        assert_eq!(cache.token(&gateway).unwrap(), Some(token_until(9)));
     }
 
     #[tokio::test]
@@ -192,13 +193,14 @@ mod tests {
             tokio::task::yield_now().await;
             Err(LoginError::TimedOut)
         };
+        let gateway = gateway();
         let (a, b) = tokio::join!(
-            flight.renew(None, &gateway(), None, sign_in),
-            flight.renew(None, &gateway(), None, sign_in),
+            flight.renew(None, &gateway, None, sign_in),
+            flight.renew(None, &gateway, None, sign_in),
         );
         assert!(a.is_err() && b.is_err());
         assert_eq!(count.get(), 1);
-        let again = flight.renew(None, &gateway(), None, || async { Ok(token_until(9)) }).await;
+        let again = flight.renew(None, &gateway, None, || async { Ok(token_until(9)) }).await;
         assert_eq!(again.unwrap(), token_until(9), "a later caller may try again");
     }
 
@@ -216,9 +218,10 @@ mod tests {
             tokio::task::yield_now().await;
             Ok(token_until(9))
         };
+        let gateway = gateway();
         let (a, b) = tokio::join!(
-            one.renew(Some(&cache), &gateway(), Some(&stale), sign_in),
-            other.renew(Some(&cache), &gateway(), Some(&stale), sign_in),
+            one.renew(Some(&cache), &gateway, Some(&stale), sign_in),
+            other.renew(Some(&cache), &gateway, Some(&stale), sign_in),
         );
         assert_eq!((a.unwrap(), b.unwrap(), count.get()), (token_until(9), token_until(9), 1));
     }
