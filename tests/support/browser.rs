@@ -39,7 +39,7 @@ impl Browser {
         let port = driver
             .output
             .find("started successfully on port", |line| {
-                line.split("on port ").nth(1)?.trim_end_matches('.').trim().parse::<u16>().ok()
+                line.split("successfully on port ").nth(1)?.trim_end_matches('.').trim().parse::<u16>().ok()
             })
             .await?;
         let profile = format!("--user-data-dir={}", home.path().join("profile").display());
