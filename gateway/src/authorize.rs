@@ -49,6 +49,3 @@ pub struct RequestFacts<'a> {
     /// Whether this is a CORS preflight: `OPTIONS` with `Origin` and `Access-Control-Request-Method`.
     pub is_cors_preflight: bool,
 }
-
-#[cfg(test)]
-mod tests;

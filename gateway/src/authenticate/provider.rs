@@ -170,7 +170,7 @@ impl Provider {
             .exchange_code(AuthorizationCode::new(code))
             .map_err(|_| ProviderError::Nonconforming("it has no token endpoint"))?
             .set_pkce_verifier(PkceCodeVerifier::new(pending.pkce_verifier.expose().clone()))
-            .request_async(&|request| self.http.send(request))
+            .request_async(&self.http.caller())
             .await
             .map_err(token_error)?;
         let id_token = answer.id_token().ok_or(ProviderError::Nonconforming("it sent no ID token"))?.clone();
@@ -195,7 +195,7 @@ impl Provider {
         let answer: CoreTokenResponse = client
             .exchange_refresh_token(&refresh_token)
             .map_err(|_| ProviderError::Nonconforming("it has no token endpoint"))?
-            .request_async(&|request| self.http.send(request))
+            .request_async(&self.http.caller())
             .await
             .map_err(token_error)?;
         let id_token = match answer.id_token() {
@@ -349,7 +349,7 @@ impl Provider {
         let mut last = ProviderError::Nonconforming("its issuer is no URL");
         for spelling in spellings {
             let Ok(issuer) = IssuerUrl::new(spelling.to_owned()) else { continue };
-            match Metadata::discover_async(issuer, &|request| self.http.send(request)).await {
+            match Metadata::discover_async(issuer, &self.http.caller()).await {
                 Ok(metadata) => return Ok(metadata),
                 Err(DiscoveryError::Validation(_)) => {
                     last = ProviderError::Nonconforming("its issuer is not the one that is configured");

@@ -1,6 +1,6 @@
 //! The only HTTP client that speaks to the identity provider: bounded in size and time, redirects not followed.
 
-use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
+use std::{error::Error, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri, header};
@@ -19,8 +19,12 @@ const BODY_LEN_MAX: usize = 1024 * 1024;
 /// For one request with its whole answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// One exchange with the provider. Boxed: with a borrowed client the compiler cannot see that it may move between
+/// threads.
+pub(super) type Exchange = Pin<Box<dyn Future<Output = Result<Response<Vec<u8>>, SendError>> + Send>>;
+
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ProviderHttp {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
@@ -59,6 +63,15 @@ impl ProviderHttp {
             .enable_http1()
             .build();
         Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector) })
+    }
+
+    /// The client in the form that the OpenID Connect library takes.
+    pub(super) fn caller(&self) -> impl Fn(Request<Vec<u8>>) -> Exchange + Send + Sync + use<> {
+        let http = self.clone();
+        move |request| {
+            let http = http.clone();
+            Box::pin(async move { http.send(request).await })
+        }
     }
 
     /// Sends one request and reads its whole answer.
