@@ -1,69 +1,50 @@
 //! Decides who may do what: policy in, [`Decision`] out, with the reasons.
 //!
 //! Knows neither HTTP server nor database: sessions and requests come in as values, time as an argument. Nothing is
-//! allowed that no rule allows.
+//! allowed that no rule allows. `config` builds a [`Policy`] for each route; `proxy` puts every request and every
+//! stream before [`check`], and needs its [`Permit`] to go on.
 
-use std::{collections::BTreeSet, net::IpAddr};
+mod criterion;
+mod decision;
+mod matcher;
+mod permit;
+mod policy;
+pub mod ppl;
+mod reason;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
 
 use pomerium_shared::clock::Now;
 
+pub use self::{
+    criterion::{ClaimPath, Criterion},
+    decision::{Decision, Evaluation, Verdict},
+    matcher::{IpMatcher, ListMatcher, StringMatcher},
+    permit::{CheckLog, Denial, Permit, check},
+    policy::{Policy, ShortForms},
+    ppl::PolicyError,
+    reason::{Reason, Reasons},
+};
 use crate::session::Session;
-
-/// A policy, parsed and compiled; evaluating it does not fail. (Placeholder type; the authorize module owns it.)
-#[derive(Debug, Default)]
-pub struct Policy {}
-
-/// The short forms of a route's access rules; they are or-ed with its policy.
-#[derive(Debug, Default)]
-pub struct ShortForms {
-    /// `allow_public_unauthenticated_access`.
-    pub allow_public_unauthenticated_access: bool,
-    /// `cors_allow_preflight`.
-    pub cors_allow_preflight: bool,
-    /// `allow_any_authenticated_user`.
-    pub allow_any_authenticated_user: bool,
-    /// `allowed_domains`.
-    pub allowed_domains: Vec<String>,
-    /// `allowed_idp_claims`: claim to values.
-    pub allowed_idp_claims: Vec<(String, Vec<String>)>,
-    /// `allowed_users`.
-    pub allowed_users: Vec<String>,
-}
-
-/// Why a policy does not load.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct PolicyError {
-    /// Where in the file.
-    pub at: crate::yaml::Position,
-    /// What was expected.
-    pub message: String,
-}
-
-impl Policy {
-    /// Builds the policy of one route.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it, with places.
-    pub fn build(ppl: Option<&crate::yaml::Node>, _short: &ShortForms) -> Result<Self, Vec<PolicyError>> {
-        match ppl {
-            Some(node) if !matches!(node.value, crate::yaml::Value::List(_) | crate::yaml::Value::Map(_)) => {
-                Err(vec![PolicyError { at: node.at, message: "expected a list of rules".to_owned() }])
-            }
-            _ => Ok(Self {}),
-        }
-    }
-}
 
 /// What is to be decided: who asks for what, from where, when.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckRequest<'a> {
-    /// The valid session; `None` when there is none (expired and foreign ones are none).
+    /// The session; `None` when there is none. One that has expired by `now` counts as none.
     pub session: Option<&'a Session>,
     /// The request or stream.
     pub request: RequestFacts<'a>,
     /// The moment of the question.
     pub now: Now,
+}
+
+impl<'a> CheckRequest<'a> {
+    /// The session, if it counts now.
+    fn live_session(&self) -> Option<&'a Session> {
+        self.session.filter(|session| session.is_valid_at(self.now.wall))
+    }
 }
 
 /// What policy may know of a request.
@@ -79,13 +60,4 @@ pub struct RequestFacts<'a> {
     pub source_ip: IpAddr,
     /// Whether this is a CORS preflight: `OPTIONS` with `Origin` and `Access-Control-Request-Method`.
     pub is_cors_preflight: bool,
-}
-
-/// What one action (`allow` or `deny`) came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Evaluation {
-    /// Whether the action applies.
-    pub value: bool,
-    /// The reason codes of the parts that made it so.
-    pub reasons: BTreeSet<&'static str>,
 }

@@ -1,0 +1,193 @@
+//! Reason codes: why a criterion came out as it did, in the words that logs, pages and clients share.
+
+use std::fmt;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $allowed:literal, $refused:literal;)+) => {
+        /// Why a criterion was true or false.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Reason {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl Reason {
+            /// All of them, in the order of the codes.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The code, as in logs and answers.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $code,)+
+                }
+            }
+
+            /// What the reason means to the person, when the answer was yes.
+            pub(super) const fn sentence_when_allowed(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $allowed,)+
+                }
+            }
+
+            /// What the reason means to the person, when the answer was no. A matching criterion refuses in a
+            /// `deny` block and under `not` and `nor`.
+            pub(super) const fn sentence_when_refused(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $refused,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// `accept`.
+    Accept = "accept", "everybody may use this route", "this route's policy refuses everybody";
+    /// `claim/...` matched.
+    ClaimOk = "claim-ok",
+        "a claim of your account is one that this route's policy allows",
+        "a claim of your account is one that this route's policy refuses";
+    /// `claim/...` did not match.
+    ClaimUnauthorized = "claim-unauthorized",
+        "your account lacks the claim that this route's policy refuses",
+        "your account lacks a claim that this route's policy asks for";
+    /// The request is a CORS preflight.
+    CorsRequest = "cors-request",
+        "the request is a CORS preflight",
+        "the request is a CORS preflight, which this route's policy refuses";
+    /// `domain` matched.
+    DomainOk = "domain-ok",
+        "your email's domain is one that this route's policy allows",
+        "your email's domain is one that this route's policy refuses";
+    /// `domain` did not match.
+    DomainUnauthorized = "domain-unauthorized",
+        "your email's domain is not one that this route's policy refuses",
+        "your email's domain is not one that this route's policy allows";
+    /// `email` matched.
+    EmailOk = "email-ok",
+        "your email is one that this route's policy allows",
+        "your email is one that this route's policy refuses";
+    /// `email` did not match.
+    EmailUnauthorized = "email-unauthorized",
+        "your email is not one that this route's policy refuses",
+        "your email is not one that this route's policy allows";
+    /// `groups` matched.
+    GroupsOk = "groups-ok",
+        "one of your groups is one that this route's policy allows",
+        "your groups are ones that this route's policy refuses";
+    /// `groups` did not match.
+    GroupsUnauthorized = "groups-unauthorized",
+        "none of your groups is one that this route's policy refuses",
+        "you are not in a group that this route's policy allows";
+    /// `http_method` matched.
+    HttpMethodOk = "http-method-ok",
+        "the request's method is one that this route's policy allows",
+        "the request's method is one that this route's policy refuses";
+    /// `http_method` did not match.
+    HttpMethodUnauthorized = "http-method-unauthorized",
+        "the request's method is not one that this route's policy refuses",
+        "the request's method is not one that this route's policy allows";
+    /// `http_path` matched.
+    HttpPathOk = "http-path-ok",
+        "the request's path is one that this route's policy allows",
+        "the request's path is one that this route's policy refuses";
+    /// `http_path` did not match.
+    HttpPathUnauthorized = "http-path-unauthorized",
+        "the request's path is not one that this route's policy refuses",
+        "the request's path is not one that this route's policy allows";
+    /// The request is no CORS preflight.
+    NonCorsRequest = "non-cors-request",
+        "the request is not a CORS preflight",
+        "the request is not a CORS preflight, which alone this route's policy allows";
+    /// `reject`.
+    Reject = "reject", "this route's policy refuses nobody", "nobody may use this route";
+    /// `source_ip` matched.
+    SourceIpOk = "source-ip-ok",
+        "your network address is one that this route's policy allows",
+        "your network address is one that this route's policy refuses";
+    /// `source_ip` did not match.
+    SourceIpUnauthorized = "source-ip-unauthorized",
+        "your network address is not one that this route's policy refuses",
+        "your network address is not one that this route's policy allows";
+    /// Signed in, or `user` matched.
+    UserOk = "user-ok",
+        "your account is one that this route's policy allows",
+        "your account is one that this route's policy refuses";
+    /// Not signed in, where the criterion needs somebody.
+    UserUnauthenticated = "user-unauthenticated", "nobody is signed in", "you are not signed in";
+    /// `user` did not match.
+    UserUnauthorized = "user-unauthorized",
+        "your account is not one that this route's policy refuses",
+        "your account is not one that this route's policy allows";
+}
+
+const _: () = assert!(Reason::ALL.len() <= u32::BITS as usize, "a reason is one bit of a `Reasons`");
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A set of reasons; shown as codes with commas between, in alphabetical order.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct Reasons(u32);
+
+impl Reasons {
+    /// No reason at all.
+    pub const NONE: Self = Self(0);
+
+    /// This reason alone.
+    #[must_use]
+    pub const fn only(reason: Reason) -> Self {
+        Self(1 << reason as u8)
+    }
+
+    /// The reasons of both.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether `reason` is one of them.
+    #[must_use]
+    pub const fn contains(self, reason: Reason) -> bool {
+        self.0 & Self::only(reason).0 != 0
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Each reason once, in alphabetical order.
+    pub fn iter(self) -> impl Iterator<Item = Reason> {
+        Reason::ALL.iter().copied().filter(move |reason| self.contains(*reason))
+    }
+}
+
+impl FromIterator<Reason> for Reasons {
+    fn from_iter<I: IntoIterator<Item = Reason>>(reasons: I) -> Self {
+        reasons.into_iter().fold(Self::NONE, |all, reason| all.union(Self::only(reason)))
+    }
+}
+
+impl fmt::Display for Reasons {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, reason) in self.iter().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            f.write_str(reason.as_str())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Reasons {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
