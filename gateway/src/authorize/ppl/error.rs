@@ -7,8 +7,8 @@ use crate::yaml::{Position, Value};
 
 /// Characters of a person's word that a message repeats.
 const SHOWN_LEN_MAX: usize = 60;
-/// Below this likeness (0 to 1) a known word is no help; it takes `emial` to `email` and leaves `foo` alone.
-const LIKENESS_MIN: f64 = 0.75;
+/// Below this likeness (0 to 1) a known word is no help: `emial` means `email`, but `xor` does not mean `nor`.
+const LIKENESS_MIN: f64 = 0.8;
 
 /// One thing that is wrong with a policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
