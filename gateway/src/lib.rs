@@ -4,8 +4,17 @@
 //! `ARCHITECTURE.md` for the way of one request and of one stream.
 #![forbid(unsafe_code)]
 
+pub mod app;
+pub mod authenticate;
 pub mod authorize;
+mod body;
+pub mod commands;
 pub mod config;
+mod listen;
+pub mod portal;
+mod proxy;
+pub mod quickstart;
 pub mod secret;
 pub mod session;
+pub mod store;
 pub mod yaml;

@@ -1,1 +1,41 @@
-fn main() {}
+//! `pomerium-gateway`: arguments, and what each command calls.
+#![forbid(unsafe_code)]
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use pomerium_gateway::{app, commands};
+
+/// Identity-aware access gateway: what a team uses instead of a VPN.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = "Exit codes: 0 done, 1 failed, 64 wrong usage, 78 configuration not usable.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the gateway with a configuration file.
+    Run {
+        /// The YAML file; SIGHUP or a change of the file reloads it.
+        #[arg(long, short, value_name = "FILE", env = "POMERIUM_CONFIG")]
+        config: PathBuf,
+    },
+    /// Tells everything that is wrong with a configuration file.
+    CheckConfig {
+        /// The YAML file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Shows the main job on this machine, with nothing to configure or install.
+    Quickstart(commands::QuickstartArguments),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { config } => app::main(config),
+        Command::CheckConfig { file } => commands::check_config(&file),
+        Command::Quickstart(arguments) => commands::quickstart(&arguments),
+    }
+}

@@ -1,5 +1,8 @@
 //! Who somebody is, and for how long: plain data and the rules of its life, without I/O.
 
+pub mod credentials;
+pub mod handle;
+
 use std::{collections::BTreeMap, fmt, time::SystemTime};
 
 use serde::{Deserialize, Serialize};

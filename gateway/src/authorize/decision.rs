@@ -53,24 +53,24 @@ impl Decision {
         if self.deny.value { self.deny.reasons } else { self.allow.reasons }
     }
 
-    /// The reasons in sentences for the person, each with its code.
+    /// The reasons for the person: a sentence each, with its code.
     #[must_use]
-    pub fn explain(&self) -> String {
+    pub fn explain(&self) -> Vec<String> {
         let sentence = |reason: Reason| {
             let words = match self.verdict() {
                 Verdict::Allow => reason.sentence_when_allowed(),
                 Verdict::SignIn | Verdict::Deny { .. } => reason.sentence_when_refused(),
             };
-            format!("{words} ({reason})")
+            format!("{words} ({reason}).")
         };
         if self.needs_sign_in() {
-            return sentence(Reason::UserUnauthenticated);
+            return vec![sentence(Reason::UserUnauthenticated)];
         }
         let sentences: Vec<_> = self.visible_reasons().iter().map(sentence).collect();
         if sentences.is_empty() {
-            return "no rule of this route's policy allows anybody".to_owned();
+            return vec!["No rule of this route's policy allows anybody.".to_owned()];
         }
-        sentences.join("; ")
+        sentences
     }
 
     const fn needs_sign_in(&self) -> bool {

@@ -43,83 +43,83 @@ macro_rules! reasons {
 
 reasons! {
     /// `accept`.
-    Accept = "accept", "everybody may use this route", "this route's policy refuses everybody";
+    Accept = "accept", "Everybody may use this route", "This route's policy refuses everybody";
     /// `claim/...` matched.
     ClaimOk = "claim-ok",
-        "a claim of your account is one that this route's policy allows",
-        "a claim of your account is one that this route's policy refuses";
+        "A claim of your account is one that this route's policy allows",
+        "A claim of your account is one that this route's policy refuses";
     /// `claim/...` did not match.
     ClaimUnauthorized = "claim-unauthorized",
-        "your account lacks the claim that this route's policy refuses",
-        "your account lacks a claim that this route's policy asks for";
+        "Your account lacks the claim that this route's policy refuses",
+        "Your account lacks a claim that this route's policy asks for";
     /// The request is a CORS preflight.
     CorsRequest = "cors-request",
-        "the request is a CORS preflight",
-        "the request is a CORS preflight, which this route's policy refuses";
+        "The request is a CORS preflight",
+        "The request is a CORS preflight, which this route's policy refuses";
     /// `domain` matched.
     DomainOk = "domain-ok",
-        "your email's domain is one that this route's policy allows",
-        "your email's domain is one that this route's policy refuses";
+        "Your email's domain is one that this route's policy allows",
+        "Your email's domain is one that this route's policy refuses";
     /// `domain` did not match.
     DomainUnauthorized = "domain-unauthorized",
-        "your email's domain is not one that this route's policy refuses",
-        "your email's domain is not one that this route's policy allows";
+        "Your email's domain is not one that this route's policy refuses",
+        "Your email's domain is not one that this route's policy allows";
     /// `email` matched.
     EmailOk = "email-ok",
-        "your email is one that this route's policy allows",
-        "your email is one that this route's policy refuses";
+        "Your email is one that this route's policy allows",
+        "Your email is one that this route's policy refuses";
     /// `email` did not match.
     EmailUnauthorized = "email-unauthorized",
-        "your email is not one that this route's policy refuses",
-        "your email is not one that this route's policy allows";
+        "Your email is not one that this route's policy refuses",
+        "Your email is not one that this route's policy allows";
     /// `groups` matched.
     GroupsOk = "groups-ok",
-        "one of your groups is one that this route's policy allows",
-        "your groups are ones that this route's policy refuses";
+        "One of your groups is one that this route's policy allows",
+        "Your groups are ones that this route's policy refuses";
     /// `groups` did not match.
     GroupsUnauthorized = "groups-unauthorized",
-        "none of your groups is one that this route's policy refuses",
-        "you are not in a group that this route's policy allows";
+        "None of your groups is one that this route's policy refuses",
+        "You are not in a group that this route's policy allows";
     /// `http_method` matched.
     HttpMethodOk = "http-method-ok",
-        "the request's method is one that this route's policy allows",
-        "the request's method is one that this route's policy refuses";
+        "The request's method is one that this route's policy allows",
+        "The request's method is one that this route's policy refuses";
     /// `http_method` did not match.
     HttpMethodUnauthorized = "http-method-unauthorized",
-        "the request's method is not one that this route's policy refuses",
-        "the request's method is not one that this route's policy allows";
+        "The request's method is not one that this route's policy refuses",
+        "The request's method is not one that this route's policy allows";
     /// `http_path` matched.
     HttpPathOk = "http-path-ok",
-        "the request's path is one that this route's policy allows",
-        "the request's path is one that this route's policy refuses";
+        "The request's path is one that this route's policy allows",
+        "The request's path is one that this route's policy refuses";
     /// `http_path` did not match.
     HttpPathUnauthorized = "http-path-unauthorized",
-        "the request's path is not one that this route's policy refuses",
-        "the request's path is not one that this route's policy allows";
+        "The request's path is not one that this route's policy refuses",
+        "The request's path is not one that this route's policy allows";
     /// The request is no CORS preflight.
     NonCorsRequest = "non-cors-request",
-        "the request is not a CORS preflight",
-        "the request is not a CORS preflight, which alone this route's policy allows";
+        "The request is not a CORS preflight",
+        "The request is not a CORS preflight, which alone this route's policy allows";
     /// `reject`.
-    Reject = "reject", "this route's policy refuses nobody", "nobody may use this route";
+    Reject = "reject", "This route's policy refuses nobody", "Nobody may use this route";
     /// `source_ip` matched.
     SourceIpOk = "source-ip-ok",
-        "your network address is one that this route's policy allows",
-        "your network address is one that this route's policy refuses";
+        "Your network address is one that this route's policy allows",
+        "Your network address is one that this route's policy refuses";
     /// `source_ip` did not match.
     SourceIpUnauthorized = "source-ip-unauthorized",
-        "your network address is not one that this route's policy refuses",
-        "your network address is not one that this route's policy allows";
+        "Your network address is not one that this route's policy refuses",
+        "Your network address is not one that this route's policy allows";
     /// Signed in, or `user` matched.
     UserOk = "user-ok",
-        "your account is one that this route's policy allows",
-        "your account is one that this route's policy refuses";
+        "Your account is one that this route's policy allows",
+        "Your account is one that this route's policy refuses";
     /// Not signed in, where the criterion needs somebody.
-    UserUnauthenticated = "user-unauthenticated", "nobody is signed in", "you are not signed in";
+    UserUnauthenticated = "user-unauthenticated", "Nobody is signed in", "You are not signed in";
     /// `user` did not match.
     UserUnauthorized = "user-unauthorized",
-        "your account is not one that this route's policy refuses",
-        "your account is not one that this route's policy allows";
+        "Your account is not one that this route's policy refuses",
+        "Your account is not one that this route's policy allows";
 }
 
 const _: () = assert!(Reason::ALL.len() <= u32::BITS as usize, "a reason is one bit of a `Reasons`");

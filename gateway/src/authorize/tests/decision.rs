@@ -45,7 +45,7 @@ fn a_stranger_signs_in_wherever_the_answer_depended_on_who_it_is() {
     ] {
         let decision = decide(policy, None);
         assert_eq!(decision.verdict(), Verdict::SignIn, "{policy}");
-        assert_eq!(decision.explain(), "you are not signed in (user-unauthenticated)", "{policy}");
+        assert_eq!(decision.explain(), ["You are not signed in (user-unauthenticated)."], "{policy}");
     }
 }
 
@@ -61,20 +61,22 @@ fn a_refusal_names_the_rule() {
     let decision = decide("allow: {or: [{email: bob@corp.example}, {groups: sales}]}", Some(&alice()));
     assert_eq!(
         decision.explain(),
-        "your email is not one that this route's policy allows (email-unauthorized); \
-         you are not in a group that this route's policy allows (groups-unauthorized)"
+        [
+            "Your email is not one that this route's policy allows (email-unauthorized).",
+            "You are not in a group that this route's policy allows (groups-unauthorized).",
+        ]
     );
     let denied =
         decide("{allow: {or: [accept: 1]}, deny: {or: [email: alice@corp.example]}}", Some(&alice()));
-    assert_eq!(denied.explain(), "your email is one that this route's policy refuses (email-ok)");
+    assert_eq!(denied.explain(), ["Your email is one that this route's policy refuses (email-ok)."]);
     let nothing = Policy::default().evaluate(&asked_by(None));
-    assert_eq!(nothing.explain(), "no rule of this route's policy allows anybody");
+    assert_eq!(nothing.explain(), ["No rule of this route's policy allows anybody."]);
 }
 
 #[test]
 fn an_allowed_request_is_explained_as_allowed() {
     let decision = decide("allow: {or: [email: alice@corp.example]}", Some(&alice()));
-    assert_eq!(decision.explain(), "your email is one that this route's policy allows (email-ok)");
+    assert_eq!(decision.explain(), ["Your email is one that this route's policy allows (email-ok)."]);
 }
 
 #[test]

@@ -1,0 +1,183 @@
+//! Builds the parts, runs them, drains them; the only module that knows all of them.
+
+mod keys;
+mod reload;
+
+use std::{path::{Path, PathBuf}, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use pomerium_shared::telemetry;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::reload::Reloader;
+use crate::{
+    authenticate::refresh,
+    config::{self, Codec, ConfigErrors, Loaded, Settings, Storage},
+    listen::{Lifetime, TlsKeys, https::Https, quic::Quic, redirect},
+    proxy::Proxy,
+    store::Store,
+};
+
+/// For open streams and requests to end by themselves when the gateway stops.
+const DRAIN_TIME: Duration = Duration::from_secs(30);
+
+/// The exit code of a configuration that cannot be used (`EX_CONFIG`).
+pub(crate) const EXIT_CONFIG: u8 = 78;
+
+/// Runs the gateway until a signal ends it.
+#[must_use]
+pub fn main(config_file: PathBuf) -> ExitCode {
+    let loaded = match load(&config_file) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            report(&errors.to_string());
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let result = telemetry::init(telemetry::LogFormat::Json, &loaded.settings.log_level)
+        .context("cannot set up the log")
+        .and_then(|()| start_runtime())
+        .and_then(|runtime| runtime.block_on(run(config_file, loaded, || {})));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&format!("pomerium-gateway: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads the configuration with this process's environment.
+pub(crate) fn load(file: &Path) -> Result<Loaded, ConfigErrors> {
+    config::load(Some(file), &|name| std::env::var(name).ok(), Path::new("."))
+}
+
+/// Says why the gateway does not start, before and beside any log.
+#[expect(clippy::print_stderr, reason = "the terminal is where a failed start is read")]
+pub(crate) fn report(text: &str) {
+    eprintln!("{text}");
+}
+
+/// The runtime that everything runs on.
+pub(crate) fn start_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// Runs a loaded configuration until a signal; `ready` is called when it accepts connections.
+pub(crate) async fn run(
+    config_file: PathBuf,
+    loaded: Loaded,
+    ready: impl FnOnce(),
+) -> anyhow::Result<()> {
+    for warning in &loaded.warnings {
+        tracing::warn!(%warning, "configuration");
+    }
+    let settings = Arc::new(loaded.settings);
+    let store = open_store(&settings.storage).await?;
+    let lifetime = Lifetime {
+        drain: CancellationToken::new(),
+        cut: CancellationToken::new(),
+        tracker: TaskTracker::new(),
+    };
+    let secrets = keys::secrets(&settings, &store).await?;
+    let live = keys::live(settings.clone(), &secrets, &store)?;
+    let provider = live.provider();
+    let proxy = Arc::new(Proxy::new(live, store.clone(), lifetime.tracker.clone(), lifetime.cut.clone()));
+    let tls_keys = TlsKeys::new(&settings.certificates)?;
+    open_doors(&settings, &tls_keys, &proxy, &lifetime).await?;
+    lifetime.tracker.spawn(refresh::run(store.clone(), provider, lifetime.drain.clone()));
+    let reloader = Reloader::new(config_file, loaded.files, proxy.clone(), tls_keys, store.clone(), secrets);
+    tracing::info!(address = %settings.address, routes = settings.routes.len(), "gateway is up");
+    ready();
+
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        () = reloader.run() => {}
+        () = signals.stop() => {}
+    }
+    drain(&lifetime, &mut signals).await;
+    store.close().await;
+    tracing::info!("gateway has stopped");
+    Ok(())
+}
+
+async fn open_store(storage: &Storage) -> anyhow::Result<Store> {
+    match storage {
+        Storage::Memory => Store::in_memory().await.context("cannot make the in-memory store"),
+        Storage::Folder(folder) => {
+            Store::open(folder).await.with_context(|| format!("cannot open the store in {}", folder.display()))
+        }
+    }
+}
+
+/// Binds the sockets and starts what listens on them.
+async fn open_doors(
+    settings: &Settings,
+    keys: &TlsKeys,
+    proxy: &Arc<Proxy>,
+    lifetime: &Lifetime,
+) -> anyhow::Result<()> {
+    let address = settings.address;
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on TCP {address}"))?;
+    let bound = listener.local_addr().context("the TCP listener has no address")?;
+    let speaks_quic = settings.codec == Codec::All;
+    let http3_port = speaks_quic.then_some(bound.port());
+    let https = Https::new(listener, keys, settings.codec, http3_port, proxy.clone(), lifetime.clone())?;
+    lifetime.tracker.spawn(https.run());
+    if speaks_quic {
+        let socket =
+            pomerium_shared::quic::bind(bound).with_context(|| format!("cannot listen on UDP {bound}"))?;
+        lifetime.tracker.spawn(Quic::new(socket, keys, proxy.clone(), lifetime.clone())?.run());
+    }
+    if let Some(address) = settings.http_redirect_addr {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on TCP {address}"))?;
+        lifetime.tracker.spawn(redirect::run(listener, lifetime.clone()));
+    }
+    Ok(())
+}
+
+/// Stops accepting, says goodbye, waits for what is open, then ends the rest. A second signal skips the wait.
+async fn drain(lifetime: &Lifetime, signals: &mut Signals) {
+    tracing::info!(open = lifetime.tracker.len(), "draining");
+    lifetime.drain.cancel();
+    lifetime.tracker.close();
+    // The QUIC door stays open until it is cut, so an empty tracker cannot be waited for: one task is its own.
+    let streams_end = async {
+        while lifetime.tracker.len() > 1 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        () = streams_end => {}
+        () = tokio::time::sleep(DRAIN_TIME) => {}
+        () = signals.stop() => {}
+    }
+    lifetime.cut.cancel();
+    if tokio::time::timeout(Duration::from_secs(5), lifetime.tracker.wait()).await.is_err() {
+        tracing::warn!(open = lifetime.tracker.len(), "some tasks did not end in time");
+    }
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?,
+        })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Reads the configuration again when its files change or SIGHUP asks for it; a broken one changes nothing.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::keys::{self, Secrets};
+use crate::{listen::TlsKeys, proxy::Proxy, store::Store};
+
+/// Between looks at the files.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Keeps a running gateway in step with its configuration file.
+#[derive(Debug)]
+pub(crate) struct Reloader {
+    file: PathBuf,
+    watched: Vec<PathBuf>,
+    proxy: Arc<Proxy>,
+    tls_keys: TlsKeys,
+    store: Store,
+    secrets: Secrets,
+}
+
+impl Reloader {
+    pub(crate) fn new(
+        file: PathBuf,
+        watched: Vec<PathBuf>,
+        proxy: Arc<Proxy>,
+        tls_keys: TlsKeys,
+        store: Store,
+        secrets: Secrets,
+    ) -> Self {
+        Self { file, watched, proxy, tls_keys, store, secrets }
+    }
+
+    /// Reloads for as long as it is polled; never returns.
+    pub(crate) async fn run(mut self) {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut hangup = match signal(SignalKind::hangup()) {
+            Ok(hangup) => hangup,
+            Err(error) => {
+                tracing::warn!(%error, "cannot wait for SIGHUP: the configuration is not reloaded");
+                return std::future::pending().await;
+            }
+        };
+        let mut seen = self.stamp();
+        loop {
+            let asked = tokio::select! {
+                _ = hangup.recv() => true,
+                () = tokio::time::sleep(POLL_INTERVAL) => false,
+            };
+            let stamp = self.stamp();
+            if asked || stamp != seen {
+                seen = stamp;
+                self.reload();
+            }
+        }
+    }
+
+    /// What tells one state of the files from another.
+    fn stamp(&self) -> Vec<Option<(SystemTime, u64)>> {
+        let of = |path: &Path| {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        };
+        std::iter::once(of(&self.file)).chain(self.watched.iter().map(|path| of(path))).collect()
+    }
+
+    fn reload(&mut self) {
+        let loaded = match super::load(&self.file) {
+            Ok(loaded) => loaded,
+            Err(errors) => return tracing::error!(%errors, "the configuration was not reloaded: the old one stays"),
+        };
+        for warning in &loaded.warnings {
+            tracing::warn!(%warning, "configuration");
+        }
+        let settings = Arc::new(loaded.settings);
+        let live = match keys::live(settings.clone(), &self.secrets, &self.store) {
+            Ok(live) => live,
+            Err(error) => return tracing::error!(error = %format!("{error:#}"), "the configuration was not reloaded: the old one stays"),
+        };
+        if let Err(error) = self.tls_keys.replace(&settings.certificates) {
+            return tracing::error!(%error, "the configuration was not reloaded: the old one stays");
+        }
+        self.proxy.replace(live);
+        self.watched = loaded.files;
+        tracing::info!(routes = settings.routes.len(), "configuration reloaded");
+    }
+}

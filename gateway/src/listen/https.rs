@@ -1,0 +1,210 @@
+//! HTTPS on TCP: HTTP/1.1 and HTTP/2 for browsers, and `CONNECT` for clients that QUIC does not reach.
+
+use std::{convert::Infallible, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+
+use http::{HeaderValue, Method, Request, Response, header};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use pomerium_shared::relay::{self, Leg};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_rustls::TlsAcceptor;
+use tracing::Instrument as _;
+
+use super::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_LEN_MAX, Lifetime, STREAMS_MAX, TlsError, TlsKeys};
+use crate::{
+    body::{self, Body},
+    config::Codec,
+    proxy::{Connection, Proxy},
+};
+
+/// For a client to send a request's headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Between HTTP/2 pings on a quiet connection, and for the answer to one.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// One request under way. Boxed: the types inside are too long for the compiler to follow.
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+/// The TCP door.
+#[derive(Debug)]
+pub(crate) struct Https {
+    listener: TcpListener,
+    door: Arc<Door>,
+    limit: Arc<Semaphore>,
+}
+
+struct Door {
+    acceptor: TlsAcceptor,
+    builder: auto::Builder<TokioExecutor>,
+    proxy: Arc<Proxy>,
+    lifetime: Lifetime,
+    /// What tells browsers of HTTP/3, where it is spoken.
+    alt_svc: Option<HeaderValue>,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Door").finish_non_exhaustive()
+    }
+}
+
+impl Https {
+    /// Takes a bound listener; nothing is accepted before [`Https::run`].
+    pub(crate) fn new(
+        listener: TcpListener,
+        keys: &TlsKeys,
+        codec: Codec,
+        http3_port: Option<u16>,
+        proxy: Arc<Proxy>,
+        lifetime: Lifetime,
+    ) -> Result<Self, TlsError> {
+        let alpn: &[&[u8]] = match codec {
+            Codec::All => &[b"h2", b"http/1.1"],
+            Codec::Http1 => &[b"http/1.1"],
+            Codec::Http2 => &[b"h2"],
+        };
+        let acceptor = TlsAcceptor::from(Arc::new(keys.server_config(alpn)?));
+        let alt_svc =
+            http3_port.and_then(|port| HeaderValue::from_str(&format!("h3=\":{port}\"; ma=86400")).ok());
+        let door = Door { acceptor, builder: builder(), proxy, lifetime, alt_svc };
+        Ok(Self { listener, door: Arc::new(door), limit: Arc::new(Semaphore::new(CONNECTIONS_MAX)) })
+    }
+
+    /// Accepts connections until the lifetime drains.
+    pub(crate) async fn run(self) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.door.lifetime.drain.cancelled() => return,
+                accepted = accept(&self.listener, &self.limit) => accepted,
+            };
+            let Some((stream, peer, permit)) = accepted else {
+                continue;
+            };
+            let door = self.door.clone();
+            let serve = async move {
+                door.serve(stream, peer).await;
+                drop(permit);
+            };
+            self.door.lifetime.tracker.spawn(serve.instrument(tracing::debug_span!("https", %peer)));
+        }
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    limit: &Arc<Semaphore>,
+) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = limit.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, permit)),
+        Err(error) => {
+            // Out of file descriptors, mostly: what is open may end and free some.
+            tracing::warn!(%error, "accept failed");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEADER_LEN_MAX as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_LEN_MAX)
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size(8 * 1024 * 1024)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_INTERVAL);
+    builder
+}
+
+impl Door {
+    async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        if let Err(error) = relay::keepalive(&stream) {
+            tracing::debug!(%error, "no keepalive on a client's connection");
+        }
+        let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(stream)).await {
+            Ok(Ok(tls)) => tls,
+            Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+            Err(_) => return tracing::debug!("TLS handshake timed out"),
+        };
+        let state = tls.get_ref().1;
+        let connection = Arc::new(Connection {
+            peer,
+            server_name: state.server_name().map(str::to_ascii_lowercase),
+            protocol: if state.alpn_protocol() == Some(b"h2") { "h2" } else { "h1" },
+        });
+        let door = self.clone();
+        let service = service_fn(move |request| {
+            let (door, connection) = (door.clone(), connection.clone());
+            let answering: Answering = Box::pin(async move { Ok(door.answer(request, &connection).await) });
+            answering
+        });
+        let mut serving = std::pin::pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(tls), service));
+        let result = tokio::select! {
+            result = serving.as_mut() => result,
+            () = self.lifetime.drain.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                tokio::select! {
+                    result = serving.as_mut() => result,
+                    () = self.lifetime.cut.cancelled() => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!(error = &*error, "connection ended with an error");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>, connection: &Connection) -> Response<Body> {
+        let mut response = if request.method() == Method::CONNECT {
+            self.connect(request, connection).await
+        } else {
+            self.proxy.handle(request.map(body::boxed), connection).await
+        };
+        if let Some(alt_svc) = &self.alt_svc {
+            response.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
+        }
+        response
+    }
+
+    /// Opens a stream; the bytes flow once the 200 is out and the connection or h2 stream is ours.
+    async fn connect(&self, mut request: Request<Incoming>, connection: &Connection) -> Response<Body> {
+        let upgrade = hyper::upgrade::on(&mut request);
+        let (parts, _) = request.into_parts();
+        let stream = match self.proxy.open_stream(&parts, connection).await {
+            Ok(stream) => stream,
+            Err(refusal) => return refusal,
+        };
+        let mut response = Response::new(body::empty());
+        if let Ok(value) = HeaderValue::from_str(&stream.request_id) {
+            response.headers_mut().insert("x-request-id", value);
+        }
+        let proxy = self.proxy.clone();
+        self.proxy.tracker().spawn(async move {
+            match upgrade.await {
+                Ok(upgraded) => {
+                    let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
+                    proxy.carry(stream, Leg::io(reader, writer)).await;
+                }
+                Err(error) => tracing::debug!(%error, "the client left before its stream began"),
+            }
+        });
+        response
+    }
+}

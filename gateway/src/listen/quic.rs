@@ -1,0 +1,218 @@
+//! QUIC on UDP: HTTP/3 for browsers, and the tunnels of `pomerium-cli`, each stream a `CONNECT`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use pomerium_shared::{
+    reason::EndReason,
+    tunnel::{self, ServerConnection, ServerSend, ServerStream},
+};
+use tracing::Instrument as _;
+
+use super::{HANDSHAKE_TIMEOUT, Lifetime, TlsError, TlsKeys};
+use crate::{
+    body::{self, Body, BodyError},
+    proxy::{Connection, Proxy},
+};
+
+/// The UDP door.
+#[derive(Debug)]
+pub(crate) struct Quic {
+    endpoint: quinn::Endpoint,
+    proxy: Arc<Proxy>,
+    lifetime: Lifetime,
+}
+
+/// Why the UDP door cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QuicDoorError {
+    /// The certificates or TLS settings.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The QUIC settings.
+    #[error(transparent)]
+    Quic(#[from] pomerium_shared::quic::QuicError),
+    /// The socket.
+    #[error("cannot use the UDP socket")]
+    Socket(#[from] std::io::Error),
+}
+
+impl Quic {
+    /// Takes a bound socket; nothing is accepted before [`Quic::run`].
+    pub(crate) fn new(
+        socket: std::net::UdpSocket,
+        keys: &TlsKeys,
+        proxy: Arc<Proxy>,
+        lifetime: Lifetime,
+    ) -> Result<Self, QuicDoorError> {
+        let config = pomerium_shared::quic::server_config(keys.server_config(&[b"h3"])?)?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime)?;
+        Ok(Self { endpoint, proxy, lifetime })
+    }
+
+    /// Accepts connections until the lifetime drains; the endpoint closes when it is cut.
+    pub(crate) async fn run(self) {
+        loop {
+            let incoming = tokio::select! {
+                biased;
+                () = self.lifetime.drain.cancelled() => break,
+                incoming = self.endpoint.accept() => incoming,
+            };
+            let Some(incoming) = incoming else { return };
+            if self.endpoint.open_connections() >= super::CONNECTIONS_MAX {
+                incoming.refuse();
+                continue;
+            }
+            let (proxy, lifetime) = (self.proxy.clone(), self.lifetime.clone());
+            let peer = incoming.remote_address();
+            self.lifetime.tracker.spawn(
+                async move { serve(incoming, proxy, lifetime).await }
+                    .instrument(tracing::debug_span!("quic", %peer)),
+            );
+        }
+        self.lifetime.cut.cancelled().await;
+        self.endpoint.close(0_u32.into(), b"the gateway is stopping");
+        self.endpoint.wait_idle().await;
+    }
+}
+
+async fn serve(incoming: quinn::Incoming, proxy: Arc<Proxy>, lifetime: Lifetime) {
+    let connecting = match incoming.accept() {
+        Ok(connecting) => connecting,
+        Err(error) => return tracing::debug!(%error, "QUIC connection refused"),
+    };
+    let quic = match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return tracing::debug!(%error, "QUIC handshake failed"),
+        Err(_) => return tracing::debug!("QUIC handshake timed out"),
+    };
+    let facts = Connection { peer: quic.remote_address(), server_name: server_name(&quic), protocol: "h3" };
+    tracing::info!(peer = %facts.peer, "quic connection opened");
+    let mut connection = match tunnel::accept(quic.clone()).await {
+        Ok(connection) => connection,
+        Err(error) => return tracing::debug!(%error, "HTTP/3 did not begin"),
+    };
+    accept_streams(&mut connection, &quic, &facts, &proxy, &lifetime).await;
+    tracing::info!(peer = %facts.peer, "quic connection closed");
+}
+
+/// The server name of the TLS handshake.
+fn server_name(quic: &quinn::Connection) -> Option<String> {
+    let data = quic.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?;
+    data.server_name.map(|name| name.to_ascii_lowercase())
+}
+
+/// Takes requests until the connection ends; says goodbye (GOAWAY) once when the gateway drains.
+async fn accept_streams(
+    connection: &mut ServerConnection,
+    quic: &quinn::Connection,
+    facts: &Connection,
+    proxy: &Arc<Proxy>,
+    lifetime: &Lifetime,
+) {
+    let mut said_goodbye = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = lifetime.cut.cancelled() => return,
+            () = lifetime.drain.cancelled(), if !said_goodbye => {
+                said_goodbye = true;
+                if let Err(error) = connection.shutdown(0).await {
+                    tracing::debug!(%error, "no GOAWAY");
+                }
+                continue;
+            }
+            accepted = connection.accept() => accepted,
+        };
+        let resolver = match accepted {
+            Ok(Some(resolver)) => resolver,
+            Ok(None) => return,
+            Err(error) => return tracing::debug!(%error, "QUIC connection ended"),
+        };
+        // The address may have changed since the handshake: connections migrate.
+        let facts = Connection { peer: quic.remote_address(), ..facts.clone() };
+        let proxy = proxy.clone();
+        lifetime.tracker.spawn(async move {
+            match resolver.resolve_request().await {
+                Ok((request, stream)) => answer(request, ServerStream::new(stream), &facts, &proxy).await,
+                Err(error) => tracing::debug!(%error, "a malformed HTTP/3 request"),
+            }
+        });
+    }
+}
+
+async fn answer(request: Request<()>, stream: ServerStream, facts: &Connection, proxy: &Arc<Proxy>) {
+    if request.method() == Method::CONNECT {
+        connect(request, stream, facts, proxy).await;
+        return;
+    }
+    let (send, recv) = stream.split();
+    let body = futures_util::stream::unfold(recv, |mut recv| async move {
+        match recv.recv().await {
+            Ok(Some(bytes)) => Some((Ok(Frame::data(bytes)), recv)),
+            Ok(None) => None,
+            Err(error) => Some((Err(BodyError::from(error)), recv)),
+        }
+    });
+    let request = request.map(|()| body::boxed(StreamBody::new(body)));
+    let response = proxy.handle(request, facts).await;
+    respond(response, send).await;
+}
+
+/// Streams a response; one that breaks off is reset, so that it does not look whole.
+async fn respond(response: Response<Body>, mut send: ServerSend) {
+    let (parts, mut body) = response.into_parts();
+    if let Err(error) = send.respond(Response::from_parts(parts, ())).await {
+        return tracing::debug!(%error, "a response was not delivered");
+    }
+    while let Some(frame) = body.frame().await {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                tracing::debug!(error = &*error, "a response was broken off by the app");
+                return send.abort(EndReason::App);
+            }
+        };
+        // Trailers are dropped: nothing behind HTTP/1.1 apps sends them.
+        if let Ok(bytes) = frame.into_data()
+            && let Err(error) = send.send(bytes).await
+        {
+            return tracing::debug!(%error, "a response was not delivered");
+        }
+    }
+    if let Err(error) = send.finish().await {
+        tracing::debug!(%error, "a response was not delivered");
+    }
+}
+
+async fn connect(request: Request<()>, mut stream: ServerStream, facts: &Connection, proxy: &Arc<Proxy>) {
+    let (parts, ()) = request.into_parts();
+    match proxy.open_stream(&parts, facts).await {
+        Ok(open) => {
+            let response = Response::builder().header("x-request-id", &open.request_id).body(());
+            let Ok(response) = response else { return };
+            if let Err(error) = stream.respond(response).await {
+                return tracing::debug!(%error, "the client left before its stream began");
+            }
+            proxy.carry(open, stream.into_leg()).await;
+        }
+        Err(refusal) => {
+            if let Err(error) = refuse(refusal, &mut stream).await {
+                tracing::debug!(error = &*error, "a refusal was not delivered");
+            }
+        }
+    }
+}
+
+async fn refuse(refusal: Response<Body>, stream: &mut ServerStream) -> Result<(), BodyError> {
+    let (parts, body) = refusal.into_parts();
+    let body: Bytes = body.collect().await?.to_bytes();
+    stream.respond(Response::from_parts(parts, ())).await?;
+    stream.send(body).await?;
+    stream.finish().await?;
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! The plain HTTP door that says nothing but "use HTTPS".
+
+use std::{convert::Infallible, time::Duration};
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+
+use super::Lifetime;
+use crate::body::{self, Body};
+
+/// For the one request that a client may send.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Answers every request with a redirect to HTTPS on the same host, until the lifetime drains.
+pub(crate) async fn run(listener: TcpListener, lifetime: Lifetime) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = lifetime.drain.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        lifetime.tracker.spawn(async move {
+            let service = service_fn(|request| async move { Ok::<_, Infallible>(redirect(&request)) });
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).keep_alive(false);
+            let serving = builder.serve_connection(TokioIo::new(stream), service);
+            if !matches!(tokio::time::timeout(REQUEST_TIMEOUT, serving).await, Ok(Ok(()))) {
+                tracing::debug!("a plain HTTP client went away");
+            }
+        });
+    }
+}
+
+fn redirect(request: &Request<Incoming>) -> Response<Body> {
+    let mut response = Response::new(body::empty());
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = host.and_then(|host| host.parse::<http::uri::Authority>().ok());
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let location = authority
+        .filter(|authority| !authority.as_str().contains('@'))
+        .and_then(|authority| HeaderValue::from_str(&format!("https://{}{path}", authority.host())).ok());
+    match location {
+        Some(location) => {
+            *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        None => *response.status_mut() = StatusCode::BAD_REQUEST,
+    }
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}

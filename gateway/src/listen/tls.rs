@@ -1,0 +1,97 @@
+//! Which certificate a client is shown, and the TLS settings of both doors.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::{
+    ServerConfig,
+    client::verify_server_name,
+    server::{ClientHello, ParsedCertificate, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::ServerName;
+
+use crate::config::Certificate;
+
+/// Why the configured certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsError {
+    /// A key that does not fit its certificate, or is of an unknown kind.
+    #[error("certificate {index} (counted from 1): the key does not fit the certificate, or cannot be used")]
+    Key {
+        /// Which certificate, from 1.
+        index: usize,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+    /// No certificate at all.
+    #[error("no certificate is configured: set `certificates`")]
+    Missing,
+    /// The TLS library refuses the settings.
+    #[error("the TLS settings cannot be used")]
+    Settings(#[source] rustls::Error),
+}
+
+/// The certificates in use; a reload swaps them while connections go on.
+#[derive(Debug, Clone)]
+pub(crate) struct TlsKeys(Arc<ArcSwap<Vec<Arc<CertifiedKey>>>>);
+
+impl TlsKeys {
+    /// Checks and takes the certificates of a configuration.
+    ///
+    /// # Errors
+    /// [`TlsError::Missing`] and [`TlsError::Key`].
+    pub(crate) fn new(certificates: &[Certificate]) -> Result<Self, TlsError> {
+        Ok(Self(Arc::new(ArcSwap::from_pointee(load(certificates)?))))
+    }
+
+    /// Shows other certificates from now on.
+    ///
+    /// # Errors
+    /// As [`TlsKeys::new`]; the old ones stay.
+    pub(crate) fn replace(&self, certificates: &[Certificate]) -> Result<(), TlsError> {
+        self.0.store(Arc::new(load(certificates)?));
+        Ok(())
+    }
+
+    /// A server configuration with these keys and protocols.
+    pub(super) fn server_config(&self, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
+        let mut config = ServerConfig::builder_with_provider(pomerium_shared::tls::provider())
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Settings)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(self.clone()));
+        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+        Ok(config)
+    }
+}
+
+impl ResolvesServerCert for TlsKeys {
+    /// The first certificate that is valid for the client's server name, or the first of all.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let keys = self.0.load();
+        let name = hello.server_name().and_then(|name| ServerName::try_from(name.to_owned()).ok());
+        let fits = |key: &&Arc<CertifiedKey>| {
+            let leaf = key.cert.first().and_then(|leaf| ParsedCertificate::try_from(leaf).ok());
+            matches!((&name, leaf), (Some(name), Some(leaf)) if verify_server_name(&leaf, name).is_ok())
+        };
+        keys.iter().find(fits).or_else(|| keys.first()).cloned()
+    }
+}
+
+fn load(certificates: &[Certificate]) -> Result<Vec<Arc<CertifiedKey>>, TlsError> {
+    if certificates.is_empty() {
+        return Err(TlsError::Missing);
+    }
+    let provider = pomerium_shared::tls::provider();
+    certificates
+        .iter()
+        .enumerate()
+        .map(|(index, pair)| {
+            CertifiedKey::from_der(pair.chain.clone(), pair.key.clone_key(), &provider)
+                .map(Arc::new)
+                .map_err(|source| TlsError::Key { index: index + 1, source })
+        })
+        .collect()
+}

@@ -1,0 +1,207 @@
+//! Brings what is allowed to the app behind: HTTP requests and TCP streams, each put before policy.
+//!
+//! Here: which route, whose session, the permit, the headers that cross, the way to the app, and the answer when
+//! there is none. Not here: sockets that listen (`listen`), how people sign in (`authenticate`), what policy means
+//! (`authorize`).
+
+mod assertion;
+mod authority;
+mod connect;
+mod forward;
+mod gate;
+mod headers;
+mod own;
+mod path;
+mod respond;
+mod router;
+mod upgrade;
+mod upstream;
+
+use std::{collections::HashMap, net::SocketAddr, pin::Pin, sync::Arc};
+
+use arc_swap::ArcSwap;
+use http::{HeaderValue, Request, Response};
+use pomerium_shared::clock::Now;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub(crate) use self::{assertion::SignerError, upstream::UpstreamError};
+pub(crate) use self::respond::Refusal;
+use self::{
+    assertion::Signer,
+    respond::Audience,
+    router::Router,
+    upstream::UpstreamClient,
+};
+use crate::{authenticate::{Authenticate, Provider}, body::Body, config::{Settings, Target}, store::Store};
+
+/// What the listener knows of the connection that a request came on.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    /// The other end.
+    pub(crate) peer: SocketAddr,
+    /// The server name of the TLS handshake, lower case.
+    pub(crate) server_name: Option<String>,
+    /// `h1`, `h2` or `h3`, for the log.
+    pub(crate) protocol: &'static str,
+}
+
+/// One configuration at work: replaced whole by a reload, while what is under way keeps the one it began with.
+#[derive(Debug)]
+pub(crate) struct Live {
+    settings: Arc<Settings>,
+    router: Router,
+    clients: HashMap<String, UpstreamClient>,
+    signer: Signer,
+    authenticate: Arc<Authenticate>,
+}
+
+impl Live {
+    /// Builds what `settings` describe.
+    pub(crate) fn new(
+        settings: Arc<Settings>,
+        shared_secret: &[u8; 32],
+        authenticate: Arc<Authenticate>,
+    ) -> Result<Self, LiveError> {
+        let mut clients = HashMap::new();
+        for route in &settings.routes {
+            if let Target::Http(target) = &route.target {
+                let client = upstream::client(&target.tls)
+                    .map_err(|source| LiveError::Upstream { route: route.name.clone(), source })?;
+                clients.insert(route.id.clone(), client);
+            }
+        }
+        let keys: Vec<&str> = settings.signing_keys.iter().map(|key| key.expose().as_str()).collect();
+        let signer = Signer::new(&keys, shared_secret)?;
+        let router = Router::new(settings.routes.clone());
+        Ok(Self { settings, router, clients, signer, authenticate })
+    }
+}
+
+impl Live {
+    /// The identity provider in use.
+    pub(crate) fn provider(&self) -> Arc<Provider> {
+        self.authenticate.provider()
+    }
+}
+
+/// Why a configuration cannot be put to work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LiveError {
+    /// A route's TLS settings.
+    #[error("route {route}")]
+    Upstream {
+        /// The route's name.
+        route: String,
+        /// What is wrong with it.
+        #[source]
+        source: UpstreamError,
+    },
+    /// The signing key.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+}
+
+/// The proxy service.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    live: Arc<ArcSwap<Live>>,
+    /// Counts reloads: open streams are decided again on each.
+    revision: watch::Sender<u64>,
+    store: Store,
+    /// Owns upgraded connections and streams.
+    tracker: TaskTracker,
+    /// Ends what is still open when the time for draining is over.
+    cut: CancellationToken,
+}
+
+impl Proxy {
+    pub(crate) fn new(live: Live, store: Store, tracker: TaskTracker, cut: CancellationToken) -> Self {
+        let live = Arc::new(ArcSwap::from_pointee(live));
+        Self { live, revision: watch::Sender::new(0), store, tracker, cut }
+    }
+
+    /// Puts a new configuration to work; open streams that it no longer allows are cut.
+    pub(crate) fn replace(&self, live: Live) {
+        self.live.store(Arc::new(live));
+        self.revision.send_modify(|revision| *revision += 1);
+    }
+
+    fn live_handle(&self) -> Arc<ArcSwap<Live>> {
+        self.live.clone()
+    }
+
+    /// The tasks of upgraded connections and streams.
+    pub(crate) fn tracker(&self) -> &TaskTracker {
+        &self.tracker
+    }
+
+    /// Answers one request that is no `CONNECT`.
+    pub(crate) fn handle<'a>(
+        &'a self,
+        request: Request<Body>,
+        connection: &'a Connection,
+    ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send + 'a>> {
+        Box::pin(self.handle_unboxed(request, connection))
+    }
+
+    async fn handle_unboxed(&self, request: Request<Body>, connection: &Connection) -> Response<Body> {
+        let began = Now::read();
+        let request_id = uuid::Uuid::new_v4().to_string();
+        let live = self.live.load_full();
+        let entry = AccessEntry::of(&request, connection, &request_id);
+        let wants_html = respond::wants_html(request.headers());
+        let host = entry.authority.clone();
+        let audience = Audience { request_id: &request_id, host: &host, wants_html };
+        let result = Box::pin(self.answer(&live, request, connection, &request_id)).await;
+        let mut response = result.unwrap_or_else(|refusal| refusal.into_response(audience));
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            response.headers_mut().insert("x-request-id", value);
+        }
+        entry.write(&response, began);
+        response
+    }
+}
+
+/// The access log's view of a request: never the query.
+struct AccessEntry {
+    request_id: String,
+    method: String,
+    authority: String,
+    path: String,
+    user_agent: String,
+    ip: String,
+    protocol: &'static str,
+}
+
+impl AccessEntry {
+    fn of(request: &Request<Body>, connection: &Connection, request_id: &str) -> Self {
+        let header = |name| request.headers().get(name).and_then(|v| HeaderValue::to_str(v).ok()).unwrap_or("");
+        let authority = request.uri().authority().map_or_else(|| header(http::header::HOST), |a| a.as_str());
+        Self {
+            request_id: request_id.to_owned(),
+            method: request.method().to_string(),
+            authority: authority.to_owned(),
+            path: request.uri().path().to_owned(),
+            user_agent: header(http::header::USER_AGENT).to_owned(),
+            ip: connection.peer.ip().to_string(),
+            protocol: connection.protocol,
+        }
+    }
+
+    fn write(&self, response: &Response<Body>, began: Now) {
+        let duration = Now::read().monotonic.duration_since(began.monotonic);
+        tracing::info!(
+            "request-id" = self.request_id,
+            "method" = self.method,
+            "authority" = self.authority,
+            "path" = self.path,
+            "user-agent" = self.user_agent,
+            "ip" = self.ip,
+            "protocol" = self.protocol,
+            "response-code" = response.status().as_u16(),
+            "duration" = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            "http-request"
+        );
+    }
+}

@@ -1,0 +1,204 @@
+//! From a raw request to a permit: host, path, route, session, decision, in this order and nowhere else.
+
+use std::sync::Arc;
+
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue, Method, Uri, header};
+use pomerium_shared::{clock::Now, destination::Destination};
+use url::Url;
+
+use super::{
+    Connection, Live, Proxy, Refusal,
+    authority::{Authority, AuthorityError},
+    path::CanonicalPath,
+    respond::{Denied, wants_html},
+};
+use crate::{
+    authorize::{self, CheckLog, CheckRequest, Permit, RequestFacts, Verdict},
+    config::Route,
+    session::Session,
+};
+
+/// The cookie that binds a sign-in to the browser that began it.
+pub(crate) const LOGIN_COOKIE: &str = "_pomerium_login";
+
+/// A request that policy allowed, with what the rest of the way needs.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) permit: Permit,
+    pub(crate) route: Arc<Route>,
+    pub(crate) session: Option<Session>,
+}
+
+/// Where an HTTP request wants to go, checked and in canonical form.
+#[derive(Debug)]
+pub(crate) struct Whereto {
+    pub(crate) authority: Authority,
+    pub(crate) path: CanonicalPath,
+}
+
+impl Whereto {
+    pub(crate) fn of(uri: &Uri, headers: &HeaderMap, connection: &Connection) -> Result<Self, Refusal> {
+        let authority = Authority::of(uri, headers, connection.server_name.as_deref()).map_err(refuse_authority)?;
+        let path = CanonicalPath::parse(uri.path()).map_err(|error| Refusal::BadRequest(error.to_string()))?;
+        Ok(Self { authority, path })
+    }
+
+    /// The absolute URL of the request, as the browser has it.
+    pub(crate) fn url(&self, query: Option<&str>) -> Result<Url, Refusal> {
+        let query = query.map(|q| format!("?{q}")).unwrap_or_default();
+        Url::parse(&format!("https://{}{}{query}", self.authority.to_host_port(), self.path.as_str()))
+            .map_err(|_| Refusal::BadRequest("the request's URL cannot be read".to_owned()))
+    }
+}
+
+pub(super) fn refuse_authority(error: AuthorityError) -> Refusal {
+    match error {
+        AuthorityError::Missing | AuthorityError::Contradiction => Refusal::BadRequest(error.to_string()),
+        AuthorityError::Misdirected => Refusal::Misdirected,
+    }
+}
+
+impl Proxy {
+    /// Decides on an HTTP request.
+    pub(super) async fn admit_http(
+        &self,
+        live: &Live,
+        whereto: &Whereto,
+        parts: &http::request::Parts,
+        connection: &Connection,
+        request_id: &str,
+    ) -> Result<Admitted, Refusal> {
+        let now = Now::read();
+        let route = live.router.http(&whereto.authority, &whereto.path).ok_or(Refusal::NoRoute)?;
+        let session = self.session(live, &parts.headers, &parts.uri, Some(&whereto.authority), now).await?;
+        let check = CheckRequest {
+            session: session.as_ref(),
+            request: RequestFacts {
+                method: parts.method.as_str(),
+                host: whereto.authority.host(),
+                path: whereto.path.as_str(),
+                source_ip: connection.peer.ip(),
+                is_cors_preflight: is_cors_preflight(&parts.method, &parts.headers),
+            },
+            now,
+        };
+        let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
+        match authorize::check(&route.policy, &check, log) {
+            Ok(permit) => Ok(Admitted { permit, route: route.clone(), session }),
+            Err(denial) if denial.verdict == Verdict::SignIn => {
+                Err(sign_in(live, whereto, parts, now).unwrap_or_else(|refusal| refusal))
+            }
+            Err(denial) => Err(denied(denial, route, session.as_ref(), &sign_out_url(live))),
+        }
+    }
+
+    /// Decides on a TCP stream.
+    pub(super) async fn admit_stream(
+        &self,
+        live: &Live,
+        to: &Destination,
+        parts: &http::request::Parts,
+        connection: &Connection,
+        request_id: &str,
+    ) -> Result<Admitted, Refusal> {
+        let now = Now::read();
+        let route = live.router.tcp(to).ok_or(Refusal::NoRoute)?;
+        let session = self.session(live, &parts.headers, &parts.uri, None, now).await?;
+        let check = CheckRequest { session: session.as_ref(), request: stream_facts(to, connection), now };
+        let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
+        match authorize::check(&route.policy, &check, log) {
+            Ok(permit) => Ok(Admitted { permit, route: route.clone(), session }),
+            Err(denial) if denial.verdict == Verdict::SignIn => {
+                Err(Refusal::SignIn { redirect: None, cookie: None })
+            }
+            Err(denial) => Err(denied(denial, route, session.as_ref(), &sign_out_url(live))),
+        }
+    }
+
+    /// The valid session of a request. A store that cannot answer means no access: 500, never "no session".
+    pub(super) async fn session(
+        &self,
+        live: &Live,
+        headers: &HeaderMap,
+        uri: &Uri,
+        host: Option<&Authority>,
+        now: Now,
+    ) -> Result<Option<Session>, Refusal> {
+        live.authenticate.session_of(headers, uri, host.map(Authority::host), now).await.map_err(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "session store failed");
+            Refusal::Gateway("The session store does not answer. Try again; tell your administrator if it stays.".to_owned())
+        })
+    }
+}
+
+/// What policy may know of a stream: there is no path in a `CONNECT`.
+pub(super) fn stream_facts<'a>(to: &'a Destination, connection: &Connection) -> RequestFacts<'a> {
+    RequestFacts {
+        method: "CONNECT",
+        host: to.host(),
+        path: "",
+        source_ip: connection.peer.ip(),
+        is_cors_preflight: false,
+    }
+}
+
+fn denied(denial: authorize::Denial, route: &Route, session: Option<&Session>, sign_out_url: &str) -> Refusal {
+    Refusal::Denied(Box::new(Denied {
+        denial,
+        route_name: route.name.clone(),
+        email: session.map(|s| s.email.clone()).unwrap_or_default(),
+        sign_out_url: sign_out_url.to_owned(),
+        show_traces: route.show_error_details,
+    }))
+}
+
+fn sign_out_url(live: &Live) -> String {
+    live.settings.authenticate_url.join("/.pomerium/sign_out").map(String::from).unwrap_or_default()
+}
+
+/// Sends a browser to sign in; a program gets 401.
+pub(super) fn sign_in(
+    live: &Live,
+    whereto: &Whereto,
+    parts: &http::request::Parts,
+    now: Now,
+) -> Result<Refusal, Refusal> {
+    let navigates = wants_html(&parts.headers) || !parts.headers.contains_key(header::ACCEPT);
+    let has_credential = parts.headers.contains_key(header::AUTHORIZATION)
+        || parts.headers.contains_key("x-pomerium-authorization");
+    if !navigates || has_credential || parts.method != Method::GET {
+        return Ok(Refusal::SignIn { redirect: None, cookie: None });
+    }
+    let (binding, cookie) = login_binding(&parts.headers);
+    let original = whereto.url(parts.uri.query())?;
+    let redirect = live.authenticate.sign_in_redirect(&original, &binding, now);
+    Ok(Refusal::SignIn { redirect: Some(redirect), cookie })
+}
+
+/// The browser's login binding: the one it has (several tabs share it), or a new one with its cookie.
+fn login_binding(headers: &HeaderMap) -> (String, Option<HeaderValue>) {
+    let existing = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(name, value)| *name == LOGIN_COOKIE && value.len() == 43)
+        .map(|(_, value)| value.to_owned());
+    if let Some(binding) = existing {
+        return (binding, None);
+    }
+    let mut bytes = [0_u8; 32];
+    SystemRandom::new().fill(&mut bytes).expect("the system's random source answers");
+    let binding = URL_SAFE_NO_PAD.encode(bytes);
+    let cookie = format!("{LOGIN_COOKIE}={binding}; Path=/; Max-Age=600; Secure; HttpOnly; SameSite=Lax");
+    (binding, HeaderValue::from_str(&cookie).ok())
+}
+
+fn is_cors_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::OPTIONS
+        && headers.contains_key(header::ORIGIN)
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}

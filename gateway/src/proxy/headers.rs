@@ -1,0 +1,183 @@
+//! What crosses the gateway in a header, and what never does.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::authority::Authority;
+
+/// Headers that speak of one connection only (RFC 9110, 7.6.1), and what some clients send beside them.
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Removes the hop-by-hop headers, and those that `Connection` names. `te: trailers` is kept: gRPC needs it.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    let wants_trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes() == b"trailers");
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    if wants_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Removes everything that only the gateway may say: `X-Pomerium-*`, the claim headers of the config, forwarding
+/// headers, and the gateway's own credentials (its cookie, `Authorization: Pomerium`, `Bearer Pomerium-`).
+pub(crate) fn strip_gateway_headers(headers: &mut HeaderMap, cookie_name: &str, claim_headers: &[(HeaderName, String)]) {
+    let forged: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| {
+            let name = name.as_str();
+            name.starts_with("x-pomerium-") || name.starts_with("x-forwarded-") || name == "x-request-id"
+                || name == "forwarded" || name == "x-real-ip"
+                // Many app servers read `X_Pomerium_…` as `X-Pomerium-…`: an underscore is a forged hyphen.
+                || name.contains('_')
+        })
+        .cloned()
+        .collect();
+    for name in forged {
+        headers.remove(name);
+    }
+    for (name, _) in claim_headers {
+        headers.remove(name);
+    }
+    if headers.get(header::AUTHORIZATION).is_some_and(is_gateway_credential) {
+        headers.remove(header::AUTHORIZATION);
+    }
+    strip_cookie(headers, cookie_name);
+}
+
+fn is_gateway_credential(value: &HeaderValue) -> bool {
+    let value = value.as_bytes();
+    let starts_with = |prefix: &[u8]| value.len() >= prefix.len() && value[..prefix.len()].eq_ignore_ascii_case(prefix);
+    starts_with(b"pomerium ") || starts_with(b"bearer pomerium-")
+}
+
+/// Takes the gateway's cookies out of `Cookie`, keeping the others in order.
+fn strip_cookie(headers: &mut HeaderMap, cookie_name: &str) {
+    let kept: Vec<Vec<u8>> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b';'))
+        .map(<[u8]>::trim_ascii)
+        .filter(|pair| {
+            let name = pair.split(|b| *b == b'=').next().unwrap_or_default();
+            !pair.is_empty() && name != cookie_name.as_bytes() && !name.starts_with(b"_pomerium")
+        })
+        .map(<[u8]>::to_vec)
+        .collect();
+    headers.remove(header::COOKIE);
+    if !kept.is_empty()
+        && let Ok(value) = HeaderValue::from_bytes(&kept.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, value);
+    }
+}
+
+/// Removes `pomerium_session` from a query, so that the credential does not reach the app or its log.
+pub(crate) fn strip_query_credential(query: &str) -> String {
+    query
+        .split('&')
+        .filter(|pair| pair.split('=').next() != Some("pomerium_session"))
+        .collect::<Vec<_>>()
+        .join("&")
+}
+
+/// Says who asked, for what host, and under which request id.
+pub(crate) fn set_forwarded(headers: &mut HeaderMap, peer: IpAddr, authority: &Authority, request_id: &str) {
+    let peer = peer.to_string();
+    for (name, value) in [
+        ("x-forwarded-for", peer.as_str()),
+        ("x-envoy-external-address", peer.as_str()),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", &authority.to_host_port()),
+        ("x-request-id", request_id),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn forged_identity_never_reaches_the_app() {
+        let claims = [("x-email".parse().unwrap(), "email".to_owned())];
+        let mut headers = map(&[
+            ("x-pomerium-jwt-assertion", "forged"),
+            ("x-pomerium-jwt-assertion-for", "forged"),
+            ("x_pomerium_jwt_assertion", "forged"),
+            ("x-pomerium-authorization", "token"),
+            ("x-email", "root@corp.example"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("authorization", "bearer pomerium-token"),
+            ("accept", "*/*"),
+        ]);
+        strip_gateway_headers(&mut headers, "_pomerium", &claims);
+        assert_eq!(headers, map(&[("accept", "*/*")]));
+    }
+
+    #[test]
+    fn only_our_cookies_are_taken_out() {
+        let mut headers = map(&[("cookie", "a=1; _pomerium=x=y; b=_pomerium=1"), ("cookie", "_pomerium_csrf=z; c")]);
+        strip_gateway_headers(&mut headers, "_pomerium", &[]);
+        assert_eq!(headers, map(&[("cookie", "a=1; b=_pomerium=1; c")]));
+    }
+
+    #[test]
+    fn an_apps_own_bearer_token_is_kept() {
+        let mut headers = map(&[("authorization", "Bearer app-token")]);
+        strip_gateway_headers(&mut headers, "_pomerium", &[]);
+        assert_eq!(headers, map(&[("authorization", "Bearer app-token")]));
+    }
+
+    #[test]
+    fn hop_by_hop_headers_stop_here() {
+        let mut headers = map(&[
+            ("connection", "keep-alive, X-Hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("x-end", "1"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("te", "trailers"), ("x-end", "1")]));
+    }
+
+    #[test]
+    fn a_session_in_the_query_is_taken_out() {
+        assert_eq!(strip_query_credential("a=1&pomerium_session=x&b=2"), "a=1&b=2");
+        assert_eq!(strip_query_credential("pomerium_session=x"), "");
+    }
+}

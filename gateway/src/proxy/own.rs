@@ -1,0 +1,212 @@
+//! What the gateway answers itself: health, keys, sign-in, the routes list. Never forwarded, whatever the route.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use pomerium_shared::clock::Now;
+use serde_json::json;
+
+use super::{
+    Connection, Live, Proxy, Refusal,
+    authority::Authority,
+    gate::{Whereto, sign_in, stream_facts},
+    respond,
+};
+use crate::{
+    authenticate::AuthRequest,
+    authorize::{CheckRequest, RequestFacts, Verdict},
+    body::{self, Body},
+    config::{Route, RouteFrom},
+    portal,
+    session::Session,
+};
+
+/// Bytes of a form posted to the gateway itself at most: far above what the pages send.
+const FORM_LEN_MAX: usize = 64 * 1024;
+
+impl Proxy {
+    /// Answers a request: by the gateway itself, or by the app behind.
+    pub(super) async fn answer(
+        &self,
+        live: &Live,
+        request: Request<Body>,
+        connection: &Connection,
+        request_id: &str,
+    ) -> Result<Response<Body>, Refusal> {
+        let whereto = Whereto::of(request.uri(), request.headers(), connection)?;
+        let path = whereto.path.as_str();
+        if let Some(response) = public_endpoint(live, &whereto, request.method()) {
+            return response;
+        }
+        if is_authenticate_host(live, &whereto.authority) {
+            return self.authenticate_host(live, &whereto, request).await;
+        }
+        if path == "/.pomerium" || path.starts_with("/.pomerium/") {
+            return self.route_host(live, &whereto, request, connection).await;
+        }
+        Box::pin(self.forward(live, whereto, request, connection, request_id)).await
+    }
+
+    async fn authenticate_host(
+        &self,
+        live: &Live,
+        whereto: &Whereto,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Refusal> {
+        let (parts, form) = collect(request).await?;
+        let url = whereto.url(parts.uri.query())?;
+        let request = AuthRequest { method: &parts.method, url: &url, headers: &parts.headers, form };
+        let now = Now::read();
+        if let Some(response) = live.authenticate.handle_route_host(&request, now).await {
+            return Ok(response.map(body::full));
+        }
+        Ok(live.authenticate.handle_authenticate_host(&request, now).await.map(body::full))
+    }
+
+    /// The gateway's own pages and calls on any host that it serves.
+    async fn route_host(
+        &self,
+        live: &Live,
+        whereto: &Whereto,
+        request: Request<Body>,
+        connection: &Connection,
+    ) -> Result<Response<Body>, Refusal> {
+        let (parts, form) = collect(request).await?;
+        let now = Now::read();
+        let url = whereto.url(parts.uri.query())?;
+        let auth = AuthRequest { method: &parts.method, url: &url, headers: &parts.headers, form };
+        if let Some(response) = live.authenticate.handle_route_host(&auth, now).await {
+            return Ok(response.map(body::full));
+        }
+        if !matches!(whereto.path.as_str(), "/.pomerium/" | "/.pomerium/routes" | "/.pomerium/api/v1/routes") {
+            return Err(Refusal::NoRoute);
+        }
+        if parts.method != Method::GET && parts.method != Method::HEAD {
+            return Ok(status(StatusCode::METHOD_NOT_ALLOWED));
+        }
+        let Some(session) = self.session(live, &parts.headers, &parts.uri, Some(&whereto.authority), now).await? else {
+            return Err(sign_in(live, whereto, &parts, now)?);
+        };
+        match whereto.path.as_str() {
+            "/.pomerium/api/v1/routes" => Ok(routes_document(live, &session, connection, now)),
+            _ => Ok(user_page(&session)),
+        }
+    }
+}
+
+/// Endpoints that need no session and are the same on every host.
+fn public_endpoint(live: &Live, whereto: &Whereto, method: &Method) -> Option<Result<Response<Body>, Refusal>> {
+    let issuer = format!("https://{}", whereto.authority.to_host_port());
+    let response = match whereto.path.as_str() {
+        "/ping" | "/healthz" => respond::plain("text/plain; charset=utf-8", "OK\n"),
+        "/.well-known/pomerium" | "/.well-known/pomerium/" => respond::plain(
+            "application/json",
+            json!({
+                "issuer": format!("{issuer}/"),
+                "authentication_callback_endpoint":
+                    live.settings.authenticate_url.join("/oauth2/callback").map(String::from).unwrap_or_default(),
+                "jwks_uri": format!("{issuer}/.well-known/pomerium/jwks.json"),
+                "frontchannel_logout_uri": format!("{issuer}/.pomerium/sign_out"),
+            })
+            .to_string(),
+        ),
+        "/.well-known/pomerium/jwks.json" => {
+            let mut response = respond::plain("application/json", live.signer.jwks().to_owned());
+            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=60"));
+            response
+        }
+        "/.pomerium/index.css" => respond::plain("text/css; charset=utf-8", portal::STYLESHEET),
+        _ => return None,
+    };
+    if method != Method::GET && method != Method::HEAD {
+        return Some(Ok(status(StatusCode::METHOD_NOT_ALLOWED)));
+    }
+    let mut response = response;
+    if whereto.path.as_str().starts_with("/.well-known/") {
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
+    Some(Ok(response))
+}
+
+fn is_authenticate_host(live: &Live, authority: &Authority) -> bool {
+    live.settings.authenticate_url.host_str() == Some(authority.host())
+        && live.settings.authenticate_url.port_or_known_default() == Some(authority.port().unwrap_or(443))
+}
+
+fn status(code: StatusCode) -> Response<Body> {
+    let mut response = Response::new(body::empty());
+    *response.status_mut() = code;
+    response
+}
+
+async fn collect(request: Request<Body>) -> Result<(Parts, Bytes), Refusal> {
+    let (parts, body) = request.into_parts();
+    let form = body::collect(body, FORM_LEN_MAX).await;
+    let form = form.ok_or_else(|| Refusal::BadRequest("the body is too long or broken off".to_owned()))?;
+    Ok((parts, form))
+}
+
+fn user_page(session: &Session) -> Response<Body> {
+    let until = jiff::Timestamp::try_from(session.expires_at).map(|at| at.to_string()).unwrap_or_default();
+    let claims: Vec<(String, String)> = session
+        .claims
+        .iter()
+        .map(|(name, values)| {
+            let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+            (name.clone(), values.iter().map(text).collect::<Vec<_>>().join(", "))
+        })
+        .collect();
+    respond::page(portal::user(&portal::UserPage {
+        email: &session.email,
+        name: &session.name,
+        groups: &session.groups,
+        session_expires: &until,
+        claims: &claims,
+    }))
+}
+
+/// The routes that this person could use now, as the client lists them: a hint, not an access check.
+fn routes_document(live: &Live, session: &Session, connection: &Connection, now: Now) -> Response<Body> {
+    let routes: Vec<serde_json::Value> = live
+        .router
+        .routes()
+        .iter()
+        .filter(|route| is_usable(route, session, connection, now))
+        .map(|route| {
+            let (kind, command) = match &route.from {
+                RouteFrom::Http { .. } => ("http", None),
+                RouteFrom::Tcp { destinations } => {
+                    ("tcp", destinations.first().map(|to| format!("pomerium-cli tcp {to}")))
+                }
+            };
+            let mut element = json!({
+                "id": route.id, "name": route.name, "type": kind, "from": route.from_url,
+                "description": route.description, "logo_url": "",
+            });
+            if let Some(command) = command {
+                element["connect_command"] = json!(command);
+            }
+            element
+        })
+        .collect();
+    let mut response = respond::plain("application/json", json!({ "routes": routes }).to_string());
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn is_usable(route: &Route, session: &Session, connection: &Connection, now: Now) -> bool {
+    let request = match &route.from {
+        RouteFrom::Tcp { destinations } => match destinations.first() {
+            Some(to) => stream_facts(to, connection),
+            None => return false,
+        },
+        RouteFrom::Http { .. } => RequestFacts {
+            method: "GET",
+            host: "",
+            path: "/",
+            source_ip: connection.peer.ip(),
+            is_cors_preflight: false,
+        },
+    };
+    let check = CheckRequest { session: Some(session), request, now };
+    route.policy.evaluate(&check).verdict() == Verdict::Allow
+}

@@ -1,0 +1,129 @@
+//! One path for router, policy, log and app: what they disagree on is how authorizers are bypassed.
+
+/// A path in canonical form: begins with `/`, no dot segments, no empty segments but the last, no escaped
+/// unreserved characters (RFC 3986, 6.2.2). Everything behind the listener sees this path and no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CanonicalPath(String);
+
+/// Why a path has no canonical form; answered with 400.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PathError {
+    /// An escaped slash, backslash or NUL, a raw backslash or control character: servers disagree on what it means.
+    #[error("the path holds an escaped slash, a backslash or a control character")]
+    Ambiguous,
+    /// A `%` without two hexadecimal digits.
+    #[error("the path holds a broken percent escape")]
+    BadEscape,
+    /// It does not begin with a slash.
+    #[error("the path does not begin with a slash")]
+    NotAbsolute,
+}
+
+impl CanonicalPath {
+    /// Brings a raw request path (without the query) into canonical form.
+    pub(crate) fn parse(raw: &str) -> Result<Self, PathError> {
+        let decoded = decode_unreserved(raw)?;
+        let Some(relative) = decoded.strip_prefix('/') else {
+            return Err(PathError::NotAbsolute);
+        };
+        let mut segments: Vec<&str> = Vec::new();
+        let mut ends_open = false;
+        for segment in relative.split('/') {
+            ends_open = matches!(segment, "" | "." | "..");
+            match segment {
+                "" | "." => {}
+                ".." => {
+                    segments.pop();
+                }
+                name => segments.push(name),
+            }
+        }
+        let mut path = String::with_capacity(decoded.len());
+        for segment in &segments {
+            path.push('/');
+            path.push_str(segment);
+        }
+        if ends_open || segments.is_empty() {
+            path.push('/');
+        }
+        Ok(Self(path))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Decodes escapes of unreserved characters, writes the others in upper case, and refuses what is ambiguous.
+fn decode_unreserved(raw: &str) -> Result<String, PathError> {
+    let mut out = String::with_capacity(raw.len());
+    let mut rest = raw.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => return Err(PathError::Ambiguous),
+            c if c.is_ascii_control() => return Err(PathError::Ambiguous),
+            '%' => {
+                let byte = escaped_byte(&mut rest)?;
+                match byte {
+                    b'/' | b'\\' | 0 => return Err(PathError::Ambiguous),
+                    b if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~') => {
+                        out.push(char::from(b));
+                    }
+                    b => out.push_str(&format!("%{b:02X}")),
+                }
+            }
+            c => out.push(c),
+        }
+    }
+    Ok(out)
+}
+
+fn escaped_byte(rest: &mut std::str::Chars<'_>) -> Result<u8, PathError> {
+    let mut digit = || rest.next().and_then(|c| c.to_digit(16)).ok_or(PathError::BadEscape);
+    let value = digit()? * 16 + digit()?;
+    u8::try_from(value).map_err(|_| PathError::BadEscape)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn canonical(raw: &str) -> Result<String, PathError> {
+        CanonicalPath::parse(raw).map(|path| path.0)
+    }
+
+    #[test]
+    fn spellings_of_one_path_become_one_path() {
+        for raw in ["/admin/x", "//admin//x", "/./admin/./x", "/a/../admin/x", "/%61dmin/x", "/%2e/admin/x", "/../admin/x"] {
+            assert_eq!(canonical(raw).as_deref(), Ok("/admin/x"), "{raw}");
+        }
+        assert_eq!(canonical("/a/..").as_deref(), Ok("/"));
+        assert_eq!(canonical("/a/b/%2E%2e").as_deref(), Ok("/a/"));
+        assert_eq!(canonical("/a/").as_deref(), Ok("/a/"));
+        assert_eq!(canonical("/caf%c3%a9").as_deref(), Ok("/caf%C3%A9"));
+    }
+
+    #[test]
+    fn ambiguous_paths_are_refused() {
+        for raw in ["/a%2fb", "/a%2Fb", "/a%5cb", "/a\\b", "/a%00", "/a\u{1}b"] {
+            assert_eq!(canonical(raw), Err(PathError::Ambiguous), "{raw:?}");
+        }
+        assert_eq!(canonical("/%zz"), Err(PathError::BadEscape));
+        assert_eq!(canonical("/%2"), Err(PathError::BadEscape));
+        assert_eq!(canonical("*"), Err(PathError::NotAbsolute));
+        assert_eq!(canonical(""), Err(PathError::NotAbsolute));
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_paths_stay_as_they_are(raw in "/[a-z./%0-9A-F~;+ -]{0,40}") {
+            if let Ok(path) = CanonicalPath::parse(&raw) {
+                prop_assert!(!path.as_str().contains("//"));
+                prop_assert!(!path.as_str().split('/').any(|s| s == "." || s == ".."));
+                prop_assert_eq!(CanonicalPath::parse(path.as_str()), Ok(path.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The one place where a refusal becomes a status, a body and headers.
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use pomerium_shared::problem::{self, Problem, ProblemKind};
+use url::Url;
+
+use crate::{
+    authorize::{Denial, Verdict},
+    body::{self, Body},
+    portal,
+};
+
+/// Why a request got no answer from an app.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The request is malformed or ambiguous.
+    BadRequest(String),
+    /// It names another host than its TLS connection: a browser tries again on a connection of its own.
+    Misdirected,
+    /// No route leads there.
+    NoRoute,
+    /// Signing in is needed; a browser is sent to `redirect`, which also binds the sign-in to it by `cookie`.
+    SignIn { redirect: Option<Url>, cookie: Option<HeaderValue> },
+    /// Policy says no.
+    Denied(Box<Denied>),
+    /// The app behind cannot be reached or failed: 502, 503 or 504.
+    App { status: StatusCode, detail: String },
+    /// The gateway's own fault.
+    Gateway(String),
+}
+
+/// A refusal by policy, with what the page shows of it.
+#[derive(Debug)]
+pub(crate) struct Denied {
+    pub(crate) denial: Denial,
+    pub(crate) route_name: String,
+    pub(crate) email: String,
+    pub(crate) sign_out_url: String,
+    pub(crate) show_traces: bool,
+}
+
+/// Who is told, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Audience<'a> {
+    pub(crate) request_id: &'a str,
+    pub(crate) host: &'a str,
+    pub(crate) wants_html: bool,
+}
+
+/// Whether a client prefers a page to a document for programs: `Accept` has `text/html`, and nothing says that a
+/// script asks.
+pub(crate) fn wants_html(headers: &HeaderMap) -> bool {
+    let has = |name, word: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|v| HeaderValue::to_str(v).ok())
+            .any(|v| v.to_ascii_lowercase().contains(word))
+    };
+    has(header::ACCEPT, "text/html") && !has(header::HeaderName::from_static("x-requested-with"), "xmlhttprequest")
+}
+
+impl Refusal {
+    /// The answer for `audience`.
+    pub(crate) fn into_response(self, audience: Audience<'_>) -> Response<Body> {
+        let status = self.status();
+        let mut response = match (&self, audience.wants_html) {
+            (Self::SignIn { redirect: Some(url), .. }, _) => found(url),
+            (_, true) => page(self.page(audience)),
+            (_, false) => document(&self.problem(audience)),
+        };
+        if let Self::SignIn { cookie: Some(cookie), .. } = self {
+            response.headers_mut().insert(header::SET_COOKIE, cookie);
+        }
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert("x-pomerium-intercepted-response", HeaderValue::from_static("true"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+
+    /// The status of the refusal.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::SignIn { redirect: Some(_), .. } => StatusCode::FOUND,
+            Self::SignIn { redirect: None, .. } => StatusCode::UNAUTHORIZED,
+            Self::Denied(denied) => match denied.denial.verdict {
+                Verdict::Deny { status } => StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN),
+                Verdict::Allow | Verdict::SignIn => StatusCode::FORBIDDEN,
+            },
+            Self::App { status, .. } => *status,
+            Self::Gateway(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn problem(&self, audience: Audience<'_>) -> Problem {
+        let (kind, title, detail, reasons) = match self {
+            Self::BadRequest(why) => (ProblemKind::BadRequest, "Bad request", why.clone(), vec![]),
+            Self::Misdirected => (
+                ProblemKind::BadRequest,
+                "Misdirected request",
+                "The request names another host than the TLS connection it came on.".to_owned(),
+                vec![],
+            ),
+            Self::NoRoute => (
+                ProblemKind::NoRoute,
+                "No such route",
+                "No route of this gateway leads there. Check the name and the port.".to_owned(),
+                vec![],
+            ),
+            Self::SignIn { .. } => (
+                ProblemKind::SignInRequired,
+                "Unauthenticated",
+                "Sign in first: the session is missing, expired or revoked.".to_owned(),
+                vec![],
+            ),
+            Self::Denied(denied) => (
+                ProblemKind::Denied,
+                "Not allowed",
+                denied.explanations().join(" "),
+                denied.denial.decision.visible_reasons().iter().map(|r| r.as_str().to_owned()).collect(),
+            ),
+            Self::App { detail, .. } => (ProblemKind::AppUnreachable, "The app does not answer", detail.clone(), vec![]),
+            Self::Gateway(detail) => (ProblemKind::Gateway, "The gateway failed", detail.clone(), vec![]),
+        };
+        Problem {
+            kind,
+            title: title.to_owned(),
+            status: self.status().as_u16(),
+            detail,
+            request_id: audience.request_id.to_owned(),
+            reasons,
+        }
+    }
+
+    fn page(&self, audience: Audience<'_>) -> String {
+        let Self::Denied(denied) = self else {
+            let problem = self.problem(audience);
+            return portal::error(&portal::ErrorPage {
+                status: problem.status,
+                title: &problem.title,
+                detail: &problem.detail,
+                request_id: audience.request_id,
+            });
+        };
+        portal::denied(&portal::DeniedPage {
+            route_name: &denied.route_name,
+            host: audience.host,
+            email: &denied.email,
+            explanations: denied.explanations(),
+            traces: if denied.show_traces { denied.denial.traces.clone() } else { Vec::new() },
+            request_id: audience.request_id,
+            sign_out_url: &denied.sign_out_url,
+            status: self.status().as_u16(),
+        })
+    }
+}
+
+impl Denied {
+    fn explanations(&self) -> Vec<String> {
+        self.denial.decision.explain()
+    }
+}
+
+/// 302 to `url`.
+fn found(url: &Url) -> Response<Body> {
+    let mut response = Response::new(body::empty());
+    if let Ok(location) = HeaderValue::from_str(url.as_str()) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// An HTML page of the portal.
+pub(crate) fn page(html: String) -> Response<Body> {
+    let mut response = Response::new(body::full(html));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(portal::CONTENT_SECURITY_POLICY),
+    );
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn document(problem: &Problem) -> Response<Body> {
+    let text = serde_json::to_vec(problem).unwrap_or_default();
+    let mut response = Response::new(body::full(text));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
+    response
+}
+
+/// A short answer of the gateway's own.
+pub(crate) fn plain(content_type: &'static str, text: impl Into<bytes::Bytes>) -> Response<Body> {
+    let mut response = Response::new(body::full(text));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
