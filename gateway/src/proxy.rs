@@ -33,7 +33,7 @@ use self::{
     router::Router,
     upstream::UpstreamClient,
 };
-use crate::{authenticate::{Authenticate, Provider}, body::Body, config::{Settings, Target}, store::Store};
+use crate::{authenticate::{Authenticate, provider::Provider}, body::Body, config::{Settings, Target}, store::Store};
 
 /// What the listener knows of the connection that a request came on.
 #[derive(Debug, Clone)]

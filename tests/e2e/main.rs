@@ -1,1 +1,8 @@
-fn main() {}
+//! Stories with real parts. One binary: linked once. What the parts are stands in `support`.
+//!
+//! A file is a subject; a test is a story that a person or an attacker would tell. Everything here goes through the
+//! programs as they are shipped; nothing here calls into the product's crates.
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+mod fixtures;

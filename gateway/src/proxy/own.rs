@@ -55,11 +55,14 @@ impl Proxy {
         let (parts, form) = collect(request).await?;
         let url = whereto.url(parts.uri.query())?;
         let request = AuthRequest { method: &parts.method, url: &url, headers: &parts.headers, form };
-        let now = Now::read();
-        if let Some(response) = live.authenticate.handle_route_host(&request, now).await {
+        let now = Now::read().wall;
+        // The sign-in host signs out by itself; its other calls are those of any host.
+        if whereto.path.as_str() != "/.pomerium/sign_out"
+            && let Some(response) = live.authenticate.handle_route_host(request.clone(), now).await
+        {
             return Ok(response.map(body::full));
         }
-        Ok(live.authenticate.handle_authenticate_host(&request, now).await.map(body::full))
+        Ok(live.authenticate.handle_authenticate_host(request, now).await.map(body::full))
     }
 
     /// The gateway's own pages and calls on any host that it serves.
@@ -74,7 +77,7 @@ impl Proxy {
         let now = Now::read();
         let url = whereto.url(parts.uri.query())?;
         let auth = AuthRequest { method: &parts.method, url: &url, headers: &parts.headers, form };
-        if let Some(response) = live.authenticate.handle_route_host(&auth, now).await {
+        if let Some(response) = live.authenticate.handle_route_host(auth, now.wall).await {
             return Ok(response.map(body::full));
         }
         if !matches!(whereto.path.as_str(), "/.pomerium/" | "/.pomerium/routes" | "/.pomerium/api/v1/routes") {
