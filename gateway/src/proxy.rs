@@ -25,15 +25,15 @@ use pomerium_shared::clock::Now;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::{assertion::SignerError, upstream::UpstreamError};
 pub(crate) use self::respond::Refusal;
-use self::{
-    assertion::Signer,
-    respond::Audience,
-    router::Router,
-    upstream::UpstreamClient,
+use self::{assertion::Signer, respond::Audience, router::Router, upstream::UpstreamClient};
+pub(crate) use self::{assertion::SignerError, upstream::UpstreamError};
+use crate::{
+    authenticate::{Authenticate, provider::Provider},
+    body::Body,
+    config::{Settings, Target},
+    store::Store,
 };
-use crate::{authenticate::{Authenticate, provider::Provider}, body::Body, config::{Settings, Target}, store::Store};
 
 /// What the listener knows of the connection that a request came on.
 #[derive(Debug, Clone)]
@@ -176,7 +176,8 @@ struct AccessEntry {
 
 impl AccessEntry {
     fn of(request: &Request<Body>, connection: &Connection, request_id: &str) -> Self {
-        let header = |name| request.headers().get(name).and_then(|v| HeaderValue::to_str(v).ok()).unwrap_or("");
+        let header =
+            |name| request.headers().get(name).and_then(|v| HeaderValue::to_str(v).ok()).unwrap_or("");
         let authority = request.uri().authority().map_or_else(|| header(http::header::HOST), |a| a.as_str());
         Self {
             request_id: request_id.to_owned(),

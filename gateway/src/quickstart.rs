@@ -24,7 +24,8 @@ pub struct Options {
 
 /// Prepares everything and returns the configuration file, the lines to type, and what to stop at the end.
 pub(crate) async fn prepare(options: &Options) -> anyhow::Result<Prepared> {
-    pki::make(&options.folder).with_context(|| format!("cannot make keys in {}", options.folder.display()))?;
+    pki::make(&options.folder)
+        .with_context(|| format!("cannot make keys in {}", options.folder.display()))?;
     let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
     let ports = parts::start(options.port, &tracker, &stop).await?;
     let file = config_file::write(options, ports).context("cannot write the configuration")?;

@@ -62,7 +62,8 @@ pub(crate) fn live(settings: Arc<Settings>, secrets: &Secrets, store: &Store) ->
         is_our_host: Arc::new(move |host| is_our_host(&ours, host)),
     };
     let authenticate = Arc::new(Authenticate::new(config, store.clone())?);
-    Live::new(settings, secrets.shared.expose(), authenticate).context("the configuration cannot be put to work")
+    Live::new(settings, secrets.shared.expose(), authenticate)
+        .context("the configuration cannot be put to work")
 }
 
 /// Whether people may be sent to `host` with a session: the sign-in host, the hosts of HTTP routes, and `localhost`

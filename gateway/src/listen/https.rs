@@ -155,7 +155,8 @@ impl Door {
             let answering: Answering = Box::pin(async move { Ok(door.answer(request, &connection).await) });
             answering
         });
-        let mut serving = std::pin::pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(tls), service));
+        let mut serving =
+            std::pin::pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(tls), service));
         let result = tokio::select! {
             result = serving.as_mut() => result,
             () = self.lifetime.drain.cancelled() => {

@@ -35,8 +35,10 @@ pub(crate) struct Whereto {
 
 impl Whereto {
     pub(crate) fn of(uri: &Uri, headers: &HeaderMap, connection: &Connection) -> Result<Self, Refusal> {
-        let authority = Authority::of(uri, headers, connection.server_name.as_deref()).map_err(refuse_authority)?;
-        let path = CanonicalPath::parse(uri.path()).map_err(|error| Refusal::BadRequest(error.to_string()))?;
+        let authority =
+            Authority::of(uri, headers, connection.server_name.as_deref()).map_err(refuse_authority)?;
+        let path =
+            CanonicalPath::parse(uri.path()).map_err(|error| Refusal::BadRequest(error.to_string()))?;
         Ok(Self { authority, path })
     }
 
@@ -105,9 +107,7 @@ impl Proxy {
         let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
         match authorize::check(&route.policy, &check, log) {
             Ok(permit) => Ok(Admitted { permit, route: route.clone(), session }),
-            Err(denial) if denial.verdict == Verdict::SignIn => {
-                Err(Refusal::SignIn { redirect: None })
-            }
+            Err(denial) if denial.verdict == Verdict::SignIn => Err(Refusal::SignIn { redirect: None }),
             Err(denial) => Err(denied(denial, route, session.as_ref(), &sign_out_url(live))),
         }
     }
@@ -121,10 +121,15 @@ impl Proxy {
         host: Option<&Authority>,
         now: Now,
     ) -> Result<Option<Session>, Refusal> {
-        live.authenticate.session_of(headers, uri.query(), host.map(Authority::host), now.wall).await.map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "session store failed");
-            Refusal::Gateway("The session store does not answer. Try again; tell your administrator if it stays.".to_owned())
-        })
+        live.authenticate.session_of(headers, uri.query(), host.map(Authority::host), now.wall).await.map_err(
+            |error| {
+                tracing::error!(error = &error as &dyn std::error::Error, "session store failed");
+                Refusal::Gateway(
+                    "The session store does not answer. Try again; tell your administrator if it stays."
+                        .to_owned(),
+                )
+            },
+        )
     }
 }
 
@@ -139,7 +144,12 @@ pub(super) fn stream_facts<'a>(to: &'a Destination, connection: &Connection) -> 
     }
 }
 
-fn denied(denial: authorize::Denial, route: &Route, session: Option<&Session>, sign_out_url: &str) -> Refusal {
+fn denied(
+    denial: authorize::Denial,
+    route: &Route,
+    session: Option<&Session>,
+    sign_out_url: &str,
+) -> Refusal {
     Refusal::Denied(Box::new(Denied {
         denial,
         route_name: route.name.clone(),

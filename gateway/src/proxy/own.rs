@@ -80,13 +80,16 @@ impl Proxy {
         if let Some(response) = live.authenticate.handle_route_host(auth, now.wall).await {
             return Ok(response.map(body::full));
         }
-        if !matches!(whereto.path.as_str(), "/.pomerium/" | "/.pomerium/routes" | "/.pomerium/api/v1/routes") {
+        if !matches!(whereto.path.as_str(), "/.pomerium/" | "/.pomerium/routes" | "/.pomerium/api/v1/routes")
+        {
             return Err(Refusal::NoRoute);
         }
         if parts.method != Method::GET && parts.method != Method::HEAD {
             return Ok(status(StatusCode::METHOD_NOT_ALLOWED));
         }
-        let Some(session) = self.session(live, &parts.headers, &parts.uri, Some(&whereto.authority), now).await? else {
+        let Some(session) =
+            self.session(live, &parts.headers, &parts.uri, Some(&whereto.authority), now).await?
+        else {
             return Err(sign_in(live, whereto, &parts, now)?);
         };
         match whereto.path.as_str() {
@@ -97,7 +100,11 @@ impl Proxy {
 }
 
 /// Endpoints that need no session and are the same on every host.
-fn public_endpoint(live: &Live, whereto: &Whereto, method: &Method) -> Option<Result<Response<Body>, Refusal>> {
+fn public_endpoint(
+    live: &Live,
+    whereto: &Whereto,
+    method: &Method,
+) -> Option<Result<Response<Body>, Refusal>> {
     let issuer = format!("https://{}", whereto.authority.to_host_port());
     let response = match whereto.path.as_str() {
         "/ping" | "/healthz" => respond::plain("text/plain; charset=utf-8", "OK\n"),

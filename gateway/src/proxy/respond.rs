@@ -57,7 +57,8 @@ pub(crate) fn wants_html(headers: &HeaderMap) -> bool {
             .filter_map(|v| HeaderValue::to_str(v).ok())
             .any(|v| v.to_ascii_lowercase().contains(word))
     };
-    has(header::ACCEPT, "text/html") && !has(header::HeaderName::from_static("x-requested-with"), "xmlhttprequest")
+    has(header::ACCEPT, "text/html")
+        && !has(header::HeaderName::from_static("x-requested-with"), "xmlhttprequest")
 }
 
 impl Refusal {
@@ -120,7 +121,9 @@ impl Refusal {
                 denied.explanations().join(" "),
                 denied.denial.decision.visible_reasons().iter().map(|r| r.as_str().to_owned()).collect(),
             ),
-            Self::App { detail, .. } => (ProblemKind::AppUnreachable, "The app does not answer", detail.clone(), vec![]),
+            Self::App { detail, .. } => {
+                (ProblemKind::AppUnreachable, "The app does not answer", detail.clone(), vec![])
+            }
             Self::Gateway(detail) => (ProblemKind::Gateway, "The gateway failed", detail.clone(), vec![]),
         };
         Problem {
@@ -167,10 +170,8 @@ pub(crate) fn page(html: String) -> Response<Body> {
     let mut response = Response::new(body::full(html));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static(portal::CONTENT_SECURITY_POLICY),
-    );
+    headers
+        .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(portal::CONTENT_SECURITY_POLICY));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

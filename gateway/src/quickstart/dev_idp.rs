@@ -84,7 +84,8 @@ impl DevIdp {
         let pem = rcgen::KeyPair::generate()?.serialize_pem();
         let signing = EncodingKey::from_ec_pem(pem.as_bytes())?;
         let point = SecretKey::from_pkcs8_pem(&pem)?.public_key().to_sec1_point(false);
-        let [x, y] = [&point.as_bytes()[1..33], &point.as_bytes()[33..65]].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
+        let [x, y] =
+            [&point.as_bytes()[1..33], &point.as_bytes()[33..65]].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
         let jwk = json!({ "kty": "EC", "use": "sig", "crv": "P-256", "alg": "ES256", "kid": KEY_ID, "x": x, "y": y });
         Ok(Self(Arc::new(State {
             issuer: format!("http://127.0.0.1:{port}"),
@@ -108,7 +109,9 @@ impl DevIdp {
                     let state = state.clone();
                     async move { Ok::<_, Infallible>(state.answer(request).await) }
                 });
-                if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+                if let Err(error) =
+                    http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
+                {
                     tracing::debug!(%error, "a connection to the development identity provider ended");
                 }
             });
@@ -159,10 +162,19 @@ impl State {
     fn authorize(&self, query: &HashMap<String, String>, now: Now) -> Answer {
         let get = |name: &str| query.get(name).map_or("", String::as_str);
         if get("client_id") != CLIENT_ID || get("redirect_uri") != self.redirect_uri {
-            return plain(StatusCode::BAD_REQUEST, "development identity provider: unknown client or redirect_uri");
+            return plain(
+                StatusCode::BAD_REQUEST,
+                "development identity provider: unknown client or redirect_uri",
+            );
         }
-        if get("response_type") != "code" || get("code_challenge_method") != "S256" || get("code_challenge").is_empty() {
-            return plain(StatusCode::BAD_REQUEST, "development identity provider: only the code flow with PKCE S256");
+        if get("response_type") != "code"
+            || get("code_challenge_method") != "S256"
+            || get("code_challenge").is_empty()
+        {
+            return plain(
+                StatusCode::BAD_REQUEST,
+                "development identity provider: only the code flow with PKCE S256",
+            );
         }
         let Some((person, _)) = PEOPLE.into_iter().find(|(name, _)| *name == get("person")) else {
             return choose(query);
@@ -230,7 +242,10 @@ impl State {
     fn user_info(&self, authorization: Option<&str>) -> Answer {
         let token = authorization.and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
         let person = self.tokens.lock().ok().and_then(|tokens| tokens.get(token).copied());
-        person.map_or_else(|| plain(StatusCode::UNAUTHORIZED, "no such token"), |person| as_json(&claims_of(person)))
+        person.map_or_else(
+            || plain(StatusCode::UNAUTHORIZED, "no such token"),
+            |person| as_json(&claims_of(person)),
+        )
     }
 
     fn end_session(&self, query: &HashMap<String, String>) -> Answer {
@@ -259,7 +274,9 @@ fn choose(query: &HashMap<String, String>) -> Answer {
         }
     };
     let mut response = plain(StatusCode::OK, page.into_string());
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("text/html; charset=utf-8"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, http::HeaderValue::from_static("text/html; charset=utf-8"));
     response
 }
 

@@ -27,7 +27,11 @@ pub(super) struct Ports {
 }
 
 /// Starts the parts on loopback ports of the system's choice.
-pub(super) async fn start(gateway_port: u16, tracker: &TaskTracker, stop: &CancellationToken) -> anyhow::Result<Ports> {
+pub(super) async fn start(
+    gateway_port: u16,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<Ports> {
     let (idp_listener, identity_provider) = bind().await?;
     let (app_listener, app) = bind().await?;
     let (service_listener, service) = bind().await?;
@@ -82,7 +86,9 @@ fn app_page(headers: &HeaderMap) -> Response<Full<Bytes>> {
         }
     };
     let mut response = Response::new(Full::new(Bytes::from(page.into_string())));
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("text/html; charset=utf-8"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, http::HeaderValue::from_static("text/html; charset=utf-8"));
     response
 }
 

@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 
 /// The names that the gateway answers to in the quickstart.
 const NAMES: [&str; 5] = ["localhost", "*.localhost", "authenticate.localhost", "app.localhost", "127.0.0.1"];
