@@ -5,4 +5,18 @@
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
+mod browser;
+#[cfg(test)]
+mod configuration;
+#[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod forgery;
+#[cfg(test)]
+mod psql;
+#[cfg(test)]
+mod refusal;
+#[cfg(test)]
+mod ssh;
+#[cfg(test)]
+mod streams;
