@@ -1,6 +1,6 @@
 //! TCP streams: `CONNECT` in, a dialled app behind, bytes both ways until one typed reason ends it.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::{Response, request::Parts};
 use pomerium_shared::{
@@ -188,12 +188,10 @@ impl Proxy {
 }
 
 /// Resolves after `limit`; never, where there is none.
-fn lapse(limit: Option<Duration>) -> impl Future<Output = ()> {
-    async move {
-        match limit {
-            Some(limit) => tokio::time::sleep(limit).await,
-            None => std::future::pending().await,
-        }
+async fn lapse(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
     }
 }
 

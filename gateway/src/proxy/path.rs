@@ -130,7 +130,7 @@ mod tests {
             if let Ok(path) = CanonicalPath::parse(&raw) {
                 prop_assert!(!path.as_str().contains("//"));
                 prop_assert!(!path.as_str().split('/').any(|s| s == "." || s == ".."));
-                prop_assert_eq!(CanonicalPath::parse(path.as_str()), Ok(path.clone()));
+                prop_assert_eq!(CanonicalPath::parse(path.as_str()), Ok(path));
             }
         }
     }
