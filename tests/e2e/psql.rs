@@ -63,5 +63,5 @@ async fn bobs_psql_gets_no_connection() {
     let (client, port) = cli.listen(DESTINATION).await.unwrap();
     let output = select_one(port).await.unwrap();
     assert!(!output.status.success());
-    client.errors.line_with("email-unauthorized").await.unwrap();
+    client.output.line_with("email-unauthorized").await.unwrap();
 }
