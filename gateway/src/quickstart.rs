@@ -55,7 +55,7 @@ fn banner(options: &Options) -> String {
          https://app.localhost:{port}\n\n   \
          The browser warns of the certificate unless it trusts {folder}/ca.pem.\n\n\
          4. Sign out and sign in as bob: he is refused in both places, with the reason:\n\n   \
-         cargo run --release -q -p pomerium-cli -- logout https://localhost:{port} --alternate-ca-path {folder}/ca.pem\n   \
+         cargo run --release -q -p pomerium-cli -- logout https://localhost:{port}\n   \
          https://app.localhost:{port}/.pomerium/sign_out\n\n\
          Keys, configuration and sessions are in {folder}. Ctrl-C stops everything.\n"
     )
