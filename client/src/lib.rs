@@ -1,1 +1,21 @@
+//! The person's end of the gateway: signs in through the browser and carries TCP streams over one QUIC connection.
+//!
+//! `cli` has a file for each command and knows all the rest; `access` asks the gateway as the person, over `link`, and
+//! signs in with `login` when it must; `forward` are the local ports. What must agree with the gateway is in
+//! `pomerium-shared`, nothing of policy is here.
+#![forbid(unsafe_code)]
 
+mod access;
+mod cache;
+mod cli;
+mod exit;
+mod failure;
+mod forward;
+mod gateway;
+mod link;
+mod login;
+mod target;
+mod token;
+mod trust;
+
+pub use cli::run;

@@ -3,7 +3,12 @@
 mod keys;
 mod reload;
 
-use std::{path::{Path, PathBuf}, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use pomerium_shared::telemetry;
@@ -65,11 +70,7 @@ pub(crate) fn start_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Runs a loaded configuration until a signal; `ready` is called when it accepts connections.
-pub(crate) async fn run(
-    config_file: PathBuf,
-    loaded: Loaded,
-    ready: impl FnOnce(),
-) -> anyhow::Result<()> {
+pub(crate) async fn run(config_file: PathBuf, loaded: Loaded, ready: impl FnOnce()) -> anyhow::Result<()> {
     for warning in &loaded.warnings {
         tracing::warn!(%warning, "configuration");
     }
@@ -105,9 +106,9 @@ pub(crate) async fn run(
 async fn open_store(storage: &Storage) -> anyhow::Result<Store> {
     match storage {
         Storage::Memory => Store::in_memory().await.context("cannot make the in-memory store"),
-        Storage::Folder(folder) => {
-            Store::open(folder).await.with_context(|| format!("cannot open the store in {}", folder.display()))
-        }
+        Storage::Folder(folder) => Store::open(folder)
+            .await
+            .with_context(|| format!("cannot open the store in {}", folder.display())),
     }
 }
 
@@ -119,7 +120,8 @@ async fn open_doors(
     lifetime: &Lifetime,
 ) -> anyhow::Result<()> {
     let address = settings.address;
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on TCP {address}"))?;
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("cannot listen on TCP {address}"))?;
     let bound = listener.local_addr().context("the TCP listener has no address")?;
     let speaks_quic = settings.codec == Codec::All;
     let http3_port = speaks_quic.then_some(bound.port());
@@ -131,7 +133,8 @@ async fn open_doors(
         lifetime.tracker.spawn(Quic::new(socket, keys, proxy.clone(), lifetime.clone())?.run());
     }
     if let Some(address) = settings.http_redirect_addr {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on TCP {address}"))?;
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on TCP {address}"))?;
         lifetime.tracker.spawn(redirect::run(listener, lifetime.clone()));
     }
     Ok(())

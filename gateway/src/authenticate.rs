@@ -1,256 +1,306 @@
-//! Signs people in with their OpenID Connect provider, and out again.
+//! Signs people in and out: the hop to the identity provider and back, and the hop to the host they came from.
 //!
-//! Here: the sign-in host's pages and redirects, the hand-over to the apps' hosts, the programmatic login of the
-//! client, and the refresh of sessions. Requests come as parsed parts, answers go back whole; the HTTP server is
-//! elsewhere, and nothing here decides who may use an app.
+//! No policy lives here: who may do what is `authorize`'s to say. Nothing here listens: requests come in as parts, and
+//! answers go out whole. The ways in: [`Authenticate::handle_authenticate_host`], [`Authenticate::handle_route_host`],
+//! [`Authenticate::session_of`] and [`Authenticate::sign_in_response`].
 
-pub(crate) mod aead;
-mod callback;
-mod provider;
+mod cookies;
+mod pages;
+pub mod provider;
 pub mod refresh;
+mod route_host;
 mod sign_in;
 mod sign_out;
-mod signed_url;
+pub mod signed_url;
+mod state;
+mod targets;
+#[cfg(test)]
+mod tests;
 
-use std::{sync::Arc, time::{Duration, SystemTime}};
+use std::{fmt, sync::Arc, time::SystemTime};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
-use pomerium_shared::clock::Now;
+use http::{HeaderMap, Method, Response, StatusCode};
+use rustls_pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
 use url::Url;
 
-pub use self::provider::{Provider, ProviderError};
+use self::provider::{Provider, ProviderError};
+pub use self::route_host::{LOGIN_PATH, ROUTE_HOST_PATHS};
 use crate::{
-    config::{SameSite, Settings},
-    portal,
+    config::{CookieSettings, IdentityProvider},
+    secret::Secret,
     session::{
         Session,
-        credentials::{self, Place},
-        handle::HandleKey,
+        credentials::{self, CredentialSource},
+        handle::{HandleError, HandleKey, SessionHandle},
     },
     store::{Store, StoreError},
 };
 
-/// How long a redirect to sign in may lie in a tab before it is followed.
-const SIGN_IN_LIFETIME: Duration = Duration::from_secs(300);
+/// What the service needs of the configuration, and the keys.
+pub struct AuthenticateConfig {
+    /// `authenticate_service_url`: its origin is the sign-in host; its port is the gateway's public port.
+    pub authenticate_url: Url,
+    /// `signout_redirect_url`.
+    pub signout_redirect_url: Option<Url>,
+    /// `programmatic_redirect_domain_whitelist`; `localhost` stands for any loopback address.
+    pub programmatic_redirect_domains: Vec<String>,
+    /// `cookie_*`.
+    pub cookie: CookieSettings,
+    /// `idp_*`.
+    pub identity_provider: IdentityProvider,
+    /// Roots to trust for the provider, beside the system's.
+    pub extra_roots: Vec<CertificateDer<'static>>,
+    /// Signs handles and URLs.
+    pub shared_secret: Secret<[u8; 32]>,
+    /// Seals the sign-in's own state.
+    pub cookie_secret: Secret<[u8; 32]>,
+    /// Whether this host (no port, lower case) is the host of a configured route or the sign-in host: nobody is ever
+    /// sent to another.
+    pub is_our_host: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+}
 
-/// How long the hand-over of a session to an app's host may take.
-const HAND_OVER_LIFETIME: Duration = Duration::from_secs(60);
+impl fmt::Debug for AuthenticateConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthenticateConfig")
+            .field("authenticate_url", &self.authenticate_url.as_str())
+            .finish_non_exhaustive()
+    }
+}
 
-/// A request as the sign-in service sees it.
+/// One request, parsed.
 #[derive(Debug, Clone)]
 pub struct AuthRequest<'a> {
-    /// The method.
+    /// Its method.
     pub method: &'a Method,
-    /// The absolute URL.
+    /// The whole URL as the browser sees it: `https`, the host and port that it asked for, path and query.
     pub url: &'a Url,
-    /// The headers.
+    /// Its header fields.
     pub headers: &'a HeaderMap,
-    /// The body, if it is a form.
+    /// Its body, if it is a form.
     pub form: Bytes,
 }
 
-/// The authenticate service.
+/// Signs people in and out. Cheap to share; one for each configuration.
 #[derive(Debug)]
 pub struct Authenticate {
-    settings: Arc<Settings>,
-    shared_secret: [u8; 32],
-    cookie_secret: [u8; 32],
-    handles: HandleKey,
+    config: AuthenticateConfig,
+    idp_id: String,
+    handle_key: HandleKey,
     provider: Arc<Provider>,
     store: Store,
 }
 
+/// What became of a request's credential.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Resolved {
+    /// The request carries none.
+    Absent,
+    /// It carries one that is worth nothing, found here. A browser signs in again, a program gets a 401.
+    Invalid(CredentialSource, InvalidCredential),
+    /// It belongs to this living session, and was found here.
+    Valid(CredentialSource, Session),
+}
+
+/// Why a credential is worth nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidCredential {
+    /// Not one of our handles, or not for here and now.
+    #[error(transparent)]
+    Handle(#[from] HandleError),
+    /// The session was ended, or never was.
+    #[error("the session has ended")]
+    Ended,
+    /// The session's time is over.
+    #[error("the session has expired")]
+    Expired,
+    /// The session is of a provider that is not configured any more.
+    #[error("the session belongs to another identity provider")]
+    OtherProvider,
+}
+
 impl Authenticate {
-    /// The service of a configuration, with the secrets that it uses.
-    #[must_use]
-    pub fn new(
-        settings: Arc<Settings>,
-        shared_secret: [u8; 32],
-        cookie_secret: [u8; 32],
-        provider: Arc<Provider>,
-        store: Store,
-    ) -> Self {
-        let handles = HandleKey::new(&shared_secret);
-        Self { settings, shared_secret, cookie_secret, handles, provider, store }
-    }
-
-    /// The identity provider in use.
-    #[must_use]
-    pub fn provider(&self) -> Arc<Provider> {
-        self.provider.clone()
-    }
-
-    /// The valid session that a request refers to; anything that is no valid handle of ours counts as none. A cookie
-    /// must have been made for `host`; a client's token for this gateway.
+    /// The service over this configuration and store. Speaks to nobody yet.
     ///
     /// # Errors
-    /// [`StoreError`]: nobody knows, so nobody gets in.
+    /// [`ProviderError`]: no TLS client could be built, or the sign-in URL cannot carry a callback.
+    pub fn new(config: AuthenticateConfig, store: Store) -> Result<Self, ProviderError> {
+        let callback = config
+            .authenticate_url
+            .join(sign_in::CALLBACK_PATH)
+            .map_err(|_| ProviderError::Nonconforming("authenticate_service_url cannot carry a path"))?;
+        let provider = Provider::new(config.identity_provider.clone(), callback, &config.extra_roots)?;
+        let issuer = config.authenticate_url.host_str().unwrap_or_default();
+        Ok(Self {
+            idp_id: idp_id(&config.identity_provider),
+            handle_key: HandleKey::new(*config.shared_secret.expose(), issuer),
+            provider: Arc::new(provider),
+            store,
+            config,
+        })
+    }
+
+    /// The provider, for the refresh loop ([`refresh::run`]).
+    #[must_use]
+    pub fn provider(&self) -> Arc<Provider> {
+        Arc::clone(&self.provider)
+    }
+
+    /// The living session of a request, for the host that it asks for (`None`: any, for tunnels, whose authority is
+    /// not a host of ours). A credential that is worth nothing counts as none.
+    ///
+    /// # Errors
+    /// [`StoreError`]: answer 503; nothing is known.
     pub async fn session_of(
         &self,
         headers: &HeaderMap,
-        uri: &Uri,
+        query: Option<&str>,
         host: Option<&str>,
-        now: Now,
+        now: SystemTime,
     ) -> Result<Option<Session>, StoreError> {
-        let Some(credential) = credentials::find(headers, uri, &self.settings.cookie.name) else {
+        Ok(match self.resolve(headers, query, host, now).await? {
+            Resolved::Valid(_, session) => Some(session),
+            Resolved::Absent | Resolved::Invalid(..) => None,
+        })
+    }
+
+    /// As [`Self::session_of`], and tells a missing credential from a worthless one.
+    ///
+    /// # Errors
+    /// [`StoreError`]: answer 503; nothing is known.
+    pub async fn resolve(
+        &self,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        host: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Resolved, StoreError> {
+        let Some(found) = credentials::from_headers(headers, query, &self.config.cookie.name) else {
+            return Ok(Resolved::Absent);
+        };
+        Ok(match self.session_of_token(found.token.expose(), host, now).await? {
+            Ok(session) => Resolved::Valid(found.source, session),
+            Err(why) => Resolved::Invalid(found.source, why),
+        })
+    }
+
+    async fn session_of_token(
+        &self,
+        token: &str,
+        host: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Result<Session, InvalidCredential>, StoreError> {
+        let handle = match self.handle_for(token, host, now) {
+            Ok(handle) => handle,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let Some(session) = self.store.session(&handle.session_id).await? else {
+            return Ok(Err(InvalidCredential::Ended));
+        };
+        Ok(if session.user_id != handle.user_id {
+            Err(InvalidCredential::Ended)
+        } else if !session.is_valid_at(now) {
+            Err(InvalidCredential::Expired)
+        } else if session.idp_id != self.idp_id {
+            Err(InvalidCredential::OtherProvider)
+        } else {
+            Ok(session)
+        })
+    }
+
+    /// With `cookie_domain`, one cookie serves all hosts below it, and so does its handle.
+    fn handle_for(
+        &self,
+        token: &str,
+        host: Option<&str>,
+        now: SystemTime,
+    ) -> Result<SessionHandle, HandleError> {
+        match self.handle_key.verify(token, host, now) {
+            Err(HandleError::OtherAudience) => {}
+            other => return other,
+        }
+        let handle = self.handle_key.verify(token, None, now)?;
+        let shared =
+            |name: &str| self.config.cookie.domain.as_deref().is_some_and(|domain| is_within(name, domain));
+        if host.is_some_and(shared) && handle.audience.iter().any(|name| shared(name)) {
+            return Ok(handle);
+        }
+        Err(HandleError::OtherAudience)
+    }
+
+    /// Answers a request to the sign-in host; what is not ours to answer is a 404.
+    pub async fn handle_authenticate_host(&self, req: AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
+        let is_read = req.method == Method::GET || req.method == Method::HEAD;
+        match req.url.path() {
+            "/" if is_read => pages::redirect("/.pomerium/"),
+            "/.pomerium" | "/.pomerium/" if is_read => self.account_page(&req, now).await,
+            sign_in::SIGN_IN_PATH if is_read => self.sign_in(&req, now).await,
+            sign_in::CALLBACK_PATH if is_read || req.method == Method::POST => {
+                self.provider_callback(&req, now).await
+            }
+            sign_out::SIGN_OUT_PATH if is_read || req.method == Method::POST => {
+                self.sign_out(&req, now).await
+            }
+            sign_out::SIGNED_OUT_PATH if is_read => self.signed_out_page(),
+            "/"
+            | "/.pomerium/"
+            | sign_in::SIGN_IN_PATH
+            | sign_in::CALLBACK_PATH
+            | sign_out::SIGN_OUT_PATH
+            | sign_out::SIGNED_OUT_PATH => {
+                pages::problem(StatusCode::METHOD_NOT_ALLOWED, "This page cannot be used that way.")
+            }
+            _ => pages::problem(StatusCode::NOT_FOUND, "There is no such page."),
+        }
+    }
+
+    async fn account_page(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
+        match self.sign_in_host_session(req, now).await {
+            Ok(session) => pages::account(session.as_ref()),
+            Err(error) => store_failed(&error),
+        }
+    }
+
+    /// The session of the sign-in host's own cookie; no other credential counts there.
+    async fn sign_in_host_session(
+        &self,
+        req: &AuthRequest<'_>,
+        now: SystemTime,
+    ) -> Result<Option<Session>, StoreError> {
+        let Some(token) = credentials::cookie(req.headers, &self.sign_in_cookie_name()) else {
             return Ok(None);
         };
-        let audience = match (credential.place, host) {
-            (Place::Cookie, Some(host)) => host,
-            _ => self.host(),
-        };
-        self.session_of_token(&credential.token, audience, now.wall).await
+        Ok(self.session_of_token(token, req.url.host_str(), now).await?.ok())
     }
 
-    async fn session_of_token(&self, token: &str, audience: &str, now: SystemTime) -> Result<Option<Session>, StoreError> {
-        let handle = match self.handles.verify(token, now) {
-            Ok(handle) if handle.audience.iter().any(|host| host == audience) => handle,
-            Ok(_) => {
-                tracing::debug!("a session token was made for another host");
-                return Ok(None);
-            }
-            Err(error) => {
-                tracing::debug!(%error, "a session token was refused");
-                return Ok(None);
-            }
-        };
-        let session = self.store.session(&handle.session).await?;
-        Ok(session.filter(|session| session.is_valid_at(now) && session.idp_id == self.provider.id()))
-    }
-
-    /// The sign-in host, without its port.
-    fn host(&self) -> &str {
-        self.settings.authenticate_url.host_str().unwrap_or_default()
-    }
-
-    /// A URL on the sign-in host.
-    fn own_url(&self, path: &str) -> Url {
-        let mut url = self.settings.authenticate_url.clone();
-        url.set_path(path);
-        url.set_query(None);
-        url.set_fragment(None);
-        url
-    }
-
-    /// A page or redirect of the sign-in host itself.
-    pub async fn handle_authenticate_host(&self, request: &AuthRequest<'_>, now: Now) -> Response<Bytes> {
-        match request.url.path() {
-            "/" => redirect(&self.own_url("/.pomerium/"), &[]),
-            "/.pomerium/" | "/.pomerium" => self.own_page(request, now).await,
-            "/.pomerium/sign_in" => self.sign_in(request, now).await,
-            "/oauth2/callback" => self.oauth_callback(request, now).await,
-            "/.pomerium/sign_out" => self.sign_out(request, now).await,
-            "/.pomerium/signed_out" => page(StatusCode::OK, portal::signed_out()),
-            "/robots.txt" => text(StatusCode::OK, "User-agent: *\nDisallow: /\n"),
-            _ => problem(StatusCode::NOT_FOUND, "There is no such page on the sign-in host."),
-        }
-    }
-
-    /// A call of the gateway's own on any host; `None` where it is none of ours.
-    pub async fn handle_route_host(&self, request: &AuthRequest<'_>, now: Now) -> Option<Response<Bytes>> {
-        match request.url.path() {
-            "/.pomerium/callback" | "/.pomerium/callback/" => Some(self.callback(request, now).await),
-            "/.pomerium/api/v1/login" => Some(self.programmatic_login(request, now)),
-            "/.pomerium/sign_out" if request.url.host_str() != Some(self.host()) => {
-                Some(self.sign_out_of_host(request, now))
-            }
-            "/.pomerium/user" => Some(self.user(request, now).await),
-            _ => None,
-        }
-    }
-
-    /// The person's own claims as JSON.
-    async fn user(&self, request: &AuthRequest<'_>, now: Now) -> Response<Bytes> {
-        match self.session_of_request(request, now).await {
-            Ok(Some(session)) => {
-                let claims = serde_json::json!({
-                    "sub": session.user_id, "user": session.user_id, "email": session.email,
-                    "groups": session.groups, "sid": session.id, "name": session.name,
-                });
-                let mut response = text(StatusCode::OK, claims.to_string());
-                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                response
-            }
-            Ok(None) => problem(StatusCode::UNAUTHORIZED, "Sign in first."),
-            Err(_) => store_failed(),
-        }
-    }
-
-    async fn session_of_request(&self, request: &AuthRequest<'_>, now: Now) -> Result<Option<Session>, StoreError> {
-        let uri: Uri = request.url.as_str().parse().unwrap_or_default();
-        self.session_of(request.headers, &uri, request.url.host_str(), now).await
-    }
-
-    /// The name of the cookie that holds the session of the sign-in host itself.
-    fn own_cookie(&self) -> String {
-        format!("{}_authenticate", self.settings.cookie.name)
-    }
-
-    /// A session cookie, or with an empty `value` its removal.
-    fn session_cookie(&self, name: &str, value: &str) -> Option<HeaderValue> {
-        let cookie = &self.settings.cookie;
-        let age = if value.is_empty() { 0 } else { cookie.expire.as_secs() };
-        let mut text = format!("{name}={value}; Path=/; Max-Age={age}; Secure");
-        if cookie.http_only {
-            text.push_str("; HttpOnly");
-        }
-        if let Some(domain) = &cookie.domain {
-            text.push_str("; Domain=");
-            text.push_str(domain);
-        }
-        match cookie.same_site {
-            Some(SameSite::Strict) => text.push_str("; SameSite=Strict"),
-            Some(SameSite::Lax) => text.push_str("; SameSite=Lax"),
-            Some(SameSite::None) => text.push_str("; SameSite=None"),
-            None => {}
-        }
-        HeaderValue::from_str(&text).ok()
+    fn sign_in_cookie_name(&self) -> String {
+        format!("{}_authenticate", self.config.cookie.name)
     }
 }
 
-/// A query parameter.
-fn parameter(url: &Url, name: &str) -> Option<String> {
-    url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
-}
-
-fn redirect(to: &Url, cookies: &[Option<HeaderValue>]) -> Response<Bytes> {
-    let mut response = text(StatusCode::FOUND, "");
-    if let Ok(location) = HeaderValue::from_str(to.as_str()) {
-        response.headers_mut().insert(header::LOCATION, location);
+/// Names the provider's configuration: sessions begun under another one do not count. Only equality matters.
+fn idp_id(settings: &IdentityProvider) -> String {
+    let mut digest = Sha256::new();
+    for part in [settings.issuer.as_str(), &settings.client_id] {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
     }
-    for cookie in cookies.iter().flatten() {
-        response.headers_mut().append(header::SET_COOKIE, cookie.clone());
-    }
-    response
+    URL_SAFE_NO_PAD.encode(digest.finalize())
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Bytes> {
-    let mut response = Response::new(body.into());
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert("x-pomerium-intercepted-response", HeaderValue::from_static("true"));
-    response
+/// Whether `host` is `domain` or a name below it.
+fn is_within(host: &str, domain: &str) -> bool {
+    let (host, domain) = (host.to_ascii_lowercase(), domain.trim_start_matches('.').to_ascii_lowercase());
+    host.strip_suffix(&domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        && !domain.is_empty()
 }
 
-fn page(status: StatusCode, html: String) -> Response<Bytes> {
-    let mut response = text(status, html);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(portal::CONTENT_SECURITY_POLICY));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
-}
-
-/// A page that says what went wrong and what to do.
-fn problem(status: StatusCode, detail: &str) -> Response<Bytes> {
-    let title = status.canonical_reason().unwrap_or("Error");
-    page(status, portal::error(&portal::ErrorPage { status: status.as_u16(), title, detail, request_id: "" }))
-}
-
-fn store_failed() -> Response<Bytes> {
-    problem(StatusCode::INTERNAL_SERVER_ERROR, "The session store does not answer. Try again; tell your administrator if it stays.")
+fn store_failed(error: &StoreError) -> Response<Bytes> {
+    tracing::error!(error = error as &dyn std::error::Error, "the session store failed");
+    pages::problem(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "Sessions cannot be read at the moment. Try again in a minute.",
+    )
 }

@@ -1,7 +1,8 @@
 //! Decides who may do what: policy in, [`Decision`] out, with the reasons.
 //!
 //! Knows neither HTTP server nor database: sessions and requests come in as values, time as an argument. Nothing is
-//! allowed that no rule allows.
+//! allowed that no rule allows. `config` builds a [`Policy`] for each route; `proxy` puts every request and every
+//! stream before [`check`], and needs its [`Permit`] to go on.
 
 mod criterion;
 mod decision;
@@ -10,13 +11,17 @@ mod permit;
 mod policy;
 pub mod ppl;
 mod reason;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 
 use pomerium_shared::clock::Now;
 
 pub use self::{
+    criterion::{ClaimPath, Criterion},
     decision::{Decision, Evaluation, Verdict},
+    matcher::{IpMatcher, ListMatcher, StringMatcher},
     permit::{CheckLog, Denial, Permit, check},
     policy::{Policy, ShortForms},
     ppl::PolicyError,
@@ -27,12 +32,19 @@ use crate::session::Session;
 /// What is to be decided: who asks for what, from where, when.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckRequest<'a> {
-    /// The valid session; `None` when there is none (expired and foreign ones are none).
+    /// The session; `None` when there is none. One that has expired by `now` counts as none.
     pub session: Option<&'a Session>,
     /// The request or stream.
     pub request: RequestFacts<'a>,
     /// The moment of the question.
     pub now: Now,
+}
+
+impl<'a> CheckRequest<'a> {
+    /// The session, if it counts now.
+    fn live_session(&self) -> Option<&'a Session> {
+        self.session.filter(|session| session.is_valid_at(self.now.wall))
+    }
 }
 
 /// What policy may know of a request.
@@ -49,6 +61,3 @@ pub struct RequestFacts<'a> {
     /// Whether this is a CORS preflight: `OPTIONS` with `Origin` and `Access-Control-Request-Method`.
     pub is_cors_preflight: bool,
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,6 @@
 //! The one body type that requests and responses carry between listener, proxy and app: streamed, never collected.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 
 /// What may go wrong while a body streams.
@@ -25,5 +25,19 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BodyError>,
 {
-    body.map_err(Into::into).boxed_unsync()
+    body.map_err(|error| -> BodyError { error.into() }).boxed_unsync()
+}
+
+/// Collects a body of at most `len_max` bytes; `None` when it is longer or breaks off.
+pub(crate) async fn collect(mut body: Body, len_max: usize) -> Option<Bytes> {
+    let mut collected = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.ok()?.into_data() {
+            if collected.len() + data.len() > len_max {
+                return None;
+            }
+            collected.extend_from_slice(&data);
+        }
+    }
+    Some(collected.freeze())
 }

@@ -1,6 +1,11 @@
 //! The commands beside `run`.
 
-use std::{env, io::Write as _, path::{Path, PathBuf}, process::ExitCode};
+use std::{
+    env,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use clap::Args;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::tls::{TlsError, TlsKeys};
+pub(crate) use self::tls::{TlsError, TlsKeys};
 
 /// For a TLS handshake: a client that needs longer is not there.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -8,7 +8,11 @@ use pomerium_gateway::{app, commands};
 
 /// Identity-aware access gateway: what a team uses instead of a VPN.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = "Exit codes: 0 done, 1 failed, 64 wrong usage, 78 configuration not usable.")]
+#[command(
+    version,
+    about,
+    after_help = "Exit codes: 0 done, 1 failed, 64 wrong usage, 78 configuration not usable."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

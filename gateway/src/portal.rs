@@ -60,62 +60,77 @@ pub struct UserPage<'a> {
 /// Policy says no.
 #[must_use]
 pub fn denied(page: &DeniedPage<'_>) -> String {
-    layout("Not allowed", &html! {
-        p.status { (page.status) }
-        h1 { "Not allowed" }
-        p { "You may not use " strong { (page.route_name) } " at " (page.host) "." }
-        ul { @for line in &page.explanations { li { (line) } } }
-        @if !page.traces.is_empty() {
-            details { summary { "The rules and what they came to" } ul { @for line in &page.traces { li { code { (line) } } } } }
-        }
-        @if !page.email.is_empty() {
-            p { "You are signed in as " strong { (page.email) } ". If that is the wrong account, "
-                a href=(page.sign_out_url) { "sign out" } " and sign in with another; otherwise ask your administrator and give the request id." }
-        }
-        p.id { "Request id " code { (page.request_id) } }
-    })
+    layout(
+        "Not allowed",
+        &html! {
+            p.status { (page.status) }
+            h1 { "Not allowed" }
+            p { "You may not use " strong { (page.route_name) } " at " (page.host) "." }
+            ul { @for line in &page.explanations { li { (line) } } }
+            @if !page.traces.is_empty() {
+                details { summary { "The rules and what they came to" } ul { @for line in &page.traces { li { code { (line) } } } } }
+            }
+            @if !page.email.is_empty() {
+                p { "You are signed in as " strong { (page.email) } ". If that is the wrong account, "
+                    a href=(page.sign_out_url) { "sign out" } " and sign in with another; otherwise ask your administrator and give the request id." }
+            }
+            p.id { "Request id " code { (page.request_id) } }
+        },
+    )
 }
 
 /// Something went wrong.
 #[must_use]
 pub fn error(page: &ErrorPage<'_>) -> String {
-    layout(page.title, &html! {
-        p.status { (page.status) }
-        h1 { (page.title) }
-        p { (page.detail) }
-        @if !page.request_id.is_empty() { p.id { "Request id " code { (page.request_id) } } }
-    })
+    layout(
+        page.title,
+        &html! {
+            p.status { (page.status) }
+            h1 { (page.title) }
+            p { (page.detail) }
+            @if !page.request_id.is_empty() { p.id { "Request id " code { (page.request_id) } } }
+        },
+    )
 }
 
 /// Who the person is to the gateway.
 #[must_use]
 pub fn user(page: &UserPage<'_>) -> String {
-    layout("You", &html! {
-        h1 { @if page.name.is_empty() { (page.email) } @else { (page.name) } }
-        dl {
-            dt { "Email" } dd { (page.email) }
-            dt { "Groups" } dd { (page.groups.join(", ")) }
-            dt { "Session ends" } dd { (page.session_expires) }
-            @for (name, value) in page.claims { dt { code { (name) } } dd { (value) } }
-        }
-        p { a href="/.pomerium/sign_out" { "Sign out" } }
-    })
+    layout(
+        "You",
+        &html! {
+            h1 { @if page.name.is_empty() { (page.email) } @else { (page.name) } }
+            dl {
+                dt { "Email" } dd { (page.email) }
+                dt { "Groups" } dd { (page.groups.join(", ")) }
+                dt { "Session ends" } dd { (page.session_expires) }
+                @for (name, value) in page.claims { dt { code { (name) } } dd { (value) } }
+            }
+            p { a href="/.pomerium/sign_out" { "Sign out" } }
+        },
+    )
 }
 
 /// After signing out.
 #[must_use]
 pub fn signed_out() -> String {
-    layout("Signed out", &html! { h1 { "Signed out" } p { "You are signed out of this gateway. Close the tab, or open an app to sign in again." } })
+    layout(
+        "Signed out",
+        &html! { h1 { "Signed out" } p { "You are signed out of this gateway. Close the tab, or open an app to sign in again." } },
+    )
 }
 
 /// The question before signing out on another site's word.
 #[must_use]
 pub fn confirm_sign_out() -> String {
-    layout("Sign out?", &html! {
-        h1 { "Sign out?" }
-        p { "Signing out ends your session on every app and closes its open connections." }
-        form method="post" action="/.pomerium/sign_out" { button type="submit" { "Sign out" } }
-    })
+    layout(
+        "Sign out?",
+        &html! {
+            h1 { "Sign out?" }
+            p { "Signing out ends your session on every app and closes its open connections." }
+            form method="post" action="/.pomerium/sign_out" { button type="submit" { "Sign out" } }
+        },
+    )
 }
 
 fn layout(title: &str, content: &Markup) -> String {
@@ -144,12 +159,21 @@ mod tests {
         let evil = "<script>alert(1)</script>";
         let pages = [
             denied(&DeniedPage {
-                route_name: evil, host: evil, email: evil, explanations: vec![evil.to_owned()],
-                traces: vec![evil.to_owned()], request_id: evil, sign_out_url: "\"><script>", status: 403,
+                route_name: evil,
+                host: evil,
+                email: evil,
+                explanations: vec![evil.to_owned()],
+                traces: vec![evil.to_owned()],
+                request_id: evil,
+                sign_out_url: "\"><script>",
+                status: 403,
             }),
             error(&ErrorPage { status: 400, title: evil, detail: evil, request_id: evil }),
             user(&UserPage {
-                email: evil, name: evil, groups: &[evil.to_owned()], session_expires: evil,
+                email: evil,
+                name: evil,
+                groups: &[evil.to_owned()],
+                session_expires: evil,
                 claims: &[(evil.to_owned(), evil.to_owned())],
             }),
         ];

@@ -17,7 +17,7 @@ mod router;
 mod upgrade;
 mod upstream;
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, pin::Pin, sync::Arc};
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Request, Response};
@@ -25,15 +25,15 @@ use pomerium_shared::clock::Now;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::{assertion::SignerError, upstream::UpstreamError};
-pub(crate) use self::{connect::OpenStream, respond::Refusal};
-use self::{
-    assertion::Signer,
-    respond::Audience,
-    router::Router,
-    upstream::UpstreamClient,
+pub(crate) use self::respond::Refusal;
+use self::{assertion::Signer, respond::Audience, router::Router, upstream::UpstreamClient};
+pub(crate) use self::{assertion::SignerError, upstream::UpstreamError};
+use crate::{
+    authenticate::{Authenticate, provider::Provider},
+    body::Body,
+    config::{Settings, Target},
+    store::Store,
 };
-use crate::{authenticate::{Authenticate, Provider}, body::Body, config::{Settings, Target}, store::Store};
 
 /// What the listener knows of the connection that a request came on.
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ impl Live {
 
 /// Why a configuration cannot be put to work.
 #[derive(Debug, thiserror::Error)]
-pub enum LiveError {
+pub(crate) enum LiveError {
     /// A route's TLS settings.
     #[error("route {route}")]
     Upstream {
@@ -137,7 +137,15 @@ impl Proxy {
     }
 
     /// Answers one request that is no `CONNECT`.
-    pub(crate) async fn handle(&self, request: Request<Body>, connection: &Connection) -> Response<Body> {
+    pub(crate) fn handle<'a>(
+        &'a self,
+        request: Request<Body>,
+        connection: &'a Connection,
+    ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send + 'a>> {
+        Box::pin(self.handle_unboxed(request, connection))
+    }
+
+    async fn handle_unboxed(&self, request: Request<Body>, connection: &Connection) -> Response<Body> {
         let began = Now::read();
         let request_id = uuid::Uuid::new_v4().to_string();
         let live = self.live.load_full();
@@ -168,7 +176,8 @@ struct AccessEntry {
 
 impl AccessEntry {
     fn of(request: &Request<Body>, connection: &Connection, request_id: &str) -> Self {
-        let header = |name| request.headers().get(name).and_then(|v| HeaderValue::to_str(v).ok()).unwrap_or("");
+        let header =
+            |name| request.headers().get(name).and_then(|v| HeaderValue::to_str(v).ok()).unwrap_or("");
         let authority = request.uri().authority().map_or_else(|| header(http::header::HOST), |a| a.as_str());
         Self {
             request_id: request_id.to_owned(),

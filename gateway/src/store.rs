@@ -1,189 +1,185 @@
-//! Sessions, users and keys, kept in SQLite: what was acknowledged survives a crash.
+//! What must outlive the process: sessions, users, the providers' tokens, what was used once, and keys.
 //!
-//! The identity provider's tokens and the gateway's own secrets are encrypted at rest with a key that lies beside the
-//! database, in a file that only the gateway may read. Whoever needs to know that something changed watches
-//! [`Store::changes`].
+//! SQLite in one folder (or in memory). Tokens and keys are encrypted at rest under `master.key` beside the
+//! database. No policy, no HTTP and no clock live here: moments are arguments. `authenticate` writes, whoever has
+//! a credential to resolve reads.
 
-mod sealed;
+pub mod aead;
+mod files;
+mod once;
 mod sessions;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    fs, io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    borrow::Cow,
+    collections::HashMap,
+    io,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use sqlx::{
-    Row as _, SqlitePool,
+    SqlSafeStr, SqlitePool,
     migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::sync::watch;
 
-use self::sealed::SealKey;
-pub use self::sessions::ProviderTokens;
+pub use self::sessions::{ProviderTokens, RefreshDue, User};
+use crate::{
+    secret::Secret,
+    session::{Session, SessionId},
+};
 
-/// For a connection of the pool, and for SQLite's own lock.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Connections to the database file.
+/// File name of the database in its folder.
+const DATABASE_FILE: &str = "pomerium.sqlite";
+/// File name of the key that seals tokens and keys at rest.
+const MASTER_KEY_FILE: &str = "master.key";
+/// Readers at once; SQLite has one writer whatever we say.
 const CONNECTIONS_MAX: u32 = 4;
+/// How long a write waits for another one.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Sessions kept for reading without the database, at most; the cache starts anew when it is full.
+const CACHED_SESSIONS_MAX: usize = 10_000;
 
-/// Where the gateway keeps what must not be lost. Clones share the database.
+/// Sessions, users, single uses and keys, kept over restarts. Clones share one database.
 #[derive(Debug, Clone)]
 pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     pool: SqlitePool,
-    seal: Arc<SealKey>,
+    master_key: Secret<[u8; 32]>,
+    cache: Mutex<Cache>,
     changes: watch::Sender<u64>,
 }
 
-/// Why the store cannot answer. No answer means no access.
+/// Sessions as the database has them. `generation` rises with each write, so that a slow reader cannot put back
+/// what was ended while it read.
+#[derive(Debug, Default)]
+struct Cache {
+    generation: u64,
+    sessions: HashMap<SessionId, Session>,
+}
+
+/// Why the store could not answer. Never means "no such session".
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The folder or the key file.
-    #[error("cannot use the folder of the store; it must be writable by the gateway alone")]
-    Folder(#[from] io::Error),
-    /// The database.
-    #[error("the database failed")]
+    /// The folder or the master key could not be read or made.
+    #[error("the storage folder cannot be used: check that it exists and belongs to the gateway's user")]
+    Folder(#[source] io::Error),
+    /// The database said no.
+    #[error("the session database failed")]
     Database(#[from] sqlx::Error),
-    /// The database's schema.
-    #[error("the database could not be brought up to date")]
+    /// The database's tables could not be brought up to date.
+    #[error("the session database could not be migrated: it may be newer than this gateway")]
     Migration(#[from] sqlx::migrate::MigrateError),
-    /// A row that this gateway cannot have written.
-    #[error("the database holds a damaged {0}")]
-    Damaged(&'static str),
+    /// A sealed value does not open: the master key was replaced, or somebody changed the database.
+    #[error("a sealed value does not open: master.key does not belong to this database")]
+    Sealed(#[from] aead::AeadError),
+    /// A row holds what no version of the gateway wrote.
+    #[error("the session database holds a malformed row")]
+    Malformed(#[source] serde_json::Error),
 }
 
 impl Store {
-    /// Opens the store in a folder, which is made if needed (mode 0700).
+    /// Opens the database in `folder`, makes what is missing, and closes the folder to other users (0700, files 0600).
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::Folder`], [`StoreError::Database`], [`StoreError::Migration`].
     pub async fn open(folder: &Path) -> Result<Self, StoreError> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-        let seal = SealKey::new(&master_key(&folder.join("master.key"))?);
-        let file = folder.join("pomerium.db");
-        // Made by us so that its mode is ours, not the umask's.
-        fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&file)?;
+        files::prepare_folder(folder).map_err(StoreError::Folder)?;
+        let master_key =
+            files::master_key(&folder.join(MASTER_KEY_FILE), &random_key()?).map_err(StoreError::Folder)?;
+        let database = folder.join(DATABASE_FILE);
+        files::prepare_file(&database).map_err(StoreError::Folder)?;
         let options = SqliteConnectOptions::new()
-            .filename(&file)
+            .filename(&database)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT)
-            .foreign_keys(true);
-        Self::connect(options, CONNECTIONS_MAX, seal).await
+            // An acknowledged write survives a power cut, not only a crash of the process.
+            .synchronous(SqliteSynchronous::Full);
+        Self::connect(options, SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX), master_key).await
     }
 
     /// A store that is gone with the process.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::Database`], [`StoreError::Migration`].
     pub async fn in_memory() -> Result<Self, StoreError> {
-        Self::connect(SqliteConnectOptions::new().in_memory(true), 1, SealKey::new(&random_key())).await
-    }
-
-    async fn connect(options: SqliteConnectOptions, connections: u32, seal: SealKey) -> Result<Self, StoreError> {
+        // Each connection to `:memory:` is a database of its own: there must be one, for ever.
         let pool = SqlitePoolOptions::new()
-            .max_connections(connections)
             .min_connections(1)
-            .max_lifetime(None)
+            .max_connections(1)
             .idle_timeout(None)
-            .acquire_timeout(BUSY_TIMEOUT)
-            .connect_with(options)
-            .await?;
+            .max_lifetime(None);
+        Self::connect(SqliteConnectOptions::new().in_memory(true), pool, Secret::new(random_key()?)).await
+    }
+
+    async fn connect(
+        options: SqliteConnectOptions,
+        pool: SqlitePoolOptions,
+        master_key: Secret<[u8; 32]>,
+    ) -> Result<Self, StoreError> {
+        let pool = pool.connect_with(options.foreign_keys(true).busy_timeout(BUSY_TIMEOUT)).await?;
         migrations().run(&pool).await?;
-        Ok(Self { pool, seal: Arc::new(seal), changes: watch::Sender::new(0) })
+        let (changes, _) = watch::channel(0);
+        Ok(Self { inner: Arc::new(Inner { pool, master_key, cache: Mutex::default(), changes }) })
     }
 
-    /// Waits for what is under way and closes the database.
-    pub async fn close(&self) {
-        self.pool.close().await;
-    }
-
-    /// Counts changes of sessions: whoever holds a decision takes it again when the count moves.
+    /// Follows the store: the number rises after each session that was put, replaced or ended. Whoever holds
+    /// something open for a session reads the session again then. A closed channel means that the store is gone.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+        self.inner.changes.subscribe()
     }
 
-    /// The secret of this name; made at random the first time.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn secret(&self, name: &'static str) -> Result<[u8; 32], StoreError> {
-        let fresh = self.seal.seal(&random_key(), name);
-        sqlx::query("INSERT OR IGNORE INTO secrets (name, value) VALUES (?, ?)")
-            .bind(name)
-            .bind(fresh)
-            .execute(&self.pool)
-            .await?;
-        let row = sqlx::query("SELECT value FROM secrets WHERE name = ?").bind(name).fetch_one(&self.pool).await?;
-        let sealed: Vec<u8> = row.try_get(0)?;
-        let secret = self.seal.open(&sealed, name).ok_or(StoreError::Damaged("secret"))?;
-        secret.try_into().map_err(|_| StoreError::Damaged("secret"))
+    /// Writes out the journal and closes the files. Later calls on any clone fail.
+    pub async fn close(&self) {
+        self.inner.pool.close().await;
     }
 
-    /// Takes something that may be used once: `true` for the first caller, `false` for every other, restarts included.
-    ///
-    /// # Errors
-    /// [`StoreError`]; the caller has not got it.
-    pub async fn claim_once(&self, key: &str, expires_at: SystemTime, now: SystemTime) -> Result<bool, StoreError> {
-        sqlx::query("DELETE FROM used WHERE expires_at < ?").bind(unix(now)).execute(&self.pool).await?;
-        let inserted = sqlx::query("INSERT OR IGNORE INTO used (key, expires_at) VALUES (?, ?)")
-            .bind(key)
-            .bind(unix(expires_at))
-            .execute(&self.pool)
-            .await?;
-        Ok(inserted.rows_affected() == 1)
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        // A panic under this lock leaves a map that is still true: entries are whole.
+        self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Called after the database has the change: forgets the session and tells who follows.
+    fn note_change(&self, id: &SessionId) {
+        {
+            let mut cache = self.cache();
+            cache.generation += 1;
+            cache.sessions.remove(id);
+        }
+        self.inner.changes.send_modify(|count| *count += 1);
     }
 }
 
 fn migrations() -> Migrator {
-    let first = Migration::new(
+    let sql = include_str!("store/migrations/0001_sessions.sql").into_sql_str();
+    Migrator::with_migrations(vec![Migration::new(
         1,
-        "sessions, users, secrets".into(),
+        Cow::Borrowed("sessions"),
         MigrationType::Simple,
-        sqlx::AssertSqlSafe(include_str!("store/0001_first.sql")).into_sql_str(),
+        sql,
         false,
-    );
-    Migrator::with_migrations(vec![first])
+    )])
 }
 
-fn random_key() -> [u8; 32] {
-    let mut key = [0; 32];
-    SystemRandom::new().fill(&mut key).expect("the system's random source answers");
-    key
+fn random_key() -> Result<[u8; 32], aead::AeadError> {
+    let mut key = [0_u8; 32];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| aead::AeadError::NoRandomness)?;
+    Ok(key)
 }
 
-/// Reads the key file, or makes it.
-fn master_key(path: &Path) -> io::Result<[u8; 32]> {
-    use std::io::Write as _;
-    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(mut file) => {
-            let key = random_key();
-            file.write_all(&key)?;
-            file.sync_all()?;
-            Ok(key)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let bytes = fs::read(path)?;
-            bytes.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "master.key must hold 32 bytes"))
-        }
-        Err(error) => Err(error),
-    }
+/// Milliseconds since 1970-01-01 UTC; 0 before it.
+fn to_millis(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-fn unix(at: SystemTime) -> i64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+fn from_millis(millis: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
-
-fn from_unix(seconds: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
-}
-
-#[cfg(test)]
-mod tests;

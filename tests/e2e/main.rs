@@ -1,1 +1,22 @@
-fn main() {}
+//! Stories with real parts. One binary: linked once. What the parts are stands in `support`.
+//!
+//! A file is a subject; a test is a story that a person or an attacker would tell. Everything here goes through the
+//! programs as they are shipped; nothing here calls into the product's crates.
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+mod browser;
+#[cfg(test)]
+mod configuration;
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod forgery;
+#[cfg(test)]
+mod psql;
+#[cfg(test)]
+mod refusal;
+#[cfg(test)]
+mod ssh;
+#[cfg(test)]
+mod streams;

@@ -1,1 +1,24 @@
+//! The real parts that the end-to-end stories are told with: an OpenID provider, OpenSSH, PostgreSQL, Chromium, and
+//! the two binaries under test.
+//!
+//! Each fixture owns a temporary folder and its processes, is ready when its constructor returns, ends when it is
+//! dropped, and prints the logs of its processes when a test fails. Stories live in `e2e/`, never here.
+#![forbid(unsafe_code)]
 
+pub mod app;
+pub mod authority;
+pub mod browser;
+pub mod cli;
+pub mod echo;
+pub mod form;
+pub mod gateway;
+pub mod http;
+pub mod log;
+pub mod oidc;
+pub mod person;
+pub mod port;
+pub mod postgres;
+pub mod process;
+pub mod sshd;
+pub mod token;
+pub mod wait;

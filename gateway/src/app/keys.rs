@@ -3,44 +3,78 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 
 use crate::{
-    authenticate::{Authenticate, Provider},
-    config::Settings,
+    authenticate::{Authenticate, AuthenticateConfig},
+    config::{HostPattern, RouteFrom, Settings},
     proxy::Live,
+    secret::Secret,
     store::Store,
 };
 
 /// The secrets that outlive a reload.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Secrets {
-    shared: [u8; 32],
-    cookie: [u8; 32],
-}
-
-impl std::fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secrets")
-    }
+    shared: Secret<[u8; 32]>,
+    cookie: Secret<[u8; 32]>,
 }
 
 /// The configured secrets, or those that the store made once and keeps.
 pub(crate) async fn secrets(settings: &Settings, store: &Store) -> anyhow::Result<Secrets> {
-    let shared = match &settings.shared_secret {
-        Some(secret) => *secret.expose(),
-        None => store.secret("shared_secret").await.context("cannot make the shared secret")?,
-    };
-    let cookie = match &settings.cookie_secret {
-        Some(secret) => *secret.expose(),
-        None => store.secret("cookie_secret").await.context("cannot make the cookie secret")?,
-    };
-    Ok(Secrets { shared, cookie })
+    Ok(Secrets {
+        shared: configured_or_kept(settings.shared_secret.as_ref(), store, "shared_secret").await?,
+        cookie: configured_or_kept(settings.cookie_secret.as_ref(), store, "cookie_secret").await?,
+    })
+}
+
+async fn configured_or_kept(
+    configured: Option<&Secret<[u8; 32]>>,
+    store: &Store,
+    name: &str,
+) -> anyhow::Result<Secret<[u8; 32]>> {
+    if let Some(secret) = configured {
+        return Ok(secret.clone());
+    }
+    let kept = store.named_key(name, random_key).await.with_context(|| format!("cannot make {name}"))?;
+    let bytes = kept.expose().as_slice().try_into();
+    Ok(Secret::new(bytes.with_context(|| format!("the kept {name} is damaged"))?))
+}
+
+fn random_key() -> Vec<u8> {
+    let mut key = [0; 32];
+    SystemRandom::new().fill(&mut key).expect("the system's random source answers");
+    key.to_vec()
 }
 
 /// Builds the services of a configuration.
 pub(crate) fn live(settings: Arc<Settings>, secrets: &Secrets, store: &Store) -> anyhow::Result<Live> {
-    let provider = Arc::new(Provider::new(settings.identity_provider.clone(), &[])?);
-    let authenticate =
-        Arc::new(Authenticate::new(settings.clone(), secrets.shared, secrets.cookie, provider, store.clone()));
-    Live::new(settings, &secrets.shared, authenticate).context("the configuration cannot be put to work")
+    let ours = settings.clone();
+    let config = AuthenticateConfig {
+        authenticate_url: settings.authenticate_url.clone(),
+        signout_redirect_url: settings.signout_redirect_url.clone(),
+        programmatic_redirect_domains: settings.programmatic_redirect_domains.clone(),
+        cookie: settings.cookie.clone(),
+        identity_provider: settings.identity_provider.clone(),
+        extra_roots: Vec::new(),
+        shared_secret: secrets.shared.clone(),
+        cookie_secret: secrets.cookie.clone(),
+        is_our_host: Arc::new(move |host| is_our_host(&ours, host)),
+    };
+    let authenticate = Arc::new(Authenticate::new(config, store.clone())?);
+    Live::new(settings, secrets.shared.expose(), authenticate)
+        .context("the configuration cannot be put to work")
+}
+
+/// Whether people may be sent to `host` with a session: the sign-in host, the hosts of HTTP routes, and `localhost`
+/// where the gateway itself listens on loopback.
+fn is_our_host(settings: &Settings, host: &str) -> bool {
+    let is_route = settings.routes.iter().any(|route| match &route.from {
+        RouteFrom::Http { host: HostPattern::Exact(name), .. } => name == host,
+        RouteFrom::Http { host: HostPattern::Wildcard(pattern), .. } => pattern.is_match(host),
+        RouteFrom::Tcp { .. } => false,
+    });
+    is_route
+        || settings.authenticate_url.host_str() == Some(host)
+        || (host == "localhost" && settings.address.ip().is_loopback())
 }

@@ -71,7 +71,9 @@ impl Reloader {
     fn reload(&mut self) {
         let loaded = match super::load(&self.file) {
             Ok(loaded) => loaded,
-            Err(errors) => return tracing::error!(%errors, "the configuration was not reloaded: the old one stays"),
+            Err(errors) => {
+                return tracing::error!(%errors, "the configuration was not reloaded: the old one stays");
+            }
         };
         for warning in &loaded.warnings {
             tracing::warn!(%warning, "configuration");
@@ -79,7 +81,9 @@ impl Reloader {
         let settings = Arc::new(loaded.settings);
         let live = match keys::live(settings.clone(), &self.secrets, &self.store) {
             Ok(live) => live,
-            Err(error) => return tracing::error!(error = %format!("{error:#}"), "the configuration was not reloaded: the old one stays"),
+            Err(error) => {
+                return tracing::error!(error = %format!("{error:#}"), "the configuration was not reloaded: the old one stays");
+            }
         };
         if let Err(error) = self.tls_keys.replace(&settings.certificates) {
             return tracing::error!(%error, "the configuration was not reloaded: the old one stays");

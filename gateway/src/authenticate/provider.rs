@@ -1,241 +1,416 @@
-//! The OpenID Connect provider: discovery, code flow with PKCE, refresh, sign-out.
+//! The OpenID Connect provider that vouches for people: discovery, code flow with PKCE, refresh, sign-out.
 //!
-//! "It says no" and "it cannot be reached" are different errors: the first ends a sign-in or a session, the second ends
-//! nothing.
+//! Answers are bounded in size and time, and `https` is required beyond loopback. "The provider says no" and "the
+//! provider cannot be reached" never look the same.
 
-mod http_client;
-mod identity;
+mod claims;
+mod http;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use openidconnect::{
-    AuthorizationCode, ClientId, ClientSecret, CsrfToken, IssuerUrl, Nonce, OAuth2TokenResponse as _,
-    PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata, ProviderMetadataWithLogout, RedirectUrl, RefreshToken,
-    RequestTokenError, Scope, TokenResponse as _,
-    core::{CoreAuthenticationFlow, CoreClient, CoreTokenResponse},
+    AccessToken, AccessTokenHash, AdditionalProviderMetadata, AuthType, AuthenticationFlow,
+    AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken, DiscoveryError,
+    EndpointMaybeSet, EndpointNotSet, EndpointSet, IssuerUrl, Nonce, OAuth2TokenResponse, PkceCodeChallenge,
+    PkceCodeVerifier, ProviderMetadata, RedirectUrl, RefreshToken, RequestTokenError, Scope,
+    SignatureVerificationError, TokenResponse,
+    core::{
+        CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod,
+        CoreErrorResponseType, CoreGrantType, CoreIdToken, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm,
+        CoreJweKeyManagementAlgorithm, CoreResponseMode, CoreResponseType, CoreSubjectIdentifierType,
+        CoreTokenResponse,
+    },
 };
 use rustls_pki_types::CertificateDer;
-use tokio::sync::OnceCell;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use url::Url;
 
-use self::http_client::HttpClient;
-pub(crate) use self::identity::Identity;
-use super::sign_in::hash;
-use crate::config::IdentityProvider;
+pub use self::claims::Identity;
+use self::http::{ProviderHttp, SendError};
+use crate::{config::IdentityProvider, secret::Secret, store::ProviderTokens};
 
-/// The library's client; its type says which endpoints are known, so it cannot be named shortly.
-macro_rules! client {
-    ($provider:ident, $metadata:ident) => {
-        CoreClient::from_provider_metadata(
-            $metadata.clone(),
-            ClientId::new($provider.settings.client_id.clone()),
-            $provider.settings.client_secret.as_ref().map(|secret| ClientSecret::new(secret.expose().clone())),
-        )
-    };
-    ($provider:ident, $metadata:ident, $callback:ident) => {
-        client!($provider, $metadata).set_redirect_uri(RedirectUrl::from_url($callback.clone()))
-    };
-}
-
-/// Why the provider did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum ProviderError {
-    /// No answer, or none that makes sense: nothing is known of the person.
-    #[error("the identity provider cannot be reached or answers nonsense: {0}")]
-    Unreachable(String),
-    /// It said no.
-    #[error("the identity provider refused: {0}")]
-    Refused(String),
-    /// Its token does not verify.
-    #[error("the identity provider's token was not accepted: {0}")]
-    BadToken(String),
-    /// Its settings or ours cannot be used.
-    #[error("the identity provider's settings cannot be used: {0}")]
-    Misconfigured(String),
-}
-
-/// Where a browser is sent, and what must be remembered until it is back.
-#[derive(Debug)]
-pub(super) struct Start {
-    pub(super) url: Url,
-    pub(super) state: String,
-    pub(super) nonce: String,
-    pub(super) verifier: String,
-}
-
-/// One configured provider. Discovery happens at the first use and is kept.
+/// Signs people in at one OIDC provider.
 #[derive(Debug)]
 pub struct Provider {
     settings: IdentityProvider,
-    id: String,
-    http: HttpClient,
-    metadata: OnceCell<ProviderMetadataWithLogout>,
+    redirect: Url,
+    http: ProviderHttp,
+    /// What discovery found; the lock also lets only one discovery run at a time.
+    metadata: Mutex<Option<Arc<Metadata>>>,
 }
 
+/// Why the provider did not give what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// It answered, and the answer is a definite no: the code or token is not good, or we are not its client.
+    #[error("the identity provider refused: {0}")]
+    Refused(String),
+    /// No answer, a broken answer or a server error: nothing is known, try later.
+    #[error("the identity provider cannot be reached")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Its ID token does not hold: wrong signature, issuer, audience, nonce or date.
+    #[error("the identity provider's ID token is not valid")]
+    BadIdToken(#[source] ClaimsVerificationError),
+    /// It left out what OpenID Connect requires, or contradicts itself.
+    #[error("the identity provider's answer breaks OpenID Connect: {0}")]
+    Nonconforming(&'static str),
+}
+
+/// What the gateway must remember between sending a browser to the provider and its return.
+#[derive(Debug, Clone)]
+pub struct PendingSignIn {
+    /// The `nonce` that the ID token must carry.
+    pub nonce: Secret<String>,
+    /// The PKCE verifier that goes with the code (RFC 7636).
+    pub pkce_verifier: Secret<String>,
+}
+
+/// What a sign-in or a refresh brought.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    /// Who it is. After a refresh, all of what the provider says now, not what it once said.
+    pub identity: Identity,
+    /// The provider's tokens.
+    pub tokens: ProviderTokens,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct SignOutEndpoints {
+    end_session_endpoint: Option<Url>,
+    revocation_endpoint: Option<Url>,
+}
+impl AdditionalProviderMetadata for SignOutEndpoints {}
+
+type Metadata = ProviderMetadata<
+    SignOutEndpoints,
+    CoreAuthDisplay,
+    CoreClientAuthMethod,
+    CoreClaimName,
+    CoreClaimType,
+    CoreGrantType,
+    CoreJweContentEncryptionAlgorithm,
+    CoreJweKeyManagementAlgorithm,
+    CoreJsonWebKey,
+    CoreResponseMode,
+    CoreResponseType,
+    CoreSubjectIdentifierType,
+>;
+
+type Client = CoreClient<
+    EndpointSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointMaybeSet,
+    EndpointMaybeSet,
+>;
+
 impl Provider {
-    /// A provider that is trusted by the system's root certificates and `extra_roots`.
+    /// A provider that is first spoken to when somebody signs in. `redirect` is our `/oauth2/callback`; `extra_roots`
+    /// are trusted beside the system's.
     ///
     /// # Errors
-    /// [`ProviderError::Misconfigured`] when there are no usable roots.
-    pub fn new(settings: IdentityProvider, extra_roots: &[CertificateDer<'static>]) -> Result<Self, ProviderError> {
-        let secret = settings.client_secret.as_ref().map_or("", |secret| secret.expose().as_str());
-        let id = hash(&format!("{}\n{}\n{}\n{}", settings.issuer, settings.client_id, secret, settings.scopes.join(" ")));
-        let http = HttpClient::new(extra_roots)?;
-        Ok(Self { settings, id, http, metadata: OnceCell::new() })
+    /// [`ProviderError::Unreachable`] when no TLS client can be built.
+    pub fn new(
+        settings: IdentityProvider,
+        redirect: Url,
+        extra_roots: &[CertificateDer<'static>],
+    ) -> Result<Self, ProviderError> {
+        let http =
+            ProviderHttp::new(extra_roots).map_err(|error| ProviderError::Unreachable(error.into()))?;
+        Ok(Self { settings, redirect, http, metadata: Mutex::new(None) })
     }
 
-    /// Tells this provider from others; only equality matters.
-    #[must_use]
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    async fn metadata(&self) -> Result<&ProviderMetadataWithLogout, ProviderError> {
-        let discover = || async {
-            // The issuer is compared as text: the trailing slash that a URL parser adds must not be there.
-            let text = self.settings.issuer.as_str();
-            let bare = text.strip_suffix('/').unwrap_or(text).to_owned();
-            let mut last = None;
-            for issuer in [bare, text.to_owned()] {
-                let issuer = IssuerUrl::new(issuer).map_err(|e| ProviderError::Misconfigured(e.to_string()))?;
-                match ProviderMetadata::discover_async(issuer, &|request| self.http.send(request)).await {
-                    Ok(metadata) => return Ok(metadata),
-                    Err(error) => last = Some(ProviderError::Unreachable(chain(&error))),
-                }
-            }
-            Err(last.unwrap_or_else(|| ProviderError::Unreachable("no issuer".to_owned())))
-        };
-        self.metadata.get_or_try_init(discover).await
-    }
-
-    /// Begins a sign-in (RFC 6749, 4.1; RFC 7636; OpenID Connect Core, 3.1.2).
-    pub(super) async fn start(&self, callback: &Url) -> Result<Start, ProviderError> {
-        let metadata = self.metadata().await?;
-        let client = client!(self, metadata, callback);
-        let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-        let flow = CoreAuthenticationFlow::AuthorizationCode;
-        let mut request =
-            client.authorize_url(flow, CsrfToken::new_random, Nonce::new_random).set_pkce_challenge(challenge);
-        // `openid` is always asked for by the library.
+    /// Where to send the browser: the authorization request with `state`, a fresh nonce and a PKCE S256 challenge.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`], [`ProviderError::Nonconforming`]: discovery failed.
+    pub async fn authorization_url(
+        &self,
+        pending: &PendingSignIn,
+        state: String,
+    ) -> Result<Url, ProviderError> {
+        let client = self.client(&*self.metadata().await?)?;
+        let verifier = PkceCodeVerifier::new(pending.pkce_verifier.expose().clone());
+        let nonce = Nonce::new(pending.nonce.expose().clone());
+        let mut request = client
+            .authorize_url(
+                AuthenticationFlow::<CoreResponseType>::AuthorizationCode,
+                move || CsrfToken::new(state),
+                move || nonce,
+            )
+            .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier));
+        // `openid` is added by the library.
         for scope in self.settings.scopes.iter().filter(|scope| *scope != "openid") {
             request = request.add_scope(Scope::new(scope.clone()));
         }
         for (name, value) in &self.settings.request_params {
             request = request.add_extra_param(name.clone(), value.clone());
         }
-        let (url, state, nonce) = request.url();
-        Ok(Start {
-            url,
-            state: state.into_secret(),
-            nonce: nonce.secret().clone(),
-            verifier: verifier.into_secret(),
-        })
+        Ok(request.url().0)
     }
 
-    /// Trades a code for the person's identity.
-    pub(super) async fn exchange(
+    /// Trades the code of the callback for the person's identity and tokens.
+    ///
+    /// # Errors
+    /// [`ProviderError`], each variant.
+    pub async fn redeem(
         &self,
         code: String,
-        verifier: &str,
-        nonce: &str,
-        callback: &Url,
-    ) -> Result<Identity, ProviderError> {
+        pending: &PendingSignIn,
+        now: SystemTime,
+    ) -> Result<Granted, ProviderError> {
         let metadata = self.metadata().await?;
-        let client = client!(self, metadata, callback);
-        let request = client
+        let client = self.client(&metadata)?;
+        let answer: CoreTokenResponse = client
             .exchange_code(AuthorizationCode::new(code))
-            .map_err(|error| ProviderError::Misconfigured(error.to_string()))?
-            .set_pkce_verifier(PkceCodeVerifier::new(verifier.to_owned()));
-        let tokens = request.request_async(&|request| self.http.send(request)).await.map_err(token_error)?;
-        let id_token = tokens.id_token().ok_or_else(|| ProviderError::BadToken("there is no ID token".to_owned()))?;
-        id_token
-            .claims(&client.id_token_verifier(), &Nonce::new(nonce.to_owned()))
-            .map_err(|error| ProviderError::BadToken(error.to_string()))?;
-        let raw = id_token.to_string();
-        self.identity(metadata, raw, &tokens).await
+            .map_err(|_| ProviderError::Nonconforming("it has no token endpoint"))?
+            .set_pkce_verifier(PkceCodeVerifier::new(pending.pkce_verifier.expose().clone()))
+            .request_async(&self.http.caller())
+            .await
+            .map_err(token_error)?;
+        let id_token = answer.id_token().ok_or(ProviderError::Nonconforming("it sent no ID token"))?.clone();
+        let nonce = Nonce::new(pending.nonce.expose().clone());
+        self.verify_id_token(&id_token, answer.access_token(), Some(&nonce), now).await?;
+        let identity = self.identity(&metadata, &id_token, answer.access_token()).await?;
+        let tokens = tokens_of(&answer, None, id_token.to_string(), now);
+        Ok(Granted { identity, tokens })
     }
 
-    /// Renews the tokens of a session; the new claims replace the old ones.
-    pub(super) async fn refresh(
-        &self,
-        refresh_token: &str,
-        old_id_token: &str,
-    ) -> Result<Identity, ProviderError> {
-        let metadata = self.metadata().await?;
-        let client = client!(self, metadata);
-        let token = RefreshToken::new(refresh_token.to_owned());
-        let request =
-            client.exchange_refresh_token(&token).map_err(|error| ProviderError::Misconfigured(error.to_string()))?;
-        let tokens = request.request_async(&|request| self.http.send(request)).await.map_err(token_error)?;
-        let raw = match tokens.id_token() {
-            Some(id_token) => {
-                let any_nonce = |_: Option<&Nonce>| Ok(());
-                id_token
-                    .claims(&client.id_token_verifier(), any_nonce)
-                    .map_err(|error| ProviderError::BadToken(error.to_string()))?;
-                id_token.to_string()
-            }
-            None => old_id_token.to_owned(),
+    /// Uses the refresh token. When the provider sends no new ID token, the old one stays for its sign-out.
+    ///
+    /// # Errors
+    /// [`ProviderError::Refused`] means that the session is over; all others that nothing is known.
+    pub async fn refresh(&self, tokens: &ProviderTokens, now: SystemTime) -> Result<Granted, ProviderError> {
+        let Some(refresh) = &tokens.refresh else {
+            return Err(ProviderError::Nonconforming("there is no refresh token"));
         };
-        let mut identity = self.identity(metadata, raw, &tokens).await?;
-        identity.keep_refresh_token(refresh_token);
-        Ok(identity)
+        let metadata = self.metadata().await?;
+        let client = self.client(&metadata)?;
+        let refresh_token = RefreshToken::new(refresh.expose().clone());
+        let answer: CoreTokenResponse = client
+            .exchange_refresh_token(&refresh_token)
+            .map_err(|_| ProviderError::Nonconforming("it has no token endpoint"))?
+            .request_async(&self.http.caller())
+            .await
+            .map_err(token_error)?;
+        let id_token = match answer.id_token() {
+            Some(new) => {
+                self.verify_id_token(new, answer.access_token(), None, now).await?;
+                new.clone()
+            }
+            // Verified when it came; what has changed since is in the UserInfo.
+            None => tokens
+                .id_token
+                .expose()
+                .parse()
+                .map_err(|_| ProviderError::Nonconforming("its first ID token does not parse"))?,
+        };
+        let identity = self.identity(&metadata, &id_token, answer.access_token()).await?;
+        let tokens = tokens_of(&answer, Some(refresh), id_token.to_string(), now);
+        Ok(Granted { identity, tokens })
     }
 
-    /// The verified ID token's claims, with those of UserInfo over them where it answers.
+    /// Where the provider signs the person out itself (RP-Initiated Logout 1.0); `None` when it has no such page.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unreachable`], [`ProviderError::Nonconforming`]: discovery failed.
+    pub async fn end_session_url(
+        &self,
+        id_token: &Secret<String>,
+        return_to: &Url,
+    ) -> Result<Option<Url>, ProviderError> {
+        let metadata = self.metadata().await?;
+        let Some(mut url) = metadata.additional_metadata().end_session_endpoint.clone() else {
+            return Ok(None);
+        };
+        url.query_pairs_mut()
+            .append_pair("id_token_hint", id_token.expose())
+            .append_pair("client_id", &self.settings.client_id)
+            .append_pair("post_logout_redirect_uri", return_to.as_str());
+        Ok(Some(url))
+    }
+
+    /// Revokes the tokens at the provider (RFC 7009), as far as it has an endpoint for it.
+    ///
+    /// # Errors
+    /// [`ProviderError`]; the session must be ended whatever comes of this.
+    pub async fn revoke(&self, tokens: &ProviderTokens) -> Result<(), ProviderError> {
+        let metadata = self.metadata().await?;
+        let Some(endpoint) = &metadata.additional_metadata().revocation_endpoint else { return Ok(()) };
+        let (token, hint) = match &tokens.refresh {
+            Some(refresh) => (refresh, "refresh_token"),
+            None => (&tokens.access, "access_token"),
+        };
+        let form = {
+            let mut form = url::form_urlencoded::Serializer::new(String::new());
+            form.append_pair("token", token.expose())
+                .append_pair("token_type_hint", hint)
+                .append_pair("client_id", &self.settings.client_id);
+            if let Some(secret) = &self.settings.client_secret {
+                form.append_pair("client_secret", secret.expose());
+            }
+            form.finish()
+        };
+        let status = self.http.post_form(endpoint, form).await.map_err(unreachable)?;
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(ProviderError::Refused(format!("revocation answered {status}")))
+        }
+    }
+
+    /// Verifies, and once more with newly fetched keys when the provider may have changed them.
+    async fn verify_id_token(
+        &self,
+        token: &CoreIdToken,
+        access: &AccessToken,
+        nonce: Option<&Nonce>,
+        now: SystemTime,
+    ) -> Result<(), ProviderError> {
+        match self.verify_once(token, access, nonce, now).await {
+            Err(ProviderError::BadIdToken(ClaimsVerificationError::SignatureVerification(
+                SignatureVerificationError::NoMatchingKey | SignatureVerificationError::CryptoError(_),
+            ))) => {
+                *self.metadata.lock().await = None;
+                self.verify_once(token, access, nonce, now).await
+            }
+            other => other,
+        }
+    }
+
+    async fn verify_once(
+        &self,
+        token: &CoreIdToken,
+        access: &AccessToken,
+        nonce: Option<&Nonce>,
+        now: SystemTime,
+    ) -> Result<(), ProviderError> {
+        let client = self.client(&*self.metadata().await?)?;
+        let verifier = client.id_token_verifier().set_time_fn(move || now.into());
+        let checked = match nonce {
+            Some(nonce) => token.claims(&verifier, nonce),
+            // OpenID Connect Core 12.2: an ID token from a refresh need not carry the nonce.
+            None => token.claims(&verifier, |_: Option<&Nonce>| Ok(())),
+        }
+        .map_err(ProviderError::BadIdToken)?;
+        if let Some(expected) = checked.access_token_hash() {
+            let nonconforming = |_| ProviderError::Nonconforming("its ID token names no usable algorithm");
+            let algorithm = token.signing_alg().map_err(nonconforming)?;
+            let key = token.signing_key(&verifier).map_err(nonconforming)?;
+            let actual = AccessTokenHash::from_token(access, algorithm, key)
+                .map_err(|_| ProviderError::Nonconforming("its access token hash cannot be checked"))?;
+            if actual != *expected {
+                return Err(ProviderError::Nonconforming("its access token does not belong to its ID token"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims of a verified ID token, completed by the UserInfo where the provider has one.
     async fn identity(
         &self,
-        metadata: &ProviderMetadataWithLogout,
-        id_token: String,
-        tokens: &CoreTokenResponse,
+        metadata: &Metadata,
+        id_token: &CoreIdToken,
+        access: &AccessToken,
     ) -> Result<Identity, ProviderError> {
-        let access_token = tokens.access_token().secret().clone();
-        let mut identity = Identity::of_id_token(
-            id_token,
-            access_token.clone(),
-            tokens.refresh_token().map(|token| token.secret().clone()),
-            tokens.expires_in(),
-        )?;
-        if let Some(endpoint) = metadata.userinfo_endpoint() {
-            match self.http.get_json(endpoint.url(), &access_token).await {
-                Ok(claims) => identity.add_user_info(claims)?,
-                Err(error) => tracing::debug!(error = %error, "UserInfo does not answer; the ID token's claims stand"),
+        let id_claims = claims::of_verified_token(&id_token.to_string())
+            .ok_or(ProviderError::Nonconforming("its ID token has no claims"))?;
+        let user_info = match metadata.userinfo_endpoint() {
+            Some(endpoint) => {
+                let body =
+                    self.http.get_with_bearer(endpoint.url(), access.secret()).await.map_err(unreachable)?;
+                body.and_then(|body| claims::of_user_info(&body))
+            }
+            None => None,
+        };
+        Identity::from_claims(id_claims, user_info)
+    }
+
+    async fn metadata(&self) -> Result<Arc<Metadata>, ProviderError> {
+        let mut kept = self.metadata.lock().await;
+        if let Some(metadata) = &*kept {
+            return Ok(Arc::clone(metadata));
+        }
+        let metadata = Arc::new(self.discover().await?);
+        *kept = Some(Arc::clone(&metadata));
+        Ok(metadata)
+    }
+
+    /// An issuer without a path is written with or without the closing slash; the provider's own spelling counts.
+    async fn discover(&self) -> Result<Metadata, ProviderError> {
+        let written = self.settings.issuer.as_str();
+        let bare = written.trim_end_matches('/');
+        let spellings = if self.settings.issuer.path() == "/" { vec![bare, written] } else { vec![written] };
+        let mut last = ProviderError::Nonconforming("its issuer is no URL");
+        for spelling in spellings {
+            let Ok(issuer) = IssuerUrl::new(spelling.to_owned()) else { continue };
+            match Metadata::discover_async(issuer, &self.http.caller()).await {
+                Ok(metadata) => return Ok(metadata),
+                Err(DiscoveryError::Validation(_)) => {
+                    last = ProviderError::Nonconforming("its issuer is not the one that is configured");
+                }
+                Err(error) => return Err(ProviderError::Unreachable(Box::new(error))),
             }
         }
-        Ok(identity)
+        Err(last)
     }
 
-    /// Where a browser signs out at the provider (OpenID Connect RP-Initiated Logout), if it offers that.
-    pub(super) async fn end_session_url(&self, id_token: &str, after: &Url) -> Option<Url> {
-        let metadata = self.metadata().await.ok()?;
-        let mut url = metadata.additional_metadata().end_session_endpoint.as_ref()?.url().clone();
-        url.query_pairs_mut()
-            .append_pair("id_token_hint", id_token)
-            .append_pair("client_id", &self.settings.client_id)
-            .append_pair("post_logout_redirect_uri", after.as_str());
-        Some(url)
+    fn client(&self, metadata: &Metadata) -> Result<Client, ProviderError> {
+        let secret =
+            self.settings.client_secret.as_ref().map(|secret| ClientSecret::new(secret.expose().clone()));
+        let redirect = RedirectUrl::new(self.redirect.to_string())
+            .map_err(|_| ProviderError::Nonconforming("our callback is no URL"))?;
+        let by_form_only = metadata.token_endpoint_auth_methods_supported().is_some_and(|methods| {
+            methods.contains(&CoreClientAuthMethod::ClientSecretPost)
+                && !methods.contains(&CoreClientAuthMethod::ClientSecretBasic)
+        });
+        let client_id = ClientId::new(self.settings.client_id.clone());
+        let client = CoreClient::from_provider_metadata(metadata.clone(), client_id, secret)
+            .set_redirect_uri(redirect);
+        Ok(if by_form_only { client.set_auth_type(AuthType::RequestBody) } else { client })
     }
 }
 
-fn token_error<E, T>(error: RequestTokenError<E, T>) -> ProviderError
+fn tokens_of(
+    answer: &CoreTokenResponse,
+    previous: Option<&Secret<String>>,
+    id_token: String,
+    now: SystemTime,
+) -> ProviderTokens {
+    ProviderTokens {
+        access: Secret::new(answer.access_token().secret().clone()),
+        // A provider that does not rotate sends none: the old one goes on (RFC 6749, 6).
+        refresh: answer
+            .refresh_token()
+            .map(|token| Secret::new(token.secret().clone()))
+            .or_else(|| previous.cloned()),
+        id_token: Secret::new(id_token),
+        access_expires_at: answer.expires_in().and_then(|life: Duration| now.checked_add(life)),
+    }
+}
+
+/// Only the errors by which OAuth (RFC 6749, 5.2) says no are a no; `server_error` and the like are not.
+fn token_error<RE>(
+    error: RequestTokenError<RE, openidconnect::StandardErrorResponse<CoreErrorResponseType>>,
+) -> ProviderError
 where
-    E: std::error::Error + 'static,
-    T: openidconnect::ErrorResponse + 'static,
+    RE: std::error::Error + Send + Sync + 'static,
 {
     match error {
-        RequestTokenError::ServerResponse(response) => ProviderError::Refused(format!("{response:?}")),
-        error @ (RequestTokenError::Request(_) | RequestTokenError::Parse(..) | RequestTokenError::Other(_)) => {
-            ProviderError::Unreachable(chain(&error))
+        RequestTokenError::ServerResponse(answer)
+            if !matches!(answer.error(), CoreErrorResponseType::Extension(_)) =>
+        {
+            ProviderError::Refused(answer.error().to_string())
         }
+        other => ProviderError::Unreachable(Box::new(other)),
     }
 }
 
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
+fn unreachable(error: SendError) -> ProviderError {
+    ProviderError::Unreachable(Box::new(error))
 }

@@ -1,222 +1,327 @@
-//! The way in: to the identity provider, and back with a session.
-//!
-//! What must survive the round trip (PKCE verifier, nonce, where to go afterwards) lies sealed in a cookie of the
-//! browser that began, bound to the `state` that the provider sends back: nobody else can finish the sign-in, and
-//! nobody can finish it twice.
+//! The sign-in host's half: from a signed wish to the identity provider, and back with a session.
 
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use std::time::{Duration, SystemTime};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode};
-use pomerium_shared::clock::Now;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::{
-    AuthRequest, Authenticate, ProviderError, SIGN_IN_LIFETIME, aead, page, parameter, problem, redirect, signed_url, store_failed, text,
+    AuthRequest, Authenticate, cookies, pages,
+    provider::{Granted, PendingSignIn, ProviderError},
+    route_host::CALLBACK_PATH as ROUTE_CALLBACK_PATH,
+    signed_url::{self, VerifiedUrl},
+    state::{self, SignInState},
+    store_failed,
 };
-use crate::{portal, session::{Session, SessionId, credentials}};
+use crate::{
+    secret::Secret,
+    session::{Session, SessionId, credentials},
+    store::{StoreError, aead},
+};
 
-/// Names of the sealed state cookies begin so; a hash of the state follows, so that tabs do not disturb each other.
-const STATE_COOKIE: &str = "_pomerium_state_";
+/// Where the proxy sends whoever has no session.
+pub(super) const SIGN_IN_PATH: &str = "/.pomerium/sign_in";
+/// Where the identity provider sends people back.
+pub(super) const CALLBACK_PATH: &str = "/oauth2/callback";
 
-/// What a sign-in needs to be finished.
-#[derive(Serialize, Deserialize)]
-struct PendingSignIn {
-    verifier: String,
-    nonce: String,
-    return_to: Url,
-    expires_at: i64,
+/// A signed sign-in URL: long enough to find a password, short enough to be stale in a history.
+pub(super) const SIGN_IN_LIFE: Duration = Duration::from_secs(300);
+/// The hop back to the route host: a browser follows at once.
+pub(super) const HAND_OVER_LIFE: Duration = Duration::from_secs(60);
+/// How far the clocks of two gateways may be apart.
+pub(super) const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+pub(super) const REDIRECT_URI: &str = "pomerium_redirect_uri";
+pub(super) const CALLBACK_URI: &str = "pomerium_callback_uri";
+pub(super) const IDP_ID: &str = "pomerium_idp_id";
+pub(super) const PROGRAMMATIC: &str = "pomerium_programmatic";
+pub(super) const BINDING: &str = "pomerium_binding";
+pub(super) const SESSION_ENCRYPTED: &str = "pomerium_session_encrypted";
+
+/// Where somebody wants to go once they are signed in. Its targets were checked against our hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Wish {
+    /// Where it began, or the program's own listener.
+    pub(super) redirect: Url,
+    /// The callback of one of our hosts.
+    pub(super) callback: Url,
+    /// Whether the handle goes to a program rather than into a cookie.
+    pub(super) is_programmatic: bool,
+    /// Fingerprint of the secret of the browser that began; a program has none.
+    pub(super) binding: Option<String>,
 }
 
 impl Authenticate {
-    /// Where a browser without a session is sent: the sign-in host, with the way back signed.
-    #[must_use]
-    pub fn sign_in_redirect(&self, original: &Url, browser_binding: &str, now: Now) -> Url {
-        let mut callback = original.clone();
-        callback.set_path("/.pomerium/callback/");
-        callback.set_query(None);
-        let mut url = self.own_url("/.pomerium/sign_in");
-        url.query_pairs_mut()
-            .append_pair("pomerium_redirect_uri", original.as_str())
-            .append_pair("pomerium_callback_uri", callback.as_str())
-            .append_pair("pomerium_idp_id", self.provider.id())
-            .append_pair("pomerium_login_binding", &hash(browser_binding));
-        signed_url::sign(url, &self.shared_secret, now.wall, SIGN_IN_LIFETIME)
-    }
-
-    /// The client's login: answers with the URL that a browser is to open.
-    pub(super) fn programmatic_login(&self, request: &AuthRequest<'_>, now: Now) -> Response<Bytes> {
-        if request.method != Method::GET {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
-        }
-        let Some(target) = parameter(request.url, "pomerium_redirect_uri") else {
-            return text(StatusCode::NOT_FOUND, "pomerium_redirect_uri is missing\n");
-        };
-        let Some(target) = target.parse::<Url>().ok().filter(|url| self.may_receive_token(url)) else {
-            return text(StatusCode::BAD_REQUEST, "invalid redirect uri");
-        };
-        let mut url = self.own_url("/.pomerium/sign_in");
-        url.query_pairs_mut()
-            .append_pair("pomerium_callback_uri", self.own_url("/.pomerium/callback/").as_str())
-            .append_pair("pomerium_idp_id", self.provider.id())
-            .append_pair("pomerium_programmatic", "true")
-            .append_pair("pomerium_redirect_uri", target.as_str());
-        let url = signed_url::sign(url, &self.shared_secret, now.wall, SIGN_IN_LIFETIME);
-        text(StatusCode::OK, url.to_string())
-    }
-
-    /// Whether a token may be sent to this URL: a loopback address under `localhost`, or a host that is listed.
-    fn may_receive_token(&self, url: &Url) -> bool {
-        let is_loopback = match url.host() {
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            Some(url::Host::Domain(_)) | None => false,
-        };
-        let allowed = &self.settings.programmatic_redirect_domains;
-        let is_listed = |host: &str| allowed.iter().any(|domain| domain == host);
-        matches!(url.scheme(), "http" | "https")
-            && url.username().is_empty()
-            && url.password().is_none()
-            && (url.host_str().is_some_and(is_listed) || (is_loopback && is_listed("localhost")))
-    }
-
-    /// `/.pomerium/sign_in`: hands the session over, or goes to the identity provider for one.
-    pub(super) async fn sign_in(&self, request: &AuthRequest<'_>, now: Now) -> Response<Bytes> {
-        if let Err(error) = signed_url::verify(request.url, &self.shared_secret, now.wall) {
-            return problem(StatusCode::BAD_REQUEST, &format!("This sign-in cannot go on: {error}."));
-        }
-        match self.own_session(request, now).await {
-            Ok(Some(session)) => self.hand_over(&session, request.url, now),
-            Ok(None) => self.go_to_provider(request.url.clone(), now).await,
-            Err(_) => store_failed(),
-        }
-    }
-
-    /// The page of the sign-in host: who is signed in, or the way to be.
-    pub(super) async fn own_page(&self, request: &AuthRequest<'_>, now: Now) -> Response<Bytes> {
-        match self.own_session(request, now).await {
-            Ok(Some(session)) => {
-                let until = jiff::Timestamp::try_from(session.expires_at).map(|at| at.to_string()).unwrap_or_default();
-                page(StatusCode::OK, portal::user(&portal::UserPage {
-                    email: &session.email,
-                    name: &session.name,
-                    groups: &session.groups,
-                    session_expires: &until,
-                    claims: &[],
-                }))
-            }
-            Ok(None) => self.go_to_provider(self.own_url("/.pomerium/"), now).await,
-            Err(_) => store_failed(),
-        }
-    }
-
-    /// The session of the sign-in host's own cookie.
-    pub(super) async fn own_session(
+    /// Sends a browser without a session to sign in, and binds the sign-in to this browser. For navigations by GET:
+    /// a program gets a 401 instead.
+    ///
+    /// # Errors
+    /// [`StoreError`]: no randomness.
+    pub fn sign_in_response(
         &self,
-        request: &AuthRequest<'_>,
-        now: Now,
-    ) -> Result<Option<Session>, crate::store::StoreError> {
-        match credentials::cookie(request.headers, &self.own_cookie()) {
-            Some(token) => self.session_of_token(token, self.host(), now.wall).await,
-            None => Ok(None),
+        original_url: &Url,
+        headers: &HeaderMap,
+        now: SystemTime,
+    ) -> Result<Response<Bytes>, StoreError> {
+        let browser = cookies::browser_secret(headers, cookies::BINDING_COOKIE)?;
+        let mut response =
+            pages::redirect(self.sign_in_redirect(original_url, browser.value.expose(), now).as_str());
+        append_cookie(&mut response, browser.set_cookie);
+        Ok(response)
+    }
+
+    /// The signed URL that begins a sign-in and returns to `original_url`. `browser_binding` is the secret in the
+    /// browser's `_pomerium_login` cookie; only its hash travels.
+    #[must_use]
+    pub fn sign_in_redirect(&self, original_url: &Url, browser_binding: &str, now: SystemTime) -> Url {
+        let binding = cookies::fingerprint(browser_binding);
+        let parameters = [
+            (REDIRECT_URI, original_url.as_str()),
+            (IDP_ID, self.idp_id.as_str()),
+            (BINDING, binding.as_str()),
+        ];
+        self.signed(SIGN_IN_PATH, &parameters, SIGN_IN_LIFE, now)
+    }
+
+    /// A signed URL on the sign-in host.
+    pub(super) fn signed(
+        &self,
+        path: &str,
+        parameters: &[(&str, &str)],
+        life: Duration,
+        now: SystemTime,
+    ) -> Url {
+        let mut url = self.config.authenticate_url.clone();
+        url.set_path(path);
+        signed_url::sign(self.config.shared_secret.expose(), &url, parameters, life, now)
+    }
+
+    pub(super) async fn sign_in(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
+        let verified = match signed_url::verify(self.config.shared_secret.expose(), req.url, CLOCK_SKEW, now)
+        {
+            Ok(verified) => verified,
+            Err(error) => {
+                tracing::debug!(%error, "a sign-in link was refused");
+                return bad_request("This sign-in link is not valid any more. Open the application again.");
+            }
+        };
+        let Some(wish) = self.wish_of(&verified) else {
+            return bad_request("This sign-in link leads to a place that is not served here.");
+        };
+        match self.sign_in_host_session(req, now).await {
+            Ok(Some(session)) => self.hand_over(&wish, &session, now),
+            Ok(None) if req.headers.get("x-requested-with").is_some_and(|by| by == "XMLHttpRequest") => {
+                pages::problem(StatusCode::UNAUTHORIZED, "Sign in first.")
+            }
+            Ok(None) => self.to_provider(wish, req.headers, now).await,
+            Err(error) => store_failed(&error),
         }
     }
 
-    async fn go_to_provider(&self, return_to: Url, now: Now) -> Response<Bytes> {
-        let start = match self.provider.start(&self.own_url("/oauth2/callback")).await {
-            Ok(start) => start,
-            Err(error) => return provider_failed(&error),
+    fn wish_of(&self, verified: &VerifiedUrl) -> Option<Wish> {
+        if verified.parameter(IDP_ID) != Some(&self.idp_id) {
+            return None;
+        }
+        let redirect: Url = verified.parameter(REDIRECT_URI)?.parse().ok()?;
+        let is_programmatic = verified.parameter(PROGRAMMATIC) == Some("true");
+        let callback = match verified.parameter(CALLBACK_URI) {
+            Some(callback) if is_programmatic => callback.parse().ok()?,
+            _ => redirect.join(ROUTE_CALLBACK_PATH).ok()?,
         };
-        let pending = PendingSignIn {
-            verifier: start.verifier,
-            nonce: start.nonce,
-            return_to,
-            expires_at: now.unix_seconds() + 300,
-        };
-        let plain = serde_json::to_vec(&pending).unwrap_or_default();
-        let sealed = URL_SAFE_NO_PAD.encode(aead::seal(&self.cookie_secret, &plain, start.state.as_bytes()));
-        let name = state_cookie(&start.state);
-        let cookie = format!("{name}={sealed}; Path=/oauth2/callback; Max-Age=300; Secure; HttpOnly; SameSite=Lax");
-        redirect(&start.url, &[HeaderValue::from_str(&cookie).ok()])
+        let binding = verified.parameter(BINDING).map(str::to_owned);
+        let wish = Wish { redirect, callback, is_programmatic, binding };
+        self.is_allowed(&wish).then_some(wish)
     }
 
-    /// `/oauth2/callback`: the provider's answer. A wrong, foreign or replayed `state` sets nothing.
-    pub(super) async fn oauth_callback(&self, request: &AuthRequest<'_>, now: Now) -> Response<Bytes> {
-        let refuse = |why: &str| problem(StatusCode::BAD_REQUEST, why);
-        let Some(state) = parameter(request.url, "state") else {
-            return refuse("The identity provider's answer has no state. Start again from the app.");
+    fn is_allowed(&self, wish: &Wish) -> bool {
+        let may_return = if wish.is_programmatic {
+            self.is_programmatic_target(&wish.redirect)
+        } else {
+            self.is_our_url(&wish.redirect) && wish.binding.is_some()
         };
-        let name = state_cookie(&state);
-        let pending = credentials::cookie(request.headers, &name)
-            .and_then(|sealed| URL_SAFE_NO_PAD.decode(sealed).ok())
-            .and_then(|sealed| aead::open(&self.cookie_secret, &sealed, state.as_bytes()))
-            .and_then(|plain| serde_json::from_slice::<PendingSignIn>(&plain).ok())
-            .filter(|pending| pending.expires_at > now.unix_seconds());
-        let Some(pending) = pending else {
-            return refuse("This sign-in was not begun in this browser, or too long ago. Start again from the app.");
+        may_return && self.is_our_url(&wish.callback) && wish.callback.path() == ROUTE_CALLBACK_PATH
+    }
+
+    async fn to_provider(&self, wish: Wish, headers: &HeaderMap, now: SystemTime) -> Response<Bytes> {
+        let made = (|| {
+            let browser = cookies::browser_secret(headers, cookies::CSRF_COOKIE)?;
+            let pending = PendingSignIn {
+                nonce: Secret::new(cookies::random_text()?),
+                pkce_verifier: Secret::new(cookies::random_text()?),
+            };
+            let state = SignInState { wish, pending };
+            let sealed = state::seal(self.config.cookie_secret.expose(), &state, &browser.value, now)?;
+            Ok::<_, StoreError>((browser, state.pending, sealed))
+        })();
+        let (browser, pending, sealed) = match made {
+            Ok(made) => made,
+            Err(error) => return store_failed(&error),
         };
-        let expires_at = now.wall + SIGN_IN_LIFETIME;
-        match self.store.claim_once(&format!("state {}", hash(&state)), expires_at, now.wall).await {
+        match self.provider.authorization_url(&pending, sealed).await {
+            Ok(url) => {
+                let mut response = pages::redirect(url.as_str());
+                append_cookie(&mut response, browser.set_cookie);
+                response
+            }
+            Err(error) => provider_failed(&error),
+        }
+    }
+
+    /// The identity provider's answer. The state is checked, and used up, before anything else is looked at.
+    pub(super) async fn provider_callback(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
+        let answer = if req.method == Method::POST {
+            ProviderAnswer::read(&req.form)
+        } else {
+            ProviderAnswer::read(req.url.query().unwrap_or_default().as_bytes())
+        };
+        let csrf = credentials::cookie(req.headers, cookies::CSRF_COOKIE);
+        let state = match state::open(self.config.cookie_secret.expose(), &answer.state, csrf, now) {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::debug!(%error, "a sign-in answer was refused");
+                return bad_request(
+                    "This sign-in was not begun in this browser, or it took too long. Open the application again.",
+                );
+            }
+        };
+        let key = format!("state:{}", URL_SAFE.encode(Sha256::digest(&answer.state)));
+        match self.store.claim_once(&key, now + 2 * state::STATE_LIFE, now).await {
             Ok(true) => {}
-            Ok(false) => return refuse("This sign-in was finished before. Start again from the app."),
-            Err(_) => return store_failed(),
+            Ok(false) => return bad_request("This sign-in was already used. Open the application again."),
+            Err(error) => return store_failed(&error),
         }
-        if let Some(error) = parameter(request.url, "error") {
-            tracing::info!(error, "the identity provider refused a sign-in");
-            let refused = matches!(error.as_str(), "access_denied" | "unauthorized_client");
-            let status = if refused { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
-            return problem(status, "The identity provider did not sign you in. Try again, or ask your administrator.");
+        match (answer.error.as_str(), answer.code.as_str()) {
+            ("access_denied" | "unauthorized_client", _) => {
+                pages::problem(StatusCode::UNAUTHORIZED, "The identity provider did not sign you in.")
+            }
+            ("", "") => {
+                bad_request("The identity provider's answer is incomplete. Open the application again.")
+            }
+            ("", code) => match self.provider.redeem(code.to_owned(), &state.pending, now).await {
+                Ok(granted) => self.begin_session(&state.wish, granted, now).await,
+                Err(error) => provider_failed(&error),
+            },
+            _ => bad_request("The identity provider reported an error. Open the application again."),
         }
-        let Some(code) = parameter(request.url, "code").filter(|code| !code.is_empty()) else {
-            return refuse("The identity provider's answer has no code. Start again from the app.");
-        };
-        self.finish(&pending, code, &name, now).await
     }
 
-    async fn finish(&self, pending: &PendingSignIn, code: String, state_cookie: &str, now: Now) -> Response<Bytes> {
-        let callback = self.own_url("/oauth2/callback");
-        let identity = match self.provider.exchange(code, &pending.verifier, &pending.nonce, &callback).await {
-            Ok(identity) => identity,
-            Err(error) => return provider_failed(&error),
+    async fn begin_session(&self, wish: &Wish, granted: Granted, now: SystemTime) -> Response<Bytes> {
+        let Granted { identity, tokens } = granted;
+        let session = Session {
+            // Ours alone: a provider's `jti` names nothing here.
+            id: SessionId::new(uuid::Uuid::new_v4().to_string()),
+            user_id: identity.user_id,
+            idp_id: self.idp_id.clone(),
+            email: identity.email,
+            name: identity.name,
+            groups: identity.groups,
+            claims: identity.claims,
+            issued_at: now,
+            expires_at: now + self.config.cookie.expire,
         };
-        let expires_at = now.wall + self.settings.cookie.expire;
-        let id = SessionId::new(uuid::Uuid::new_v4().to_string());
-        let (session, tokens, refresh_at) = identity.into_session(id, self.provider.id(), now.wall, expires_at);
-        if let Err(error) = self.store.put_session(&session, &tokens, refresh_at).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "a session could not be kept");
-            return store_failed();
+        if let Err(error) = self.store.put_session(&session, &tokens).await {
+            return store_failed(&error);
         }
-        tracing::info!("session-id" = session.id.as_str(), "user" = session.user_id.as_str(), email = session.email, "signed in");
-        let Ok(token) = self.handles.mint(&session, &[self.host().to_owned()], now.wall) else {
-            return problem(StatusCode::INTERNAL_SERVER_ERROR, "The session could not be signed.");
+        tracing::info!(session = %session.id, user = %session.user_id, "somebody signed in");
+        let host = self.config.authenticate_url.host_str().unwrap_or_default().to_owned();
+        let Ok(handle) = self.handle_key.mint(&session, &[host], now) else {
+            return pages::problem(StatusCode::INTERNAL_SERVER_ERROR, "The session could not be made.");
         };
-        let spent = format!("{state_cookie}=; Path=/oauth2/callback; Max-Age=0; Secure; HttpOnly; SameSite=Lax");
-        let cookies = [self.session_cookie(&self.own_cookie(), &token), HeaderValue::from_str(&spent).ok()];
-        redirect(&pending.return_to, &cookies)
+        // Straight on, not by way of the sign-in URL: a browser that keeps no cookie here does not go round in circles.
+        let mut response = self.hand_over(wish, &session, now);
+        append_cookie(
+            &mut response,
+            self.session_cookie(&self.sign_in_cookie_name(), &handle, &session, now),
+        );
+        response
     }
+
+    /// To the route host's callback, with the handle sealed in a URL that works once and for a minute.
+    fn hand_over(&self, wish: &Wish, session: &Session, now: SystemTime) -> Response<Bytes> {
+        if !self.is_allowed(wish) {
+            return bad_request("This sign-in leads to a place that is not served here any more.");
+        }
+        let hosts = [
+            Some(&self.config.authenticate_url),
+            (!wish.is_programmatic).then_some(&wish.redirect),
+            Some(&wish.callback),
+        ];
+        let mut audience: Vec<String> =
+            hosts.into_iter().flatten().filter_map(|url| url.host_str()).map(str::to_owned).collect();
+        audience.dedup();
+        let sealed = self.handle_key.mint(session, &audience, now).ok().and_then(|handle| {
+            aead::seal(
+                self.config.shared_secret.expose(),
+                handle.expose().as_bytes(),
+                SESSION_ENCRYPTED.as_bytes(),
+            )
+            .ok()
+        });
+        let Some(sealed) = sealed.map(|sealed| URL_SAFE.encode(sealed)) else {
+            return pages::problem(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The session could not be handed over.",
+            );
+        };
+        let mut parameters =
+            vec![(REDIRECT_URI, wish.redirect.as_str()), (SESSION_ENCRYPTED, sealed.as_str())];
+        if wish.is_programmatic {
+            parameters.push((PROGRAMMATIC, "true"));
+        }
+        if let Some(binding) = &wish.binding {
+            parameters.push((BINDING, binding));
+        }
+        let secret = self.config.shared_secret.expose();
+        pages::redirect(signed_url::sign(secret, &wish.callback, &parameters, HAND_OVER_LIFE, now).as_str())
+    }
+}
+
+/// The parameters of the callback; empty where missing.
+#[derive(Default)]
+struct ProviderAnswer {
+    state: String,
+    code: String,
+    error: String,
+}
+
+impl ProviderAnswer {
+    fn read(form: &[u8]) -> Self {
+        let mut answer = Self::default();
+        for (name, value) in url::form_urlencoded::parse(form) {
+            match &*name {
+                "state" => answer.state = value.into_owned(),
+                "code" => answer.code = value.into_owned(),
+                "error" => answer.error = value.into_owned(),
+                _ => {}
+            }
+        }
+        answer
+    }
+}
+
+pub(super) fn append_cookie(response: &mut Response<Bytes>, line: Option<HeaderValue>) {
+    if let Some(line) = line {
+        response.headers_mut().append(header::SET_COOKIE, line);
+    }
+}
+
+pub(super) fn bad_request(what: &str) -> Response<Bytes> {
+    pages::problem(StatusCode::BAD_REQUEST, what)
 }
 
 fn provider_failed(error: &ProviderError) -> Response<Bytes> {
-    tracing::warn!(error = error as &dyn std::error::Error, "the identity provider failed");
+    tracing::warn!(error = error as &dyn std::error::Error, "the identity provider gave no session");
     match error {
-        ProviderError::Unreachable(_) | ProviderError::Misconfigured(_) => problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "The identity provider cannot be reached. Try again in a moment; tell your administrator if it stays.",
-        ),
-        ProviderError::Refused(_) | ProviderError::BadToken(_) => problem(
-            StatusCode::BAD_REQUEST,
-            "The identity provider's answer was not accepted. Start again from the app.",
+        ProviderError::Refused(_) | ProviderError::BadIdToken(_) => {
+            bad_request("The identity provider did not confirm this sign-in. Open the application again.")
+        }
+        ProviderError::Unreachable(_) | ProviderError::Nonconforming(_) => pages::problem(
+            StatusCode::BAD_GATEWAY,
+            "The identity provider cannot be reached or is set up wrongly. Try again in a minute; if it lasts, tell your administrator.",
         ),
     }
-}
-
-fn state_cookie(state: &str) -> String {
-    let hash = digest(&SHA256, state.as_bytes());
-    format!("{STATE_COOKIE}{}", URL_SAFE_NO_PAD.encode(&hash.as_ref()[..9]))
-}
-
-/// SHA-256 as unpadded base64url.
-pub(super) fn hash(text: &str) -> String {
-    URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()))
 }

@@ -1,64 +1,136 @@
-//! The way out: the session ends in the store, the cookies go, and the identity provider is told.
+//! Signing out: the session ends here first, then at the identity provider.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode};
-use pomerium_shared::clock::Now;
+use http::{Method, Response, StatusCode, header};
 
-use super::{AuthRequest, Authenticate, page, problem, redirect, signed_url, store_failed};
-use crate::portal;
+use super::{
+    AuthRequest, Authenticate, Resolved, pages,
+    sign_in::{CLOCK_SKEW, append_cookie},
+    signed_url, store_failed,
+};
+use crate::{
+    session::{SessionId, credentials::CredentialSource},
+    store::{ProviderTokens, StoreError},
+};
 
-/// How long the way from an app's host to the sign-in host may take.
-const LIFETIME: Duration = Duration::from_secs(60);
+pub(super) const SIGN_OUT_PATH: &str = "/.pomerium/sign_out";
+pub(super) const SIGNED_OUT_PATH: &str = "/.pomerium/signed_out";
+/// Names the session to end in a signed sign-out URL. An id alone opens nothing.
+const SESSION_ID: &str = "pomerium_session_id";
+const LIFE: Duration = Duration::from_secs(300);
+/// A person waits for this: revocation at the provider is best effort.
+const REVOCATION_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Authenticate {
-    /// On an app's host: drops its cookie and goes on to the sign-in host. Another site's link only gets as far as
-    /// the question whether to sign out.
-    pub(super) fn sign_out_of_host(&self, request: &AuthRequest<'_>, now: Now) -> Response<Bytes> {
-        let url = self.own_url("/.pomerium/sign_out");
-        if is_cross_site(request.headers) {
-            return redirect(&url, &[]);
+    /// On a route host: clears its cookie and goes on to the sign-in host. A program's handle ends its session at once.
+    pub(super) async fn sign_out_of_route(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
+        // Another site's page must not sign people out: they are asked first.
+        if is_from_another_site(req) {
+            let mut url = self.config.authenticate_url.clone();
+            url.set_path(SIGN_OUT_PATH);
+            return pages::redirect(url.as_str());
         }
-        let signed = signed_url::sign(url, &self.shared_secret, now.wall, LIFETIME);
-        redirect(&signed, &[self.session_cookie(&self.settings.cookie.name, "")])
+        let resolved = match self.resolve(req.headers, req.url.query(), req.url.host_str(), now).await {
+            Ok(resolved) => resolved,
+            Err(error) => return store_failed(&error),
+        };
+        let session = match resolved {
+            Resolved::Valid(CredentialSource::Cookie, session) => Some(session),
+            Resolved::Valid(_, session) => {
+                return match self.end(&session.id).await {
+                    Ok(_) => pages::text(StatusCode::OK, "signed out"),
+                    Err(error) => store_failed(&error),
+                };
+            }
+            Resolved::Absent | Resolved::Invalid(..) => None,
+        };
+        let id = session.as_ref().map(|session| (SESSION_ID, session.id.as_str()));
+        let url = self.signed(SIGN_OUT_PATH, &id.into_iter().collect::<Vec<_>>(), LIFE, now);
+        let mut response = pages::redirect(url.as_str());
+        append_cookie(&mut response, self.clear_cookie(&self.config.cookie.name));
+        response
     }
 
-    /// On the sign-in host: a signed link or the page's own form signs out, anything else gets the form.
-    pub(super) async fn sign_out(&self, request: &AuthRequest<'_>, now: Now) -> Response<Bytes> {
-        let is_signed = signed_url::verify(request.url, &self.shared_secret, now.wall).is_ok();
-        let is_confirmed = request.method == Method::POST && !is_cross_site(request.headers);
-        if !is_signed && !is_confirmed {
-            if request.method == Method::POST {
-                return problem(StatusCode::BAD_REQUEST, "Another site asked to sign you out. Nothing was done.");
+    /// On the sign-in host: asks first, unless the URL is signed or our own form was sent.
+    pub(super) async fn sign_out(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
+        let verified = signed_url::verify(self.config.shared_secret.expose(), req.url, CLOCK_SKEW, now).ok();
+        if req.method == Method::POST {
+            if !is_same_origin(req) {
+                return pages::problem(StatusCode::BAD_REQUEST, "This form was not sent from here.");
             }
-            return page(StatusCode::OK, portal::confirm_sign_out());
+        } else if verified.is_none() {
+            return pages::confirm_sign_out();
         }
-        let session = match self.own_session(request, now).await {
-            Ok(session) => session,
-            Err(_) => return store_failed(),
+        let named = verified.as_ref().and_then(|url| url.parameter(SESSION_ID)).map(SessionId::new);
+        let own = match self.sign_in_host_session(req, now).await {
+            Ok(session) => session.map(|session| session.id),
+            Err(error) => return store_failed(&error),
         };
-        let mut next = self.settings.signout_redirect_url.clone().unwrap_or_else(|| self.own_url("/.pomerium/signed_out"));
-        if let Some(session) = session {
-            let tokens = self.store.tokens(&session.id).await.ok().flatten();
-            if self.store.end_session(&session.id).await.is_err() {
-                return store_failed();
-            }
-            tracing::info!("session-id" = session.id.as_str(), "user" = session.user_id.as_str(), "signed out");
-            let after = self.own_url("/.pomerium/signed_out");
-            if let Some(tokens) = tokens
-                && let Some(url) = self.provider.end_session_url(&tokens.id_token, &after).await
-            {
-                next = url;
+        let mut tokens = None;
+        for id in [own, named].into_iter().flatten() {
+            match self.end(&id).await {
+                Ok(ended) => tokens = tokens.or(ended),
+                Err(error) => return store_failed(&error),
             }
         }
-        redirect(&next, &[self.session_cookie(&self.own_cookie(), "")])
+        let mut response = pages::redirect(&self.after_sign_out(tokens.as_ref()).await);
+        append_cookie(&mut response, self.clear_cookie(&self.sign_in_cookie_name()));
+        response
+    }
+
+    /// The provider's own sign-out, which comes back to [`SIGNED_OUT_PATH`]; that page, where there is none.
+    async fn after_sign_out(&self, tokens: Option<&ProviderTokens>) -> String {
+        let mut back = self.config.authenticate_url.clone();
+        back.set_path(SIGNED_OUT_PATH);
+        let Some(tokens) = tokens else { return SIGNED_OUT_PATH.to_owned() };
+        match self.provider.end_session_url(&tokens.id_token, &back).await {
+            Ok(Some(url)) => url.into(),
+            Ok(None) => SIGNED_OUT_PATH.to_owned(),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "no sign-out at the identity provider"
+                );
+                SIGNED_OUT_PATH.to_owned()
+            }
+        }
+    }
+
+    pub(super) fn signed_out_page(&self) -> Response<Bytes> {
+        match &self.config.signout_redirect_url {
+            Some(url) => pages::redirect(url.as_str()),
+            None => pages::signed_out(),
+        }
+    }
+
+    /// Ends a session for good; what the provider makes of it changes nothing.
+    async fn end(&self, id: &SessionId) -> Result<Option<ProviderTokens>, StoreError> {
+        // Tokens that do not open must not keep the session alive.
+        let tokens = self.store.tokens(id).await.unwrap_or_default();
+        self.store.end_session(id).await?;
+        tracing::info!(session = %id, "a session was ended by its person");
+        if let Some(tokens) = &tokens {
+            match tokio::time::timeout(REVOCATION_TIMEOUT, self.provider.revoke(tokens)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "the provider did not revoke the tokens"),
+                Err(_) => tracing::debug!("the provider did not revoke the tokens in time"),
+            }
+        }
+        Ok(tokens)
     }
 }
 
-/// Whether a browser says that another site caused the request (Fetch Metadata).
-fn is_cross_site(headers: &HeaderMap) -> bool {
-    let site = headers.get("sec-fetch-site").and_then(|value| value.to_str().ok());
-    // Browsers always say; what says nothing is no browser and has no cookies to abuse.
-    matches!(site, Some("cross-site"))
+fn is_from_another_site(req: &AuthRequest<'_>) -> bool {
+    req.headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site")
+}
+
+/// By `Sec-Fetch-Site` where the browser sends it, else by `Origin`; a form without either is refused.
+fn is_same_origin(req: &AuthRequest<'_>) -> bool {
+    if let Some(site) = req.headers.get("sec-fetch-site") {
+        return site == "same-origin";
+    }
+    let origin = req.url.origin().ascii_serialization();
+    req.headers.get(header::ORIGIN).is_some_and(|sent| *sent == *origin)
 }

@@ -1,72 +1,80 @@
 //! What a policy came to, and what follows from it.
 
-use super::{Reason, Reasons};
+use super::reason::{Reason, Reasons};
 
-/// What one action (`allow` or `deny`), or one part of it, came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What one action (`allow` or `deny`) came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Evaluation {
-    /// Whether it applies.
+    /// Whether the action applies.
     pub value: bool,
-    /// The reasons of the parts that made it so.
+    /// The reason codes of the parts that made it so.
     pub reasons: Reasons,
 }
 
-/// Both actions of a policy, held against one request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What a policy came to for one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
-    /// The `allow` rules.
+    /// All `allow` rules.
     pub allow: Evaluation,
-    /// The `deny` rules.
+    /// All `deny` rules; beats `allow`.
     pub deny: Evaluation,
 }
 
-/// What is to be done.
+/// What to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Let it pass.
     Allow,
-    /// Somebody has to sign in first.
+    /// Ask who it is: a redirect to the sign-in, or 401 where none is suitable.
     SignIn,
-    /// Refuse with this status.
+    /// Refuse.
     Deny {
-        /// The HTTP status of the refusal.
+        /// The HTTP status.
         status: u16,
     },
 }
 
 impl Decision {
-    /// What follows, in the fixed order: signing in may change everything, then deny beats allow, then nothing is
-    /// allowed that no rule allows.
+    /// What to answer: sign-in first where anything depended on who it is, then `deny`, then `allow`, else no.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
-        let unauthenticated = self.allow.reasons.contains(Reason::UserUnauthenticated)
-            || self.deny.reasons.contains(Reason::UserUnauthenticated);
-        if unauthenticated && !(self.allow.value && !self.deny.value) {
+    pub const fn verdict(&self) -> Verdict {
+        if self.needs_sign_in() {
             Verdict::SignIn
-        } else if !self.deny.value && self.allow.value {
-            Verdict::Allow
-        } else {
+        } else if self.deny.value || !self.allow.value {
             Verdict::Deny { status: 403 }
+        } else {
+            Verdict::Allow
         }
     }
 
-    /// The reasons that a refused person may see.
+    /// The reasons that the person may see: those of `deny` where it applies, else those of `allow`.
     #[must_use]
-    pub fn visible_reasons(&self) -> Reasons {
+    pub const fn visible_reasons(&self) -> Reasons {
         if self.deny.value { self.deny.reasons } else { self.allow.reasons }
     }
 
-    /// The visible reasons in words, each with its code.
+    /// The reasons for the person: a sentence each, with its code.
     #[must_use]
     pub fn explain(&self) -> Vec<String> {
-        let reasons: Vec<String> = self
-            .visible_reasons()
-            .iter()
-            .map(|reason| format!("{} ({})", reason.explain(), reason.as_str()))
-            .collect();
-        if reasons.is_empty() {
-            return vec!["No rule of this route's policy allows it.".to_owned()];
+        let sentence = |reason: Reason| {
+            let words = match self.verdict() {
+                Verdict::Allow => reason.sentence_when_allowed(),
+                Verdict::SignIn | Verdict::Deny { .. } => reason.sentence_when_refused(),
+            };
+            format!("{words} ({reason}).")
+        };
+        if self.needs_sign_in() {
+            return vec![sentence(Reason::UserUnauthenticated)];
         }
-        reasons
+        let sentences: Vec<_> = self.visible_reasons().iter().map(sentence).collect();
+        if sentences.is_empty() {
+            return vec!["No rule of this route's policy allows anybody.".to_owned()];
+        }
+        sentences
+    }
+
+    const fn needs_sign_in(&self) -> bool {
+        let unauthenticated = Reason::UserUnauthenticated;
+        self.allow.reasons.contains(unauthenticated) || self.deny.reasons.contains(unauthenticated)
     }
 }

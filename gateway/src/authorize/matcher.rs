@@ -1,11 +1,21 @@
-//! What a criterion's data says of a text or a list.
+//! Matchers: what a criterion compares a value with. All comparisons are exact, upper and lower case included.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
-/// Conditions on one text; all must hold.
+use ipnet::{IpNet, Ipv4Net};
+use serde_json::Value as Json;
+
+/// How many entries of a list a trace shows.
+const SHOWN_MAX: usize = 5;
+
+/// What a text must be; all tests must hold, and there is at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct StringMatcher(pub(super) Vec<StringTest>);
+pub struct StringMatcher {
+    /// Never empty: an empty matcher would match everything.
+    pub(super) tests: Vec<StringTest>,
+}
 
+/// One key of a string matcher.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StringTest {
     Is(String),
@@ -13,71 +23,218 @@ pub(super) enum StringTest {
     Contains(String),
     StartsWith(String),
     EndsWith(String),
-    In(Vec<String>),
-    NotIn(Vec<String>),
+    In(TextSet),
+    NotIn(TextSet),
 }
 
-/// Conditions on a list of texts; all must hold.
+/// Texts, sorted for the search.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ListMatcher(pub(super) Vec<ListTest>);
+pub(super) struct TextSet(Vec<String>);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ListTest {
-    Has(String),
-    Is(String),
-    Exclude(String),
+impl TextSet {
+    pub(super) fn new(mut texts: Vec<String>) -> Self {
+        texts.sort_unstable();
+        texts.dedup();
+        Self(texts)
+    }
+
+    fn contains(&self, text: &str) -> bool {
+        self.0.binary_search_by(|entry| entry.as_str().cmp(text)).is_ok()
+    }
 }
 
 impl StringMatcher {
+    pub(super) fn one(test: StringTest) -> Self {
+        Self { tests: vec![test] }
+    }
+
     pub(super) fn matches(&self, text: &str) -> bool {
-        self.0.iter().all(|test| match test {
-            StringTest::Is(value) => text == value,
-            StringTest::Not(value) => text != value,
-            StringTest::Contains(value) => text.contains(value.as_str()),
-            StringTest::StartsWith(value) => text.starts_with(value.as_str()),
-            StringTest::EndsWith(value) => text.ends_with(value.as_str()),
-            StringTest::In(values) => values.iter().any(|value| value == text),
-            StringTest::NotIn(values) => values.iter().all(|value| value != text),
-        })
+        !self.tests.is_empty() && self.tests.iter().all(|test| test.matches(text))
+    }
+}
+
+impl StringTest {
+    fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Is(wanted) => text == wanted,
+            Self::Not(unwanted) => text != unwanted,
+            Self::Contains(part) => text.contains(part.as_str()),
+            Self::StartsWith(start) => text.starts_with(start.as_str()),
+            Self::EndsWith(end) => text.ends_with(end.as_str()),
+            Self::In(wanted) => wanted.contains(text),
+            Self::NotIn(unwanted) => !unwanted.contains(text),
+        }
+    }
+}
+
+/// What a list of values must be; all tests must hold, and there is at least one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListMatcher {
+    /// Never empty: an empty matcher would match everything.
+    pub(super) tests: Vec<ListTest>,
+}
+
+/// One key of a list matcher.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum ListTest {
+    /// Any element equals.
+    Has(Scalar),
+    /// There is exactly one element, and it equals.
+    Is(Scalar),
+    /// No element equals.
+    Exclude(Scalar),
+}
+
+/// What an element of a list is compared with; a number is never equal to a text.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Scalar {
+    Text(String),
+    Bool(bool),
+    Integer(i64),
+    Float(f64),
+}
+
+/// An element that a list matcher can look at.
+pub(super) trait Element {
+    fn equals(&self, scalar: &Scalar) -> bool;
+}
+
+impl Element for String {
+    fn equals(&self, scalar: &Scalar) -> bool {
+        matches!(scalar, Scalar::Text(text) if text == self)
+    }
+}
+
+impl Element for Json {
+    fn equals(&self, scalar: &Scalar) -> bool {
+        match scalar {
+            Scalar::Text(text) => self.as_str() == Some(text),
+            Scalar::Bool(value) => self.as_bool() == Some(*value),
+            // A claim of `5.0` is the number 5 in JSON, which knows one kind of number only.
+            Scalar::Integer(value) => {
+                self.as_i64() == Some(*value) || self.is_f64() && self.as_f64() == Some(*value as f64)
+            }
+            Scalar::Float(value) => self.as_f64() == Some(*value),
+        }
     }
 }
 
 impl ListMatcher {
-    /// `texts` can be walked again and again, without a copy.
-    pub(super) fn matches<'a>(&self, texts: impl Iterator<Item = &'a str> + Clone) -> bool {
-        self.0.iter().all(|test| match test {
-            ListTest::Has(value) => texts.clone().any(|text| text == value),
-            ListTest::Is(value) => {
-                let mut texts = texts.clone();
-                texts.next() == Some(value.as_str()) && texts.next().is_none()
-            }
-            ListTest::Exclude(value) => texts.clone().all(|text| text != value),
-        })
+    pub(super) fn one(test: ListTest) -> Self {
+        Self { tests: vec![test] }
     }
+
+    pub(super) fn matches(&self, elements: &[impl Element]) -> bool {
+        !self.tests.is_empty()
+            && self.tests.iter().all(|test| match test {
+                ListTest::Has(wanted) => elements.iter().any(|element| element.equals(wanted)),
+                ListTest::Is(wanted) => matches!(elements, [only] if only.equals(wanted)),
+                ListTest::Exclude(unwanted) => !elements.iter().any(|element| element.equals(unwanted)),
+            })
+    }
+}
+
+/// Networks, at least one; an address may be in any of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpMatcher {
+    pub(super) networks: Vec<IpNet>,
+}
+
+impl IpMatcher {
+    /// Whether `address` is in one of the networks; an IPv4 address that came mapped into IPv6 is an IPv4 address.
+    pub(super) fn matches(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.networks.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Reads `10.0.0.0/8` or `10.0.0.1`; what is mapped into IPv6 becomes IPv4.
+pub(super) fn parse_network(text: &str) -> Option<IpNet> {
+    let network = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) => text.parse::<IpNet>().ok()?,
+    };
+    let IpNet::V6(v6) = network else { return Some(network.trunc()) };
+    let mapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
+    let v4 = mapped.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok());
+    Some(v4.map_or(network, IpNet::V4).trunc())
 }
 
 impl fmt::Display for StringMatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let test = |test: &StringTest| match test {
-            StringTest::Is(value) => format!("is {value:?}"),
-            StringTest::Not(value) => format!("not {value:?}"),
-            StringTest::Contains(value) => format!("contains {value:?}"),
-            StringTest::StartsWith(value) => format!("starts_with {value:?}"),
-            StringTest::EndsWith(value) => format!("ends_with {value:?}"),
-            StringTest::In(values) => format!("in {values:?}"),
-            StringTest::NotIn(values) => format!("not_in {values:?}"),
-        };
-        f.write_str(&self.0.iter().map(test).collect::<Vec<_>>().join(" and "))
+        and_between(f, &self.tests, |f, test| match test {
+            StringTest::Is(text) => write!(f, "is {text:?}"),
+            StringTest::Not(text) => write!(f, "not {text:?}"),
+            StringTest::Contains(text) => write!(f, "contains {text:?}"),
+            StringTest::StartsWith(text) => write!(f, "starts_with {text:?}"),
+            StringTest::EndsWith(text) => write!(f, "ends_with {text:?}"),
+            StringTest::In(texts) => write!(f, "in {texts}"),
+            StringTest::NotIn(texts) => write!(f, "not_in {texts}"),
+        })
+    }
+}
+
+impl fmt::Display for TextSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        shortened(f, &self.0, |f, text| write!(f, "{text:?}"))
     }
 }
 
 impl fmt::Display for ListMatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let test = |test: &ListTest| match test {
-            ListTest::Has(value) => format!("has {value:?}"),
-            ListTest::Is(value) => format!("is {value:?}"),
-            ListTest::Exclude(value) => format!("exclude {value:?}"),
-        };
-        f.write_str(&self.0.iter().map(test).collect::<Vec<_>>().join(" and "))
+        and_between(f, &self.tests, |f, test| match test {
+            ListTest::Has(scalar) => write!(f, "has {scalar}"),
+            ListTest::Is(scalar) => write!(f, "is {scalar}"),
+            ListTest::Exclude(scalar) => write!(f, "exclude {scalar}"),
+        })
+    }
+}
+
+impl fmt::Display for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value}"),
+        }
+    }
+}
+
+impl fmt::Display for IpMatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        shortened(f, &self.networks, |f, network| write!(f, "{network}"))
+    }
+}
+
+fn and_between<T>(
+    f: &mut fmt::Formatter<'_>,
+    items: &[T],
+    show: impl Fn(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
+) -> fmt::Result {
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            f.write_str(" and ")?;
+        }
+        show(f, item)?;
+    }
+    Ok(())
+}
+
+fn shortened<T>(
+    f: &mut fmt::Formatter<'_>,
+    items: &[T],
+    show: impl Fn(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
+) -> fmt::Result {
+    f.write_str("[")?;
+    for (index, item) in items.iter().take(SHOWN_MAX).enumerate() {
+        if index > 0 {
+            f.write_str(", ")?;
+        }
+        show(f, item)?;
+    }
+    match items.len().saturating_sub(SHOWN_MAX) {
+        0 => f.write_str("]"),
+        more => write!(f, ", and {more} more]"),
     }
 }

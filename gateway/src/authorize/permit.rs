@@ -1,27 +1,37 @@
-//! The one way to a yes: decide, log, and hand out the proof.
+//! The check itself: evaluates, writes the one log line, and hands out the proof.
 
-use super::{CheckRequest, Decision, Policy, Verdict};
+use super::{CheckRequest, Decision, Policy, Verdict, reason::Reasons};
 
-/// Proof that a request or stream was allowed and that the decision is in the log. Nothing dials an app without one.
-#[must_use = "a permit that nobody uses was logged for nothing"]
+/// Proof that a policy allowed one request or stream: nothing dials an app without one.
 #[derive(Debug)]
-pub struct Permit(());
+#[must_use = "a permit that nobody uses was logged for nothing"]
+pub struct Permit {
+    decision: Decision,
+}
 
-/// A "no", or "sign in first".
+impl Permit {
+    /// What the policy came to.
+    #[must_use]
+    pub const fn decision(&self) -> &Decision {
+        &self.decision
+    }
+}
+
+/// A refusal, with what the answer needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
-    /// What to do; never [`Verdict::Allow`].
+    /// What to answer; never [`Verdict::Allow`].
     pub verdict: Verdict,
-    /// What it follows from.
+    /// What the policy came to.
     pub decision: Decision,
-    /// Each rule with what it came to.
+    /// How each criterion came out, for `show_error_details`; empty when somebody should sign in first.
     pub traces: Vec<String>,
 }
 
-/// What the log says of a decision beside the request itself.
+/// What the log line says beside the request.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckLog<'a> {
-    /// The id of the request.
+    /// Names the request.
     pub request_id: &'a str,
     /// The route's id.
     pub route_id: &'a str,
@@ -29,39 +39,43 @@ pub struct CheckLog<'a> {
     pub route_name: &'a str,
 }
 
-/// Decides, and writes the decision with its reasons to the log.
+/// Decides on one request or stream, and logs the decision with its reasons.
 ///
 /// # Errors
-/// [`Denial`] unless a rule allows and none denies.
-pub fn check(policy: &Policy, request: &CheckRequest<'_>, log: CheckLog<'_>) -> Result<Permit, Denial> {
+/// A [`Denial`] unless the policy allows it.
+pub fn check(policy: &Policy, request: &CheckRequest<'_>, facts: CheckLog<'_>) -> Result<Permit, Denial> {
     let decision = policy.evaluate(request);
-    let why = |part: super::Evaluation, value: bool| {
-        if part.value == value { part.reasons.to_text() } else { String::new() }
-    };
-    let verdict = decision.verdict();
-    let traces = if verdict == Verdict::Allow { Vec::new() } else { policy.trace(request) };
+    log(request, facts, &decision);
+    match decision.verdict() {
+        Verdict::Allow => Ok(Permit { decision }),
+        verdict @ Verdict::SignIn => Err(Denial { verdict, decision, traces: Vec::new() }),
+        verdict @ Verdict::Deny { .. } => Err(Denial { verdict, decision, traces: policy.trace(request) }),
+    }
+}
+
+fn log(check: &CheckRequest<'_>, facts: CheckLog<'_>, decision: &Decision) {
+    let session = check.live_session();
+    let Decision { allow, deny } = decision;
+    let when = |applies: bool, reasons: Reasons| if applies { reasons } else { Reasons::NONE };
+    // Router and app see no query in the path; if one ever gets here, it stays out of the log.
+    let path = check.request.path.split(['?', '#']).next().unwrap_or_default();
     tracing::info!(
-        "request-id" = log.request_id,
-        "method" = request.request.method,
-        "path" = request.request.path,
-        "host" = request.request.host,
-        "ip" = %request.request.source_ip,
-        "session-id" = request.session.map_or("", |s| s.id.as_str()),
-        "user" = request.session.map_or("", |s| s.user_id.as_str()),
-        "email" = request.session.map_or("", |s| s.email.as_str()),
-        "route-id" = log.route_id,
-        "route" = log.route_name,
-        "allow" = decision.allow.value,
-        "allow-why-true" = why(decision.allow, true),
-        "allow-why-false" = why(decision.allow, false),
-        "deny" = decision.deny.value,
-        "deny-why-true" = why(decision.deny, true),
-        "deny-why-false" = why(decision.deny, false),
-        "rules" = traces.join("; "),
+        "request-id" = facts.request_id,
+        "method" = check.request.method,
+        "path" = path,
+        "host" = check.request.host,
+        "ip" = %check.request.source_ip,
+        "session-id" = session.map(|session| session.id.as_str()),
+        "user" = session.map(|session| session.user_id.as_str()),
+        "email" = session.map(|session| session.email.as_str()),
+        "route-id" = facts.route_id,
+        "route-name" = facts.route_name,
+        "allow" = allow.value,
+        "allow-why-true" = %when(allow.value, allow.reasons),
+        "allow-why-false" = %when(!allow.value, allow.reasons),
+        "deny" = deny.value,
+        "deny-why-true" = %when(deny.value, deny.reasons),
+        "deny-why-false" = %when(!deny.value, deny.reasons),
         "authorize check"
     );
-    match verdict {
-        Verdict::Allow => Ok(Permit(())),
-        Verdict::SignIn | Verdict::Deny { .. } => Err(Denial { verdict, decision, traces }),
-    }
 }

@@ -1,6 +1,6 @@
 //! HTTPS on TCP: HTTP/1.1 and HTTP/2 for browsers, and `CONNECT` for clients that QUIC does not reach.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Request, Response, header};
 use hyper::{body::Incoming, service::service_fn};
@@ -28,6 +28,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Between HTTP/2 pings on a quiet connection, and for the answer to one.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// One request under way. Boxed: the types inside are too long for the compiler to follow.
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 /// The TCP door.
 #[derive(Debug)]
@@ -149,9 +152,11 @@ impl Door {
         let door = self.clone();
         let service = service_fn(move |request| {
             let (door, connection) = (door.clone(), connection.clone());
-            async move { Ok::<_, Infallible>(Box::pin(door.answer(request, &connection)).await) }
+            let answering: Answering = Box::pin(async move { Ok(door.answer(request, &connection).await) });
+            answering
         });
-        let mut serving = std::pin::pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(tls), service));
+        let mut serving =
+            std::pin::pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(tls), service));
         let result = tokio::select! {
             result = serving.as_mut() => result,
             () = self.lifetime.drain.cancelled() => {

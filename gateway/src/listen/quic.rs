@@ -8,7 +8,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use pomerium_shared::{
     reason::EndReason,
-    tunnel::{self, ServerConnection, ServerStream},
+    tunnel::{self, ServerConnection, ServerSend, ServerStream},
 };
 use tracing::Instrument as _;
 
@@ -28,7 +28,7 @@ pub(crate) struct Quic {
 
 /// Why the UDP door cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum QuicDoorError {
+pub(crate) enum QuicDoorError {
     /// The certificates or TLS settings.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -150,7 +150,7 @@ async fn answer(request: Request<()>, stream: ServerStream, facts: &Connection, 
         connect(request, stream, facts, proxy).await;
         return;
     }
-    let (mut send, recv) = stream.split();
+    let (send, recv) = stream.split();
     let body = futures_util::stream::unfold(recv, |mut recv| async move {
         match recv.recv().await {
             Ok(Some(bytes)) => Some((Ok(Frame::data(bytes)), recv)),
@@ -159,20 +159,33 @@ async fn answer(request: Request<()>, stream: ServerStream, facts: &Connection, 
         }
     });
     let request = request.map(|()| body::boxed(StreamBody::new(body)));
-    let (parts, mut body) = proxy.handle(request, facts).await.into_parts();
-    let sent = async {
-        send.respond(Response::from_parts(parts, ())).await?;
-        while let Some(frame) = body.frame().await {
-            // Trailers are dropped: nothing behind HTTP/1.1 apps sends them.
-            if let Ok(bytes) = frame?.into_data() {
-                send.send(bytes).await?;
+    let response = proxy.handle(request, facts).await;
+    respond(response, send).await;
+}
+
+/// Streams a response; one that breaks off is reset, so that it does not look whole.
+async fn respond(response: Response<Body>, mut send: ServerSend) {
+    let (parts, mut body) = response.into_parts();
+    if let Err(error) = send.respond(Response::from_parts(parts, ())).await {
+        return tracing::debug!(%error, "a response was not delivered");
+    }
+    while let Some(frame) = body.frame().await {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                tracing::debug!(error = &*error, "a response was broken off by the app");
+                return send.abort(EndReason::App);
             }
+        };
+        // Trailers are dropped: nothing behind HTTP/1.1 apps sends them.
+        if let Ok(bytes) = frame.into_data()
+            && let Err(error) = send.send(bytes).await
+        {
+            return tracing::debug!(%error, "a response was not delivered");
         }
-        Ok::<_, BodyError>(send.finish().await?)
-    };
-    if let Err(error) = sent.await {
-        tracing::debug!(error = &*error, "a response was broken off");
-        send.abort(EndReason::App);
+    }
+    if let Err(error) = send.finish().await {
+        tracing::debug!(%error, "a response was not delivered");
     }
 }
 

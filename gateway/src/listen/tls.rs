@@ -15,7 +15,7 @@ use crate::config::Certificate;
 
 /// Why the configured certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub(crate) enum TlsError {
     /// A key that does not fit its certificate, or is of an unknown kind.
     #[error("certificate {index} (counted from 1): the key does not fit the certificate, or cannot be used")]
     Key {
@@ -35,14 +35,14 @@ pub enum TlsError {
 
 /// The certificates in use; a reload swaps them while connections go on.
 #[derive(Debug, Clone)]
-pub struct TlsKeys(Arc<ArcSwap<Vec<Arc<CertifiedKey>>>>);
+pub(crate) struct TlsKeys(Arc<ArcSwap<Vec<Arc<CertifiedKey>>>>);
 
 impl TlsKeys {
     /// Checks and takes the certificates of a configuration.
     ///
     /// # Errors
     /// [`TlsError::Missing`] and [`TlsError::Key`].
-    pub fn new(certificates: &[Certificate]) -> Result<Self, TlsError> {
+    pub(crate) fn new(certificates: &[Certificate]) -> Result<Self, TlsError> {
         Ok(Self(Arc::new(ArcSwap::from_pointee(load(certificates)?))))
     }
 
@@ -50,7 +50,7 @@ impl TlsKeys {
     ///
     /// # Errors
     /// As [`TlsKeys::new`]; the old ones stay.
-    pub fn replace(&self, certificates: &[Certificate]) -> Result<(), TlsError> {
+    pub(crate) fn replace(&self, certificates: &[Certificate]) -> Result<(), TlsError> {
         self.0.store(Arc::new(load(certificates)?));
         Ok(())
     }

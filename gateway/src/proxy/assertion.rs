@@ -35,7 +35,7 @@ impl std::fmt::Debug for Signer {
 
 /// Why a signing key cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SignerError {
+pub(crate) enum SignerError {
     /// Not PEM, or not a P-256 key.
     #[error("signing_key must be a P-256 private key in PKCS#8 or SEC 1 PEM form")]
     NotP256,
@@ -45,8 +45,7 @@ impl Signer {
     /// A signer from the configured keys (the first signs, all are published), or from the shared secret where
     /// none is configured: HKDF-SHA256 with the info `derived-jwt-signing-key`.
     pub(crate) fn new(signing_keys: &[&str], shared_secret: &[u8; 32]) -> Result<Self, SignerError> {
-        let mut keys =
-            signing_keys.iter().map(|pem| parse_key(pem)).collect::<Result<Vec<_>, _>>()?;
+        let mut keys = signing_keys.iter().map(|pem| parse_key(pem)).collect::<Result<Vec<_>, _>>()?;
         if keys.is_empty() {
             keys.push(derive_key(shared_secret)?);
         }
@@ -118,7 +117,11 @@ fn assertion_claims(
 }
 
 /// Sets each configured claim header, empty where the claim is missing, so that none can be forged.
-pub(crate) fn set_claim_headers(headers: &mut HeaderMap, session: Option<&Session>, claims: &[(HeaderName, String)]) {
+pub(crate) fn set_claim_headers(
+    headers: &mut HeaderMap,
+    session: Option<&Session>,
+    claims: &[(HeaderName, String)],
+) {
     for (name, claim) in claims {
         let text = session.and_then(|s| claim_text(s, claim)).unwrap_or_default();
         let value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
@@ -164,8 +167,8 @@ fn derive_key(shared_secret: &[u8]) -> Result<SecretKey, SignerError> {
 
 /// n−1 of P-256, big endian.
 const ORDER_MINUS_ONE: [u8; 32] = [
-    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad,
-    0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x50,
+    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+    0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x50,
 ];
 
 /// `OS2IP(okm) mod (n−1) + 1`, by shifting in one bit at a time.
@@ -223,7 +226,11 @@ fn public_jwk(key: &SecretKey) -> Value {
 fn thumbprint(key: &SecretKey) -> String {
     let (x, y) = coordinates(key);
     let canonical = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
-    digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref().iter().map(|b| format!("{b:02x}")).collect()
+    digest::digest(&digest::SHA256, canonical.as_bytes())
+        .as_ref()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -250,7 +257,8 @@ mod tests {
         let mut validation = Validation::new(Algorithm::ES256);
         validation.set_audience(&["app.example"]);
         validation.set_issuer(&["app.example"]);
-        let claims = jsonwebtoken::decode::<Value>(token.to_str().unwrap(), &key, &validation).unwrap().claims;
+        let claims =
+            jsonwebtoken::decode::<Value>(token.to_str().unwrap(), &key, &validation).unwrap().claims;
         assert_eq!((&claims["email"], &claims["groups"]), (&json!(""), &json!([])));
     }
 }

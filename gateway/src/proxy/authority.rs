@@ -26,13 +26,15 @@ pub(crate) enum AuthorityError {
 impl Authority {
     /// Reads the host of a request (RFC 9110, 7.2; RFC 9113, 8.3.1) and holds it against the TLS server name, if
     /// the client sent one.
-    pub(crate) fn of(uri: &Uri, headers: &HeaderMap, server_name: Option<&str>) -> Result<Self, AuthorityError> {
+    pub(crate) fn of(
+        uri: &Uri,
+        headers: &HeaderMap,
+        server_name: Option<&str>,
+    ) -> Result<Self, AuthorityError> {
         let mut hosts = headers.get_all(header::HOST).iter();
         let header = match (hosts.next(), hosts.next()) {
             (_, Some(_)) => return Err(AuthorityError::Contradiction),
-            (Some(value), None) => {
-                Some(Self::parse(value.to_str().map_err(|_| AuthorityError::Missing)?)?)
-            }
+            (Some(value), None) => Some(Self::parse(value.to_str().map_err(|_| AuthorityError::Missing)?)?),
             (None, None) => None,
         };
         let target = uri.authority().map(|authority| Self::parse(authority.as_str())).transpose()?;

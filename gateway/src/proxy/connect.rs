@@ -1,6 +1,6 @@
 //! TCP streams: `CONNECT` in, a dialled app behind, bytes both ways until one typed reason ends it.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::{Response, request::Parts};
 use pomerium_shared::{
@@ -44,7 +44,11 @@ pub(crate) struct OpenStream {
 
 impl Proxy {
     /// Decides on a `CONNECT` and dials the app. The answer to a refusal is ready to send.
-    pub(crate) async fn open_stream(&self, parts: &Parts, connection: &Connection) -> Result<OpenStream, Response<Body>> {
+    pub(crate) async fn open_stream(
+        &self,
+        parts: &Parts,
+        connection: &Connection,
+    ) -> Result<OpenStream, Response<Body>> {
         let request_id = uuid::Uuid::new_v4().to_string();
         let host = parts.uri.authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
         let live = self.live.load_full();
@@ -133,7 +137,12 @@ impl Proxy {
 
     /// Resolves when the stream may no longer live: its session ended, or policy changed its mind. Levels, not
     /// edges: whatever changed since the last look is seen by the next.
-    async fn revoked(&self, to: &Destination, session: Option<&SessionId>, connection: &Connection) -> EndReason {
+    async fn revoked(
+        &self,
+        to: &Destination,
+        session: Option<&SessionId>,
+        connection: &Connection,
+    ) -> EndReason {
         let mut revision = self.revision.subscribe();
         let mut changes = self.store.changes();
         loop {
@@ -170,9 +179,8 @@ impl Proxy {
         let route = live.router.tcp(to).ok_or(EndReason::Policy)?;
         let check = CheckRequest { session: session.as_ref(), request: stream_facts(to, connection), now };
         match route.policy.evaluate(&check).verdict() {
-            Verdict::Allow => {
-                Ok(session.map_or(RECHECK_INTERVAL, |s| s.expires_at.duration_since(now.wall).unwrap_or_default()))
-            }
+            Verdict::Allow => Ok(session
+                .map_or(RECHECK_INTERVAL, |s| s.expires_at.duration_since(now.wall).unwrap_or_default())),
             Verdict::SignIn => Err(EndReason::Session),
             Verdict::Deny { .. } => Err(EndReason::Policy),
         }
@@ -180,12 +188,10 @@ impl Proxy {
 }
 
 /// Resolves after `limit`; never, where there is none.
-fn lapse(limit: Option<Duration>) -> impl Future<Output = ()> {
-    async move {
-        match limit {
-            Some(limit) => tokio::time::sleep(limit).await,
-            None => std::future::pending().await,
-        }
+async fn lapse(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
     }
 }
 

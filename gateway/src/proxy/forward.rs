@@ -1,15 +1,20 @@
 //! The way of an allowed HTTP request to its app, and of the answer back.
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts,
+    uri::PathAndQuery,
+};
 
 use super::{
     Connection, Live, Proxy, Refusal, assertion,
     gate::{Admitted, Whereto},
-    headers, respond, upgrade,
+    headers, respond, upgrade, upstream,
 };
 use crate::{
     body::{self, Body},
-    config::{HttpTarget, PathMatch, PathRewrite, Redirect, RedirectPath, Route, RouteFrom, Target, UpstreamHost},
+    config::{
+        HttpTarget, PathMatch, PathRewrite, Redirect, RedirectPath, Route, RouteFrom, Target, UpstreamHost,
+    },
 };
 use pomerium_shared::clock::Now;
 
@@ -58,7 +63,7 @@ impl Proxy {
             .then(|| hyper::upgrade::on(&mut request));
         let outgoing = outgoing_request(&call, &admitted, request, upgrade.is_some())?;
         let client = call.live.clients.get(&route.id).ok_or(Refusal::NoRoute)?;
-        let sending = client.request(outgoing);
+        let sending = upstream::send(client, outgoing);
         let answered = match route.timeout {
             Some(limit) => tokio::time::timeout(limit, sending).await.map_err(|_| Refusal::App {
                 status: StatusCode::GATEWAY_TIMEOUT,
@@ -68,8 +73,12 @@ impl Proxy {
         };
         let mut response = answered.map_err(|error| {
             tracing::warn!(route = route.name, error = &error as &dyn std::error::Error, "app unreachable");
-            let status = if error.is_connect() { StatusCode::BAD_GATEWAY } else { StatusCode::SERVICE_UNAVAILABLE };
-            Refusal::App { status, detail: format!("The app behind the route {} cannot be reached.", route.name) }
+            let status =
+                if error.is_connect() { StatusCode::BAD_GATEWAY } else { StatusCode::SERVICE_UNAVAILABLE };
+            Refusal::App {
+                status,
+                detail: format!("The app behind the route {} cannot be reached.", route.name),
+            }
         })?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client_side) = upgrade else {
@@ -79,7 +88,14 @@ impl Proxy {
                 });
             };
             let app_side = hyper::upgrade::on(&mut response);
-            self.splice_upgrade(client_side, app_side, &admitted, call.whereto, call.connection, call.request_id);
+            self.splice_upgrade(
+                client_side,
+                app_side,
+                &admitted,
+                call.whereto,
+                call.connection,
+                call.request_id,
+            );
             return Ok(response.map(|_| body::empty()));
         }
         let mut response = response.map(body::boxed);
@@ -194,7 +210,9 @@ fn rewritten(rewrite: &PathRewrite, route: &Route, path: &str) -> String {
 /// Replaces what the route's prefix matched; joins with exactly one slash.
 fn replace_prefix(route: &Route, path: &str, prefix: &str) -> String {
     let matched = match &route.from {
-        RouteFrom::Http { path: PathMatch::Prefix(matched) | PathMatch::Exact(matched), .. } => matched.as_str(),
+        RouteFrom::Http { path: PathMatch::Prefix(matched) | PathMatch::Exact(matched), .. } => {
+            matched.as_str()
+        }
         RouteFrom::Http { .. } | RouteFrom::Tcp { .. } => "/",
     };
     let rest = path.strip_prefix(matched).unwrap_or(path);
@@ -205,7 +223,12 @@ fn replace_prefix(route: &Route, path: &str, prefix: &str) -> String {
     }
 }
 
-fn redirected(redirect: &Redirect, route: &Route, whereto: &Whereto, parts: &Parts) -> Result<Response<Body>, Refusal> {
+fn redirected(
+    redirect: &Redirect,
+    route: &Route,
+    whereto: &Whereto,
+    parts: &Parts,
+) -> Result<Response<Body>, Refusal> {
     let query = if redirect.strip_query { None } else { parts.uri.query() };
     let mut url = whereto.url(query)?;
     let refuse = || Refusal::Gateway(format!("The redirect of the route {} cannot be written.", route.name));

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::{HeaderMap, HeaderValue, Method, Uri, header};
+use http::{HeaderMap, Method, Uri, header};
 use pomerium_shared::{clock::Now, destination::Destination};
 use url::Url;
 
@@ -19,9 +17,6 @@ use crate::{
     config::Route,
     session::Session,
 };
-
-/// The cookie that binds a sign-in to the browser that began it.
-pub(crate) const LOGIN_COOKIE: &str = "_pomerium_login";
 
 /// A request that policy allowed, with what the rest of the way needs.
 #[derive(Debug)]
@@ -40,8 +35,10 @@ pub(crate) struct Whereto {
 
 impl Whereto {
     pub(crate) fn of(uri: &Uri, headers: &HeaderMap, connection: &Connection) -> Result<Self, Refusal> {
-        let authority = Authority::of(uri, headers, connection.server_name.as_deref()).map_err(refuse_authority)?;
-        let path = CanonicalPath::parse(uri.path()).map_err(|error| Refusal::BadRequest(error.to_string()))?;
+        let authority =
+            Authority::of(uri, headers, connection.server_name.as_deref()).map_err(refuse_authority)?;
+        let path =
+            CanonicalPath::parse(uri.path()).map_err(|error| Refusal::BadRequest(error.to_string()))?;
         Ok(Self { authority, path })
     }
 
@@ -110,9 +107,7 @@ impl Proxy {
         let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
         match authorize::check(&route.policy, &check, log) {
             Ok(permit) => Ok(Admitted { permit, route: route.clone(), session }),
-            Err(denial) if denial.verdict == Verdict::SignIn => {
-                Err(Refusal::SignIn { redirect: None, cookie: None })
-            }
+            Err(denial) if denial.verdict == Verdict::SignIn => Err(Refusal::SignIn { redirect: None }),
             Err(denial) => Err(denied(denial, route, session.as_ref(), &sign_out_url(live))),
         }
     }
@@ -126,10 +121,15 @@ impl Proxy {
         host: Option<&Authority>,
         now: Now,
     ) -> Result<Option<Session>, Refusal> {
-        live.authenticate.session_of(headers, uri, host.map(Authority::host), now).await.map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "session store failed");
-            Refusal::Gateway("The session store does not answer. Try again; tell your administrator if it stays.".to_owned())
-        })
+        live.authenticate.session_of(headers, uri.query(), host.map(Authority::host), now.wall).await.map_err(
+            |error| {
+                tracing::error!(error = &error as &dyn std::error::Error, "session store failed");
+                Refusal::Gateway(
+                    "The session store does not answer. Try again; tell your administrator if it stays."
+                        .to_owned(),
+                )
+            },
+        )
     }
 }
 
@@ -144,7 +144,12 @@ pub(super) fn stream_facts<'a>(to: &'a Destination, connection: &Connection) -> 
     }
 }
 
-fn denied(denial: authorize::Denial, route: &Route, session: Option<&Session>, sign_out_url: &str) -> Refusal {
+fn denied(
+    denial: authorize::Denial,
+    route: &Route,
+    session: Option<&Session>,
+    sign_out_url: &str,
+) -> Refusal {
     Refusal::Denied(Box::new(Denied {
         denial,
         route_name: route.name.clone(),
@@ -169,32 +174,13 @@ pub(super) fn sign_in(
     let has_credential = parts.headers.contains_key(header::AUTHORIZATION)
         || parts.headers.contains_key("x-pomerium-authorization");
     if !navigates || has_credential || parts.method != Method::GET {
-        return Ok(Refusal::SignIn { redirect: None, cookie: None });
+        return Ok(Refusal::SignIn { redirect: None });
     }
-    let (binding, cookie) = login_binding(&parts.headers);
     let original = whereto.url(parts.uri.query())?;
-    let redirect = live.authenticate.sign_in_redirect(&original, &binding, now);
-    Ok(Refusal::SignIn { redirect: Some(redirect), cookie })
-}
-
-/// The browser's login binding: the one it has (several tabs share it), or a new one with its cookie.
-fn login_binding(headers: &HeaderMap) -> (String, Option<HeaderValue>) {
-    let existing = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(name, value)| *name == LOGIN_COOKIE && value.len() == 43)
-        .map(|(_, value)| value.to_owned());
-    if let Some(binding) = existing {
-        return (binding, None);
+    match live.authenticate.sign_in_response(&original, &parts.headers, now.wall) {
+        Ok(response) => Ok(Refusal::SignIn { redirect: Some(Box::new(response)) }),
+        Err(_) => Err(Refusal::Gateway("The sign-in cannot begin. Try again.".to_owned())),
     }
-    let mut bytes = [0_u8; 32];
-    SystemRandom::new().fill(&mut bytes).expect("the system's random source answers");
-    let binding = URL_SAFE_NO_PAD.encode(bytes);
-    let cookie = format!("{LOGIN_COOKIE}={binding}; Path=/; Max-Age=600; Secure; HttpOnly; SameSite=Lax");
-    (binding, HeaderValue::from_str(&cookie).ok())
 }
 
 fn is_cors_preflight(method: &Method, headers: &HeaderMap) -> bool {

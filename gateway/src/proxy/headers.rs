@@ -41,7 +41,11 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Removes everything that only the gateway may say: `X-Pomerium-*`, the claim headers of the config, forwarding
 /// headers, and the gateway's own credentials (its cookie, `Authorization: Pomerium`, `Bearer Pomerium-`).
-pub(crate) fn strip_gateway_headers(headers: &mut HeaderMap, cookie_name: &str, claim_headers: &[(HeaderName, String)]) {
+pub(crate) fn strip_gateway_headers(
+    headers: &mut HeaderMap,
+    cookie_name: &str,
+    claim_headers: &[(HeaderName, String)],
+) {
     let forged: Vec<HeaderName> = headers
         .keys()
         .filter(|name| {
@@ -67,7 +71,8 @@ pub(crate) fn strip_gateway_headers(headers: &mut HeaderMap, cookie_name: &str, 
 
 fn is_gateway_credential(value: &HeaderValue) -> bool {
     let value = value.as_bytes();
-    let starts_with = |prefix: &[u8]| value.len() >= prefix.len() && value[..prefix.len()].eq_ignore_ascii_case(prefix);
+    let starts_with =
+        |prefix: &[u8]| value.len() >= prefix.len() && value[..prefix.len()].eq_ignore_ascii_case(prefix);
     starts_with(b"pomerium ") || starts_with(b"bearer pomerium-")
 }
 
@@ -148,7 +153,8 @@ mod tests {
 
     #[test]
     fn only_our_cookies_are_taken_out() {
-        let mut headers = map(&[("cookie", "a=1; _pomerium=x=y; b=_pomerium=1"), ("cookie", "_pomerium_csrf=z; c")]);
+        let mut headers =
+            map(&[("cookie", "a=1; _pomerium=x=y; b=_pomerium=1"), ("cookie", "_pomerium_csrf=z; c")]);
         strip_gateway_headers(&mut headers, "_pomerium", &[]);
         assert_eq!(headers, map(&[("cookie", "a=1; b=_pomerium=1; c")]));
     }

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
-use http_body_util::{BodyExt as _, Limited};
 use pomerium_shared::clock::Now;
 use serde_json::json;
 
@@ -56,11 +55,14 @@ impl Proxy {
         let (parts, form) = collect(request).await?;
         let url = whereto.url(parts.uri.query())?;
         let request = AuthRequest { method: &parts.method, url: &url, headers: &parts.headers, form };
-        let now = Now::read();
-        if let Some(response) = live.authenticate.handle_route_host(&request, now).await {
+        let now = Now::read().wall;
+        // The sign-in host signs out by itself; its other calls are those of any host.
+        if whereto.path.as_str() != "/.pomerium/sign_out"
+            && let Some(response) = live.authenticate.handle_route_host(request.clone(), now).await
+        {
             return Ok(response.map(body::full));
         }
-        Ok(live.authenticate.handle_authenticate_host(&request, now).await.map(body::full))
+        Ok(live.authenticate.handle_authenticate_host(request, now).await.map(body::full))
     }
 
     /// The gateway's own pages and calls on any host that it serves.
@@ -75,16 +77,19 @@ impl Proxy {
         let now = Now::read();
         let url = whereto.url(parts.uri.query())?;
         let auth = AuthRequest { method: &parts.method, url: &url, headers: &parts.headers, form };
-        if let Some(response) = live.authenticate.handle_route_host(&auth, now).await {
+        if let Some(response) = live.authenticate.handle_route_host(auth, now.wall).await {
             return Ok(response.map(body::full));
         }
-        if !matches!(whereto.path.as_str(), "/.pomerium/" | "/.pomerium/routes" | "/.pomerium/api/v1/routes") {
+        if !matches!(whereto.path.as_str(), "/.pomerium/" | "/.pomerium/routes" | "/.pomerium/api/v1/routes")
+        {
             return Err(Refusal::NoRoute);
         }
         if parts.method != Method::GET && parts.method != Method::HEAD {
             return Ok(status(StatusCode::METHOD_NOT_ALLOWED));
         }
-        let Some(session) = self.session(live, &parts.headers, &parts.uri, Some(&whereto.authority), now).await? else {
+        let Some(session) =
+            self.session(live, &parts.headers, &parts.uri, Some(&whereto.authority), now).await?
+        else {
             return Err(sign_in(live, whereto, &parts, now)?);
         };
         match whereto.path.as_str() {
@@ -95,7 +100,11 @@ impl Proxy {
 }
 
 /// Endpoints that need no session and are the same on every host.
-fn public_endpoint(live: &Live, whereto: &Whereto, method: &Method) -> Option<Result<Response<Body>, Refusal>> {
+fn public_endpoint(
+    live: &Live,
+    whereto: &Whereto,
+    method: &Method,
+) -> Option<Result<Response<Body>, Refusal>> {
     let issuer = format!("https://{}", whereto.authority.to_host_port());
     let response = match whereto.path.as_str() {
         "/ping" | "/healthz" => respond::plain("text/plain; charset=utf-8", "OK\n"),
@@ -141,9 +150,9 @@ fn status(code: StatusCode) -> Response<Body> {
 
 async fn collect(request: Request<Body>) -> Result<(Parts, Bytes), Refusal> {
     let (parts, body) = request.into_parts();
-    let collected = Limited::new(body, FORM_LEN_MAX).collect().await;
-    let form = collected.map_err(|_| Refusal::BadRequest("the body is too long or broken off".to_owned()))?;
-    Ok((parts, form.to_bytes()))
+    let form = body::collect(body, FORM_LEN_MAX).await;
+    let form = form.ok_or_else(|| Refusal::BadRequest("the body is too long or broken off".to_owned()))?;
+    Ok((parts, form))
 }
 
 fn user_page(session: &Session) -> Response<Body> {

@@ -1,8 +1,8 @@
 //! The one place where a refusal becomes a status, a body and headers.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use pomerium_shared::problem::{self, Problem, ProblemKind};
-use url::Url;
 
 use crate::{
     authorize::{Denial, Verdict},
@@ -19,8 +19,8 @@ pub(crate) enum Refusal {
     Misdirected,
     /// No route leads there.
     NoRoute,
-    /// Signing in is needed; a browser is sent to `redirect`, which also binds the sign-in to it by `cookie`.
-    SignIn { redirect: Option<Url>, cookie: Option<HeaderValue> },
+    /// Signing in is needed; a browser is sent there by `redirect`.
+    SignIn { redirect: Option<Box<Response<Bytes>>> },
     /// Policy says no.
     Denied(Box<Denied>),
     /// The app behind cannot be reached or failed: 502, 503 or 504.
@@ -57,21 +57,19 @@ pub(crate) fn wants_html(headers: &HeaderMap) -> bool {
             .filter_map(|v| HeaderValue::to_str(v).ok())
             .any(|v| v.to_ascii_lowercase().contains(word))
     };
-    has(header::ACCEPT, "text/html") && !has(header::HeaderName::from_static("x-requested-with"), "xmlhttprequest")
+    has(header::ACCEPT, "text/html")
+        && !has(header::HeaderName::from_static("x-requested-with"), "xmlhttprequest")
 }
 
 impl Refusal {
     /// The answer for `audience`.
     pub(crate) fn into_response(self, audience: Audience<'_>) -> Response<Body> {
         let status = self.status();
-        let mut response = match (&self, audience.wants_html) {
-            (Self::SignIn { redirect: Some(url), .. }, _) => found(url),
-            (_, true) => page(self.page(audience)),
-            (_, false) => document(&self.problem(audience)),
+        let mut response = match self {
+            Self::SignIn { redirect: Some(redirect) } => redirect.map(body::full),
+            refusal if audience.wants_html => page(refusal.page(audience)),
+            refusal => document(&refusal.problem(audience)),
         };
-        if let Self::SignIn { cookie: Some(cookie), .. } = self {
-            response.headers_mut().insert(header::SET_COOKIE, cookie);
-        }
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert("x-pomerium-intercepted-response", HeaderValue::from_static("true"));
@@ -85,8 +83,8 @@ impl Refusal {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::SignIn { redirect: Some(_), .. } => StatusCode::FOUND,
-            Self::SignIn { redirect: None, .. } => StatusCode::UNAUTHORIZED,
+            Self::SignIn { redirect: Some(_) } => StatusCode::FOUND,
+            Self::SignIn { redirect: None } => StatusCode::UNAUTHORIZED,
             Self::Denied(denied) => match denied.denial.verdict {
                 Verdict::Deny { status } => StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN),
                 Verdict::Allow | Verdict::SignIn => StatusCode::FORBIDDEN,
@@ -123,7 +121,9 @@ impl Refusal {
                 denied.explanations().join(" "),
                 denied.denial.decision.visible_reasons().iter().map(|r| r.as_str().to_owned()).collect(),
             ),
-            Self::App { detail, .. } => (ProblemKind::AppUnreachable, "The app does not answer", detail.clone(), vec![]),
+            Self::App { detail, .. } => {
+                (ProblemKind::AppUnreachable, "The app does not answer", detail.clone(), vec![])
+            }
             Self::Gateway(detail) => (ProblemKind::Gateway, "The gateway failed", detail.clone(), vec![]),
         };
         Problem {
@@ -165,24 +165,13 @@ impl Denied {
     }
 }
 
-/// 302 to `url`.
-fn found(url: &Url) -> Response<Body> {
-    let mut response = Response::new(body::empty());
-    if let Ok(location) = HeaderValue::from_str(url.as_str()) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    response
-}
-
 /// An HTML page of the portal.
 pub(crate) fn page(html: String) -> Response<Body> {
     let mut response = Response::new(body::full(html));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static(portal::CONTENT_SECURITY_POLICY),
-    );
+    headers
+        .insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(portal::CONTENT_SECURITY_POLICY));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
@@ -196,7 +185,7 @@ fn document(problem: &Problem) -> Response<Body> {
 }
 
 /// A short answer of the gateway's own.
-pub(crate) fn plain(content_type: &'static str, text: impl Into<bytes::Bytes>) -> Response<Body> {
+pub(crate) fn plain(content_type: &'static str, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(body::full(text));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response

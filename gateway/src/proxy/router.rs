@@ -42,16 +42,6 @@ impl Router {
             RouteFrom::Http { .. } => false,
         })
     }
-
-    /// Whether any HTTP route answers for this host: only such hosts take part in sign-in.
-    pub(crate) fn has_host(&self, authority: &Authority) -> bool {
-        self.routes.iter().any(|route| match &route.from {
-            RouteFrom::Http { host, port, .. } => {
-                host_matches(host, authority.host()) && port_matches(*port, authority.port())
-            }
-            RouteFrom::Tcp { .. } => false,
-        })
-    }
 }
 
 fn host_matches(pattern: &HostPattern, host: &str) -> bool {

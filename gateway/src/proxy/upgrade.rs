@@ -58,7 +58,8 @@ impl Proxy {
             connection: connection.clone(),
         };
         let cut = self.cut.clone();
-        let (mut revision, mut changes, live) = (self.revision.subscribe(), self.store.changes(), self.live_handle());
+        let (mut revision, mut changes, live) =
+            (self.revision.subscribe(), self.store.changes(), self.live_handle());
         let store = self.store.clone();
         let span = tracing::info_span!("websocket", "request-id" = request_id);
         let task = async move {

@@ -1,10 +1,12 @@
 //! The gateway's side towards the apps: pooled HTTP clients, one per way of trusting an app.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt as _, FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{self, Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{ClientConfig, RootCertStore};
@@ -23,7 +25,7 @@ pub(crate) type UpstreamClient = Client<HttpsConnector<HttpConnector>, Body>;
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
+pub(crate) enum UpstreamError {
     /// The system has no usable root certificates and the route names none.
     #[error("cannot read the system's root certificates; set tls_custom_ca_file on the route")]
     NoRoots(#[source] std::io::Error),
@@ -55,6 +57,14 @@ pub(crate) fn client(tls: &UpstreamTls) -> Result<UpstreamClient, UpstreamError>
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(POOL_IDLE_MAX)
         .build(connector))
+}
+
+/// A request on its way to an app.
+type Sending = Pin<Box<dyn Future<Output = Result<Response<Incoming>, legacy::Error>> + Send>>;
+
+/// Sends a request. Boxed: the types inside are too long for the compiler to follow.
+pub(crate) fn send(client: &UpstreamClient, request: Request<Body>) -> Sending {
+    Box::pin(client.request(request))
 }
 
 fn tls_config(tls: &UpstreamTls) -> Result<ClientConfig, UpstreamError> {

@@ -84,7 +84,8 @@ impl DevIdp {
     pub(super) fn new(port: u16, redirect_uri: String, client_secret: Secret<String>) -> Result<Self, DevIdpError> {
         let pem = rcgen::KeyPair::generate()?.serialize_pem();
         let point = SecretKey::from_pkcs8_pem(&pem)?.public_key().to_sec1_point(false);
-        let [x, y] = [&point.as_bytes()[1..33], &point.as_bytes()[33..65]].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
+        let [x, y] =
+            [&point.as_bytes()[1..33], &point.as_bytes()[33..65]].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
         let jwk = json!({ "kty": "EC", "use": "sig", "crv": "P-256", "alg": "ES256", "kid": KEY_ID, "x": x, "y": y });
         Ok(Self {
             port,

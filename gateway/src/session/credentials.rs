@@ -1,86 +1,160 @@
-//! Where a request carries its session handle; the first place that has one counts, even if it is no good there.
+//! Where a request carries its session handle. Reads only; whether the handle is worth anything is said elsewhere.
 
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-/// A session handle as a request carried it, not yet verified.
-#[derive(Clone, PartialEq, Eq)]
+use crate::secret::Secret;
+
+/// Carries a bare handle, for clients whose `Authorization` belongs to the app behind.
+pub const X_POMERIUM_AUTHORIZATION: HeaderName = HeaderName::from_static("x-pomerium-authorization");
+
+/// Query parameter that carries a handle.
+pub const SESSION_QUERY: &str = "pomerium_session";
+
+/// A handle that a request carried, unverified.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
-    /// The token.
-    pub token: String,
     /// Where it was.
-    pub place: Place,
+    pub source: CredentialSource,
+    /// The text as sent; empty when it was no text at all.
+    pub token: Secret<String>,
 }
 
-impl std::fmt::Debug for Credential {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential").field("place", &self.place).finish_non_exhaustive()
-    }
-}
-
-/// Where a credential was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// The gateway's cookie: meant for this host alone.
+/// Where a credential was found, in the order of the search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CredentialSource {
+    /// The session cookie.
     Cookie,
-    /// `X-Pomerium-Authorization`, `Authorization: Pomerium` or `Authorization: Bearer Pomerium-`.
+    /// `X-Pomerium-Authorization: <handle>`.
     Header,
-    /// The `pomerium_session` query parameter.
+    /// `Authorization: Pomerium <handle>`.
+    Pomerium,
+    /// `Authorization: Bearer Pomerium-<handle>`.
+    Bearer,
+    /// `?pomerium_session=<handle>`.
     Query,
 }
 
-/// Finds the credential of a request.
+/// The first credential of a request, even if it is worthless: a later one never stands in for it.
+///
+/// Order: cookie, `X-Pomerium-Authorization`, `Authorization: Pomerium`, `Authorization: Bearer Pomerium-`, query. Any
+/// other `Authorization` belongs to the app and is no credential.
 #[must_use]
-pub fn find(headers: &HeaderMap, uri: &Uri, cookie_name: &str) -> Option<Credential> {
-    let of = |token: &str, place| Some(Credential { token: token.to_owned(), place });
+pub fn from_headers(headers: &HeaderMap, query: Option<&str>, cookie_name: &str) -> Option<Credential> {
+    let found = |source, token: &str| Some(Credential { source, token: Secret::new(token.to_owned()) });
     if let Some(token) = cookie(headers, cookie_name) {
-        return of(token, Place::Cookie);
+        return found(CredentialSource::Cookie, token);
     }
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(token) = text("x-pomerium-authorization") {
-        return of(token, Place::Header);
+    if let Some(value) = headers.get(X_POMERIUM_AUTHORIZATION) {
+        return found(CredentialSource::Header, text_of(value).trim());
     }
-    if let Some(value) = text(header::AUTHORIZATION.as_str())
-        && let Some(token) = value.strip_prefix("Pomerium ").or_else(|| value.strip_prefix("Bearer Pomerium-"))
+    for (source, scheme, prefix) in
+        [(CredentialSource::Pomerium, "pomerium", ""), (CredentialSource::Bearer, "bearer", "Pomerium-")]
     {
-        return of(token.trim(), Place::Header);
+        let token = headers.get_all(header::AUTHORIZATION).iter().find_map(|value| {
+            let (name, rest) = text_of(value).trim().split_once(' ')?;
+            if !name.eq_ignore_ascii_case(scheme) {
+                return None;
+            }
+            rest.trim_start().strip_prefix(prefix)
+        });
+        if let Some(token) = token {
+            return found(source, token);
+        }
     }
-    let query = uri.query().unwrap_or_default();
-    query.split('&').find_map(|pair| pair.strip_prefix("pomerium_session=")).and_then(|token| of(token, Place::Query))
+    let (_, token) = url::form_urlencoded::parse(query?.as_bytes()).find(|(key, _)| key == SESSION_QUERY)?;
+    found(CredentialSource::Query, &token)
 }
 
-/// The value of a cookie; the name ends at the first `=`.
+/// The value of the first cookie of this name (RFC 6265, 4.2), over all `Cookie` headers: HTTP/2 may split them.
 #[must_use]
 pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value)
+    headers.get_all(header::COOKIE).iter().flat_map(|value| text_of(value).split(';')).find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        (key.trim() == name).then(|| {
+            let value = value.trim();
+            value.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(value)
+        })
+    })
+}
+
+/// The header as text; what is no ASCII text counts as empty.
+fn text_of(value: &HeaderValue) -> &str {
+    value.to_str().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn found(pairs: &[(&'static str, &'static str)], uri: &str) -> Option<(String, Place)> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.append(*name, value.parse().unwrap());
-        }
-        find(&headers, &uri.parse().unwrap(), "_pomerium").map(|c| (c.token, c.place))
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    fn find(pairs: &[(&'static str, &str)], query: Option<&str>) -> Option<(CredentialSource, String)> {
+        from_headers(&headers(pairs), query, "_pomerium")
+            .map(|found| (found.source, found.token.expose().clone()))
     }
 
     #[test]
-    fn the_first_place_counts() {
-        let cookie = ("cookie", "a=b; _pomerium=c=c");
-        let header = ("authorization", "Pomerium h");
-        assert_eq!(found(&[cookie, header], "/?pomerium_session=q"), Some(("c=c".to_owned(), Place::Cookie)));
-        assert_eq!(found(&[header], "/?pomerium_session=q"), Some(("h".to_owned(), Place::Header)));
-        assert_eq!(found(&[("authorization", "Bearer Pomerium-b")], "/"), Some(("b".to_owned(), Place::Header)));
-        assert_eq!(found(&[("authorization", "Bearer b")], "/?x=1&pomerium_session=q"), Some(("q".to_owned(), Place::Query)));
-        assert_eq!(found(&[("cookie", "x_pomerium=1"), ("authorization", "Basic x")], "/"), None);
+    fn each_place_is_read() {
+        use CredentialSource::{Bearer, Cookie, Header, Pomerium, Query};
+        for (pairs, query, expected) in [
+            (&[("cookie", "a=b; _pomerium=tok; _pomerium=other")][..], None, Cookie),
+            (&[("x-pomerium-authorization", "tok")], None, Header),
+            (&[("authorization", "Pomerium tok")], None, Pomerium),
+            (&[("authorization", "pomerium  tok")], None, Pomerium),
+            (&[("authorization", "Basic eDp5"), ("authorization", "Pomerium tok")], None, Pomerium),
+            (&[("authorization", "bearer Pomerium-tok")], None, Bearer),
+            (&[], Some("x=1&pomerium_session=tok"), Query),
+        ] {
+            assert_eq!(find(pairs, query), Some((expected, "tok".to_owned())), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_place_wins_even_if_its_handle_is_worthless() {
+        let all = [
+            ("cookie", "_pomerium=bad"),
+            ("x-pomerium-authorization", "good"),
+            ("authorization", "Pomerium better"),
+        ];
+        assert_eq!(
+            find(&all, Some("pomerium_session=best")),
+            Some((CredentialSource::Cookie, "bad".to_owned()))
+        );
+        assert_eq!(find(&all[1..], None), Some((CredentialSource::Header, "good".to_owned())));
+    }
+
+    #[test]
+    fn the_credentials_of_the_app_are_not_ours() {
+        for value in ["Bearer abc", "Basic eDp5", "Pomerium", "PomeriumX tok", "Bearer pomerium-tok"] {
+            assert_eq!(
+                find(&[("authorization", value), ("cookie", "_pomerium2=x; x_pomerium=y")], Some("a=b")),
+                None
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_cookie_is_found_between_any_others(
+            before in "[a-z]{1,8}=[a-z0-9]{0,8}", token in "[A-Za-z0-9._-]{1,40}", after in "[ -:<-~]{0,20}",
+        ) {
+            let line = format!("{before}; _pomerium={token}; {after}");
+            let expected = Some((CredentialSource::Cookie, token));
+            prop_assert_eq!(find(&[("cookie", &line)], None), expected);
+        }
+
+        #[test]
+        fn any_headers_are_read_without_a_panic(bytes in proptest::collection::vec(32_u8..=255, 0..60), query in ".{0,60}") {
+            let mut headers = HeaderMap::new();
+            let Ok(value) = HeaderValue::from_bytes(&bytes) else { return Ok(()) };
+            for name in [header::COOKIE, X_POMERIUM_AUTHORIZATION, header::AUTHORIZATION] {
+                headers.insert(name, value.clone());
+            }
+            prop_assert!(from_headers(&headers, Some(&query), "_pomerium").is_some());
+        }
     }
 }

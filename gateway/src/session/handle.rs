@@ -1,61 +1,74 @@
-//! The session handle: a signed reference to a session in the store, carried by cookies and client tokens.
+//! The session handle: a signed text that names a session, in a cookie or an `Authorization` header.
 //!
-//! It holds no claim that anything is decided by: the store says whether the session lives and whose it is.
+//! A handle proves nothing but that we once made it: whoever reads one must still find the session in the store.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::HashSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
 
-use super::{Session, SessionId};
+use super::{Session, SessionId, UserId};
+use crate::secret::Secret;
 
-/// How far the clocks of two gateways may differ.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// Seconds that a handle may come from the future: clocks of several gateways differ.
+const CLOCK_SKEW_SECONDS: u64 = 60;
 
-/// Signs and verifies handles with the shared secret (HS256, RFC 7515).
+/// Octets of a handle at most: cookies end at 4 KiB, and what is longer was not made here.
+pub const HANDLE_LEN_MAX: usize = 4096;
+
+/// Makes and checks handles (JWS compact, HS256 only).
+#[derive(Debug)]
 pub struct HandleKey {
-    encoding: EncodingKey,
-    decoding: DecodingKey,
+    secret: Secret<[u8; 32]>,
+    issuer: String,
 }
 
-impl std::fmt::Debug for HandleKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HandleKey").finish_non_exhaustive()
-    }
-}
-
-/// What a verified handle says.
+/// What a genuine, unexpired handle says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionHandle {
-    /// The session it refers to.
-    pub session: SessionId,
-    /// The hosts it was made for.
+    /// The session it names.
+    pub session_id: SessionId,
+    /// Whose session it was made for.
+    pub user_id: UserId,
+    /// The identity provider behind it.
+    pub idp_id: String,
+    /// The hosts that it was made for.
     pub audience: Vec<String>,
 }
 
-/// Why a token is no handle of ours. The peer is told nothing of it.
-#[derive(Debug, thiserror::Error)]
+/// Why a text is no handle for us. For the log: the other side learns only "not signed in".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HandleError {
-    /// Wrong form, algorithm, signature or time.
-    #[error("the token is malformed, expired, or not signed by this gateway")]
-    Invalid(#[source] jsonwebtoken::errors::Error),
-    /// It claims to have been made in the future.
-    #[error("the token was issued in the future")]
+    /// Not a JWT, or without a claim that each handle has.
+    #[error("the session handle is malformed")]
+    Malformed,
+    /// Signed with another key, with another algorithm or not at all.
+    #[error("the session handle was not signed by this gateway")]
+    Forged,
+    /// Past its `exp`.
+    #[error("the session handle has expired")]
+    Expired,
+    /// Its `iat` is too far ahead.
+    #[error("the session handle comes from the future")]
     FromTheFuture,
-    /// The token could not be signed.
-    #[error("the session token could not be signed")]
-    Signing(#[source] jsonwebtoken::errors::Error),
+    /// Made for other hosts.
+    #[error("the session handle was made for another host")]
+    OtherAudience,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct HandleClaims {
+#[derive(Serialize, Deserialize)]
+struct Claims {
     iss: String,
     sub: String,
     aud: Vec<String>,
-    iat: i64,
-    exp: i64,
-    jti: SessionId,
+    iat: u64,
+    exp: u64,
+    jti: String,
     idp_id: String,
+    // Always 0 here; software that reads our handles expects numbers.
     #[serde(default)]
     databroker_server_version: u64,
     #[serde(default)]
@@ -63,106 +76,86 @@ struct HandleClaims {
 }
 
 impl HandleKey {
-    /// The key that is the shared secret.
+    /// A key from the shared secret; `issuer` is the host that signs people in.
     #[must_use]
-    pub fn new(shared_secret: &[u8; 32]) -> Self {
-        Self {
-            encoding: EncodingKey::from_secret(shared_secret),
-            decoding: DecodingKey::from_secret(shared_secret),
-        }
+    pub fn new(secret: [u8; 32], issuer: impl Into<String>) -> Self {
+        Self { secret: Secret::new(secret), issuer: issuer.into() }
     }
 
-    /// Makes a handle for `session` that is good for `audience` until the session ends.
+    /// A handle of `session` for these hosts; it ends when the session does.
     ///
     /// # Errors
-    /// [`HandleError::Signing`], which no input leads to.
-    pub fn mint(&self, session: &Session, audience: &[String], now: SystemTime) -> Result<String, HandleError> {
-        let claims = HandleClaims {
-            iss: audience.first().cloned().unwrap_or_default(),
+    /// [`HandleError::Malformed`] when the crypto library refuses to sign, which leaves no handle.
+    pub fn mint(
+        &self,
+        session: &Session,
+        audience: &[String],
+        now: SystemTime,
+    ) -> Result<Secret<String>, HandleError> {
+        let claims = Claims {
+            iss: self.issuer.clone(),
             sub: session.user_id.as_str().to_owned(),
             aud: audience.to_vec(),
-            iat: unix(now),
-            exp: unix(session.expires_at),
-            jti: session.id.clone(),
+            iat: unix_seconds(now),
+            exp: unix_seconds(session.expires_at),
+            jti: session.id.as_str().to_owned(),
             idp_id: session.idp_id.clone(),
             databroker_server_version: 0,
             databroker_record_version: 0,
         };
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.encoding).map_err(HandleError::Signing)
+        let key = EncodingKey::from_secret(self.secret.expose());
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
+            .map(Secret::new)
+            .map_err(|_| HandleError::Malformed)
     }
 
-    /// Verifies a token. HS256 alone is taken, whatever the token says of itself.
+    /// Reads a handle that this key signed and that has not expired. With `host`, it must be made for that host.
     ///
     /// # Errors
-    /// [`HandleError`]: the token is worth nothing.
-    pub fn verify(&self, token: &str, now: SystemTime) -> Result<SessionHandle, HandleError> {
+    /// [`HandleError`], one variant a reason.
+    pub fn verify(
+        &self,
+        token: &str,
+        host: Option<&str>,
+        now: SystemTime,
+    ) -> Result<SessionHandle, HandleError> {
+        if token.len() > HANDLE_LEN_MAX {
+            return Err(HandleError::Malformed);
+        }
         let mut validation = Validation::new(Algorithm::HS256);
-        // Time is ours to judge, by the clock that is given; the audience is the caller's.
+        // Time and audience are checked below, against the moment that we are given.
         validation.validate_exp = false;
         validation.validate_aud = false;
-        validation.set_required_spec_claims(&["exp", "aud"]);
-        let claims = jsonwebtoken::decode::<HandleClaims>(token, &self.decoding, &validation)
-            .map_err(HandleError::Invalid)?
+        validation.required_spec_claims = HashSet::from(["exp".to_owned(), "sub".to_owned()]);
+        let key = DecodingKey::from_secret(self.secret.expose());
+        let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
+            .map_err(|error| match error.kind() {
+                ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => HandleError::Forged,
+                _ => HandleError::Malformed,
+            })?
             .claims;
-        if claims.exp <= unix(now) {
-            return Err(HandleError::Invalid(jsonwebtoken::errors::ErrorKind::ExpiredSignature.into()));
+        let now = unix_seconds(now);
+        if now >= claims.exp {
+            return Err(HandleError::Expired);
         }
-        if claims.iat > unix(now + CLOCK_SKEW) {
+        if claims.iat > now.saturating_add(CLOCK_SKEW_SECONDS) {
             return Err(HandleError::FromTheFuture);
         }
-        Ok(SessionHandle { session: claims.jti, audience: claims.aud })
+        if host.is_some_and(|host| !claims.aud.iter().any(|aud| aud.eq_ignore_ascii_case(host))) {
+            return Err(HandleError::OtherAudience);
+        }
+        Ok(SessionHandle {
+            session_id: SessionId::new(claims.jti),
+            user_id: UserId::new(claims.sub),
+            idp_id: claims.idp_id,
+            audience: claims.aud,
+        })
     }
 }
 
-fn unix(at: SystemTime) -> i64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
 #[cfg(test)]
-mod tests {
-    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-
-    use super::*;
-    use crate::session::UserId;
-
-    const NOW: Duration = Duration::from_secs(1_800_000_000);
-
-    fn session() -> Session {
-        Session {
-            id: SessionId::new("s1"),
-            user_id: UserId::new("u1"),
-            idp_id: "idp".to_owned(),
-            email: String::new(),
-            name: String::new(),
-            groups: vec![],
-            claims: crate::session::Claims::new(),
-            issued_at: UNIX_EPOCH + NOW,
-            expires_at: UNIX_EPOCH + NOW + Duration::from_secs(60),
-        }
-    }
-
-    #[test]
-    fn a_handle_is_good_until_its_session_ends() {
-        let key = HandleKey::new(&[1; 32]);
-        let now = UNIX_EPOCH + NOW;
-        let token = key.mint(&session(), &["a.example".to_owned()], now).unwrap();
-        assert_eq!(key.verify(&token, now).unwrap().session, SessionId::new("s1"));
-        assert!(key.verify(&token, now + Duration::from_secs(60)).is_err());
-        assert!(key.verify(&token, now - Duration::from_secs(120)).is_err());
-    }
-
-    #[test]
-    fn forged_handles_are_refused() {
-        let now = UNIX_EPOCH + NOW;
-        let key = HandleKey::new(&[1; 32]);
-        let token = key.mint(&session(), &["a.example".to_owned()], now).unwrap();
-        assert!(HandleKey::new(&[2; 32]).verify(&token, now).is_err(), "a foreign key");
-        let payload = token.split('.').nth(1).unwrap();
-        for header in [r#"{"alg":"none"}"#, r#"{"alg":"None","typ":"JWT"}"#, r#"{"alg":"RS256"}"#] {
-            let unsigned = format!("{}.{payload}.", URL_SAFE_NO_PAD.encode(header));
-            assert!(key.verify(&unsigned, now).is_err(), "{header}");
-        }
-        assert!(key.verify("", now).is_err());
-        assert!(key.verify("a.b.c", now).is_err());
-    }
-}
+mod tests;

@@ -1,153 +1,300 @@
-//! Sessions and their provider's tokens.
+//! Sessions with the provider's tokens, and the people they belong to.
 
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
-use sqlx::{Row as _, sqlite::SqliteRow};
+use sqlx::{Row, sqlite::SqliteRow};
 
-use super::{Store, StoreError, from_unix, unix};
-use crate::session::{Session, SessionId, UserId};
+use super::{CACHED_SESSIONS_MAX, Store, StoreError, aead, from_millis, to_millis};
+use crate::{
+    secret::Secret,
+    session::{Session, SessionId, UserId},
+};
 
-/// What the identity provider gave for a session; never leaves the gateway.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Rows that one round of refreshing takes at most.
+const DUE_MAX: i64 = 100;
+
+/// What the identity provider gave for one session. Never leaves the gateway, and rests encrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderTokens {
-    /// The ID token as it came, for signing out at the provider.
-    pub id_token: String,
     /// The access token.
-    pub access_token: String,
-    /// The refresh token, where the provider gives one.
-    pub refresh_token: Option<String>,
+    pub access: Secret<String>,
+    /// The refresh token; without one the session just lapses.
+    pub refresh: Option<Secret<String>>,
+    /// The ID token as it came, for the provider's sign-out.
+    pub id_token: Secret<String>,
+    /// When the access token ends; `None` when the provider did not say.
+    pub access_expires_at: Option<SystemTime>,
 }
 
-impl std::fmt::Debug for ProviderTokens {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ProviderTokens")
-    }
+/// Somebody who signed in at least once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Names the person.
+    pub id: UserId,
+    /// The email address, as of the last sign-in.
+    pub email: String,
+    /// The display name, as of the last sign-in.
+    pub name: String,
+    /// The last sign-in.
+    pub signed_in_at: SystemTime,
+}
+
+/// A session whose provider tokens are about to end.
+#[derive(Debug, Clone)]
+pub struct RefreshDue {
+    /// The session as it is.
+    pub session: Session,
+    /// The tokens to refresh it with.
+    pub tokens: ProviderTokens,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SealedTokens {
+    access: String,
+    refresh: Option<String>,
+    id_token: String,
+    access_expires_at_ms: Option<i64>,
 }
 
 impl Store {
-    /// Keeps a session, new or refreshed, with its tokens; `refresh_at` says when to renew them.
+    /// Keeps a session that has just begun; when this returns, it survives a crash.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing is kept.
-    pub async fn put_session(
-        &self,
-        session: &Session,
-        tokens: &ProviderTokens,
-        refresh_at: Option<SystemTime>,
-    ) -> Result<(), StoreError> {
-        let json = |value: serde_json::Result<String>| value.map_err(|_| StoreError::Damaged("session"));
-        let plain = json(serde_json::to_string(tokens))?;
-        let sealed = self.seal.seal(plain.as_bytes(), session.id.as_str());
-        let mut transaction = self.pool.begin().await?;
+    /// [`StoreError::Database`], also when there is a session of this id.
+    pub async fn put_session(&self, session: &Session, tokens: &ProviderTokens) -> Result<(), StoreError> {
+        let row = SessionRow::new(self, session, tokens)?;
+        let mut transaction = self.inner.pool.begin().await?;
         sqlx::query(
-            "INSERT INTO users (id, email, name, last_sign_in) VALUES (?, ?, ?, ?) \
-             ON CONFLICT (id) DO UPDATE SET email = excluded.email, name = excluded.name, last_sign_in = excluded.last_sign_in",
+            "INSERT INTO users (id, email, name, signed_in_at_ms) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO UPDATE \
+             SET email = excluded.email, name = excluded.name, signed_in_at_ms = excluded.signed_in_at_ms",
         )
         .bind(session.user_id.as_str())
         .bind(&session.email)
         .bind(&session.name)
-        .bind(unix(session.issued_at))
+        .bind(to_millis(session.issued_at))
         .execute(&mut *transaction)
         .await?;
         sqlx::query(
-            "INSERT OR REPLACE INTO sessions \
-             (id, user_id, idp_id, email, name, groups, claims, issued_at, expires_at, refresh_at, tokens) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO sessions (id, user_id, idp_id, email, name, groups_json, claims_json, issued_at_ms, \
+             expires_at_ms, refresh_at_ms, tokens_sealed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )
         .bind(session.id.as_str())
         .bind(session.user_id.as_str())
         .bind(&session.idp_id)
         .bind(&session.email)
         .bind(&session.name)
-        .bind(json(serde_json::to_string(&session.groups))?)
-        .bind(json(serde_json::to_string(&session.claims))?)
-        .bind(unix(session.issued_at))
-        .bind(unix(session.expires_at))
-        .bind(refresh_at.map(unix))
-        .bind(sealed)
+        .bind(row.groups)
+        .bind(row.claims)
+        .bind(to_millis(session.issued_at))
+        .bind(to_millis(session.expires_at))
+        .bind(row.refresh_at)
+        .bind(row.sealed)
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        self.changes.send_modify(|count| *count += 1);
+        self.note_change(&session.id);
         Ok(())
     }
 
-    /// The session of this id, whether or not it has expired.
+    /// Replaces what a session says of its person, and its tokens; `false` when the session has ended meanwhile, which
+    /// it then stays. Its owner, its start and its end never change.
     ///
     /// # Errors
-    /// [`StoreError`]; that is not "no session".
+    /// [`StoreError::Database`].
+    pub async fn replace_session(
+        &self,
+        session: &Session,
+        tokens: &ProviderTokens,
+    ) -> Result<bool, StoreError> {
+        let row = SessionRow::new(self, session, tokens)?;
+        let done = sqlx::query(
+            "UPDATE sessions SET email = ?2, name = ?3, groups_json = ?4, claims_json = ?5, refresh_at_ms = ?6, \
+             tokens_sealed = ?7 WHERE id = ?1 AND user_id = ?8",
+        )
+        .bind(session.id.as_str())
+        .bind(&session.email)
+        .bind(&session.name)
+        .bind(row.groups)
+        .bind(row.claims)
+        .bind(row.refresh_at)
+        .bind(row.sealed)
+        .bind(session.user_id.as_str())
+        .execute(&self.inner.pool)
+        .await?;
+        self.note_change(&session.id);
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// The session of this id, expired or not; `None` when it ended or never was.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]: nothing is known, which is not "no".
     pub async fn session(&self, id: &SessionId) -> Result<Option<Session>, StoreError> {
-        let row = sqlx::query("SELECT * FROM sessions WHERE id = ?").bind(id.as_str()).fetch_optional(&self.pool).await?;
-        row.as_ref().map(session_of).transpose()
+        let generation = {
+            let cache = self.cache();
+            if let Some(session) = cache.sessions.get(id) {
+                return Ok(Some(session.clone()));
+            }
+            cache.generation
+        };
+        let row = sqlx::query("SELECT * FROM sessions WHERE id = ?1")
+            .bind(id.as_str())
+            .fetch_optional(&self.inner.pool)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let session = session_of_row(&row)?;
+        let mut cache = self.cache();
+        // Something was written since: what was read may be what was ended.
+        if cache.generation == generation {
+            if cache.sessions.len() >= CACHED_SESSIONS_MAX {
+                cache.sessions.clear();
+            }
+            cache.sessions.insert(id.clone(), session.clone());
+        }
+        Ok(Some(session))
     }
 
     /// The provider's tokens of a session.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::Database`], [`StoreError::Sealed`].
     pub async fn tokens(&self, id: &SessionId) -> Result<Option<ProviderTokens>, StoreError> {
-        let row = sqlx::query("SELECT tokens FROM sessions WHERE id = ?").bind(id.as_str()).fetch_optional(&self.pool).await?;
-        let Some(row) = row else { return Ok(None) };
-        let sealed: Vec<u8> = row.try_get(0)?;
-        let plain = self.seal.open(&sealed, id.as_str()).ok_or(StoreError::Damaged("token"))?;
-        serde_json::from_slice(&plain).map(Some).map_err(|_| StoreError::Damaged("token"))
-    }
-
-    /// Ends a session for good: signed out, revoked, or refused by its provider.
-    ///
-    /// # Errors
-    /// [`StoreError`]; the session lives on.
-    pub async fn end_session(&self, id: &SessionId) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM sessions WHERE id = ?").bind(id.as_str()).execute(&self.pool).await?;
-        self.changes.send_modify(|count| *count += 1);
-        Ok(())
-    }
-
-    /// Live sessions whose tokens are to be renewed by `now`, the most urgent first, and at most `limit`.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn sessions_to_refresh(&self, now: SystemTime, limit: u32) -> Result<Vec<Session>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM sessions WHERE refresh_at <= ?1 AND expires_at > ?1 ORDER BY refresh_at LIMIT ?2")
-            .bind(unix(now))
-            .bind(limit)
-            .fetch_all(&self.pool)
+        let row = sqlx::query("SELECT tokens_sealed FROM sessions WHERE id = ?1")
+            .bind(id.as_str())
+            .fetch_optional(&self.inner.pool)
             .await?;
-        rows.iter().map(session_of).collect()
+        row.map(|row| self.tokens_of_row(id, &row)).transpose()
     }
 
-    /// Tries the renewal of a session's tokens again at `at`.
+    /// Ends a session at once and for good; `false` when there was none.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn postpone_refresh(&self, id: &SessionId, at: SystemTime) -> Result<(), StoreError> {
-        sqlx::query("UPDATE sessions SET refresh_at = ? WHERE id = ?").bind(unix(at)).bind(id.as_str()).execute(&self.pool).await?;
-        Ok(())
+    /// [`StoreError::Database`].
+    pub async fn end_session(&self, id: &SessionId) -> Result<bool, StoreError> {
+        let done = sqlx::query("DELETE FROM sessions WHERE id = ?1")
+            .bind(id.as_str())
+            .execute(&self.inner.pool)
+            .await?;
+        self.note_change(id);
+        Ok(done.rows_affected() == 1)
     }
 
-    /// Removes sessions that expired before `now`.
+    /// Removes the sessions that expired before `now`, and says how many.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn purge_expired(&self, now: SystemTime) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM sessions WHERE expires_at <= ?").bind(unix(now)).execute(&self.pool).await?;
-        Ok(())
+    /// [`StoreError::Database`].
+    pub async fn purge_expired(&self, now: SystemTime) -> Result<u64, StoreError> {
+        let done = sqlx::query("DELETE FROM sessions WHERE expires_at_ms <= ?1")
+            .bind(to_millis(now))
+            .execute(&self.inner.pool)
+            .await?;
+        self.cache().sessions.retain(|_, session| session.is_valid_at(now));
+        Ok(done.rows_affected())
+    }
+
+    /// Everybody who signed in at least once, by id.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn users(&self) -> Result<Vec<User>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM users ORDER BY id").fetch_all(&self.inner.pool).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(User {
+                    id: UserId::new(row.try_get::<String, _>("id")?),
+                    email: row.try_get("email")?,
+                    name: row.try_get("name")?,
+                    signed_in_at: from_millis(row.try_get("signed_in_at_ms")?),
+                })
+            })
+            .collect()
+    }
+
+    /// Sessions with a refresh token whose access token ends before `before`, the most urgent first, 100 at most. Rows
+    /// that do not open are logged and left out.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn sessions_due_for_refresh(&self, before: SystemTime) -> Result<Vec<RefreshDue>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM sessions WHERE refresh_at_ms < ?1 ORDER BY refresh_at_ms, id LIMIT ?2",
+        )
+        .bind(to_millis(before))
+        .bind(DUE_MAX)
+        .fetch_all(&self.inner.pool)
+        .await?;
+        let due_of_row = |row: &SqliteRow| -> Result<RefreshDue, StoreError> {
+            let session = session_of_row(row)?;
+            let tokens = self.tokens_of_row(&session.id, row)?;
+            Ok(RefreshDue { session, tokens })
+        };
+        // One damaged row must not keep everybody else's session from being refreshed.
+        let readable = rows.iter().filter_map(|row| {
+            due_of_row(row)
+                .inspect_err(|error| {
+                    tracing::error!(
+                        error = error as &dyn std::error::Error,
+                        "a stored session cannot be refreshed"
+                    );
+                })
+                .ok()
+        });
+        Ok(readable.collect())
+    }
+
+    fn tokens_of_row(&self, id: &SessionId, row: &SqliteRow) -> Result<ProviderTokens, StoreError> {
+        let sealed: Vec<u8> = row.try_get("tokens_sealed")?;
+        let plain = aead::open(self.inner.master_key.expose(), &sealed, id.as_str().as_bytes())?;
+        let tokens: SealedTokens = serde_json::from_slice(&plain).map_err(StoreError::Malformed)?;
+        Ok(ProviderTokens {
+            access: Secret::new(tokens.access),
+            refresh: tokens.refresh.map(Secret::new),
+            id_token: Secret::new(tokens.id_token),
+            access_expires_at: tokens.access_expires_at_ms.map(from_millis),
+        })
     }
 }
 
-fn session_of(row: &SqliteRow) -> Result<Session, StoreError> {
-    let text = |column: &str| row.try_get::<String, _>(column);
-    let damaged = |_| StoreError::Damaged("session");
+/// The columns of a session that take work to make.
+struct SessionRow {
+    groups: String,
+    claims: String,
+    refresh_at: Option<i64>,
+    sealed: Vec<u8>,
+}
+
+impl SessionRow {
+    fn new(store: &Store, session: &Session, tokens: &ProviderTokens) -> Result<Self, StoreError> {
+        let access_expires_at_ms = tokens.access_expires_at.map(to_millis);
+        let plain = serde_json::to_vec(&SealedTokens {
+            access: tokens.access.expose().clone(),
+            refresh: tokens.refresh.as_ref().map(|token| token.expose().clone()),
+            id_token: tokens.id_token.expose().clone(),
+            access_expires_at_ms,
+        })
+        .map_err(StoreError::Malformed)?;
+        Ok(Self {
+            groups: serde_json::to_string(&session.groups).map_err(StoreError::Malformed)?,
+            claims: serde_json::to_string(&session.claims).map_err(StoreError::Malformed)?,
+            refresh_at: access_expires_at_ms.filter(|_| tokens.refresh.is_some()),
+            sealed: aead::seal(store.inner.master_key.expose(), &plain, session.id.as_str().as_bytes())?,
+        })
+    }
+}
+
+fn session_of_row(row: &SqliteRow) -> Result<Session, StoreError> {
+    let groups: String = row.try_get("groups_json")?;
+    let claims: String = row.try_get("claims_json")?;
     Ok(Session {
-        id: SessionId::new(text("id")?),
-        user_id: UserId::new(text("user_id")?),
-        idp_id: text("idp_id")?,
-        email: text("email")?,
-        name: text("name")?,
-        groups: serde_json::from_str(&text("groups")?).map_err(damaged)?,
-        claims: serde_json::from_str(&text("claims")?).map_err(damaged)?,
-        issued_at: from_unix(row.try_get("issued_at")?),
-        expires_at: from_unix(row.try_get("expires_at")?),
+        id: SessionId::new(row.try_get::<String, _>("id")?),
+        user_id: UserId::new(row.try_get::<String, _>("user_id")?),
+        idp_id: row.try_get("idp_id")?,
+        email: row.try_get("email")?,
+        name: row.try_get("name")?,
+        groups: serde_json::from_str(&groups).map_err(StoreError::Malformed)?,
+        claims: serde_json::from_str(&claims).map_err(StoreError::Malformed)?,
+        issued_at: from_millis(row.try_get("issued_at_ms")?),
+        expires_at: from_millis(row.try_get("expires_at_ms")?),
     })
 }

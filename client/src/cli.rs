@@ -1,0 +1,249 @@
+//! The command line: a file a command, and the options that they share.
+
+mod auth;
+mod cache;
+mod completion;
+mod connect;
+mod login;
+mod logout;
+mod routes;
+mod status;
+mod tcp;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use clap::{Args, Parser, Subcommand};
+use pomerium_shared::telemetry::{LogFormat, init};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    access::{Access, Caller},
+    cache::Cache,
+    exit::{self, Exit},
+    failure::Failure,
+    gateway::Gateway,
+    link::Link,
+    login::browser::Browser,
+    token::Token,
+    trust::{Trust, TrustSettings},
+};
+
+/// Reach what is behind the gateway: ssh, databases and anything else over TCP, with your browser's sign-in.
+#[derive(Debug, Parser)]
+#[command(name = "pomerium-cli", version, after_help = exit::HELP, propagate_version = false)]
+struct Root {
+    #[command(subcommand)]
+    command: Command,
+    /// What to log to standard error: error, warn, info, debug, trace, or directives
+    #[arg(
+        long,
+        global = true,
+        env = "LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "warn,pomerium_cli=info"
+    )]
+    log_level: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Sign in to a gateway
+    Login(login::Login),
+    /// Forget the token of a gateway
+    Logout(logout::Logout),
+    /// Show where you are signed in, and until when
+    Status(status::Status),
+    /// List the routes that you may use
+    Routes(routes::Routes),
+    /// Open local ports for TCP routes, and keep them open
+    Connect(connect::Connect),
+    /// Open one local port (or standard input and output) for one destination
+    Tcp(tcp::Tcp),
+    /// Print a valid token, signing in if there is none
+    Auth(auth::Auth),
+    /// Show or clear the folder with tokens
+    Cache(cache::CacheCommand),
+    /// Print the completion script of a shell
+    Completion(completion::Completion),
+    /// Print the version
+    Version,
+}
+
+/// Options of every command that speaks to a gateway.
+#[derive(Debug, Args)]
+pub(crate) struct Shared {
+    /// Believe any certificate. DANGEROUS: anyone on the way can read your traffic and take your session
+    #[arg(long, help_heading = "Trust")]
+    disable_tls_verification: bool,
+    /// Believe the CAs in this PEM file too
+    #[arg(long, value_name = "FILE", help_heading = "Trust")]
+    alternate_ca_path: Option<PathBuf>,
+    /// Believe this CA too: base64 of its PEM text
+    #[arg(long, value_name = "BASE64", help_heading = "Trust")]
+    ca_cert: Option<String>,
+    /// Open the sign-in page with this command; the address is its last argument
+    #[arg(long, value_name = "COMMAND", conflicts_with = "no_browser", help_heading = "Sign-in")]
+    browser_cmd: Option<String>,
+    /// Open no browser, only print the address of the sign-in page
+    #[arg(long, help_heading = "Sign-in")]
+    no_browser: bool,
+    /// Use this service account token; never open a browser
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        conflicts_with = "service_account_file",
+        hide_env_values = true,
+        help_heading = "Sign-in"
+    )]
+    service_account: Option<String>,
+    /// Use the service account token in this file; never open a browser
+    #[arg(long, value_name = "FILE", help_heading = "Sign-in")]
+    service_account_file: Option<PathBuf>,
+}
+
+/// The gateway that a command is about.
+#[derive(Debug, Args)]
+pub(crate) struct GatewayArg {
+    /// Any host of the gateway, as https://host[:port]; the one used last if not given
+    #[arg(value_name = "GATEWAY", env = "POMERIUM_URL")]
+    gateway: Option<String>,
+}
+
+impl GatewayArg {
+    fn resolve(&self, cache: Option<&Cache>) -> Result<Gateway, Failure> {
+        named_or_last(self.gateway.as_deref(), cache)
+    }
+}
+
+fn named_or_last(named: Option<&str>, cache: Option<&Cache>) -> Result<Gateway, Failure> {
+    match (named, cache) {
+        (Some(text), _) => Ok(text.parse()?),
+        (None, Some(cache)) => cache.last_gateway()?.ok_or(Failure::NoGateway),
+        (None, None) => Err(Failure::NoGateway),
+    }
+}
+
+fn user_cache() -> Option<Cache> {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from);
+    Cache::of_user(folder("XDG_CACHE_HOME"), folder("HOME"))
+}
+
+impl Shared {
+    /// Everything that is needed to ask a gateway. Reads files, dials nothing.
+    fn access(&self, gateway: Gateway, tracker: &TaskTracker) -> Result<Arc<Access>, Failure> {
+        let trust = Trust::load(&TrustSettings {
+            anything: self.disable_tls_verification,
+            ca_file: self.alternate_ca_path.clone(),
+            ca_base64: self.ca_cert.clone(),
+        })?;
+        let link = Link::new(gateway, &trust, tracker.clone())?;
+        Ok(Arc::new(Access::new(link, user_cache(), self.caller()?)))
+    }
+
+    fn caller(&self) -> Result<Caller, Failure> {
+        let text = match (&self.service_account, &self.service_account_file) {
+            (Some(text), _) => Some(text.clone()),
+            (None, Some(path)) => Some(std::fs::read_to_string(path).map_err(Failure::ServiceAccountFile)?),
+            (None, None) => None,
+        };
+        if let Some(text) = text {
+            return Ok(Caller::ServiceAccount(Token::parse(&text).map_err(Failure::ServiceAccount)?));
+        }
+        Ok(Caller::Person(match &self.browser_cmd {
+            Some(command) => Browser::Command(command.clone()),
+            None if self.no_browser => Browser::None,
+            None => Browser::Desktop,
+        }))
+    }
+}
+
+/// Remembers a gateway that answered, for commands that name none.
+fn remember(gateway: &Gateway) {
+    if let Some(Err(error)) = user_cache().map(|cache| cache.remember(gateway)) {
+        tracing::warn!(error = %exit::chain(&error), "the gateway is not remembered");
+    }
+}
+
+/// Prints a result to standard output.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever closed the pipe has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// Runs the program: arguments in, exit code out.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let root = match Root::try_parse_from(arguments) {
+        Ok(root) => root,
+        Err(error) => {
+            let asked_for = !error.use_stderr();
+            // Nobody is left to tell when the terminal is gone.
+            let _closed = error.print();
+            return if asked_for { ExitCode::SUCCESS } else { ExitCode::from(Exit::Usage as u8) };
+        }
+    };
+    if let Err(error) = init(LogFormat::Human, &root.log_level) {
+        complain(&format!("pomerium-cli: {}\n  Set LOG_LEVEL to info or debug.", exit::chain(&error)));
+        return ExitCode::from(Exit::Usage as u8);
+    }
+    match in_runtime(root.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            complain(&exit::message(&failure));
+            ExitCode::from(exit::verdict(&failure).0 as u8)
+        }
+    }
+}
+
+fn in_runtime(command: Command) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(async {
+        match command {
+            Command::Login(command) => command.run().await,
+            Command::Logout(command) => command.run(),
+            Command::Status(command) => command.run(),
+            Command::Routes(command) => command.run().await,
+            Command::Connect(command) => Box::pin(command.run()).await,
+            Command::Tcp(command) => Box::pin(command.run()).await,
+            Command::Auth(command) => command.run().await,
+            Command::Cache(command) => command.run(),
+            Command::Completion(command) => command.run(),
+            Command::Version => print(concat!("pomerium-cli ", env!("CARGO_PKG_VERSION"), "\n")),
+        }
+    });
+    // A read of standard input cannot be interrupted: do not wait for its thread.
+    runtime.shutdown_background();
+    ended
+}
+
+#[expect(clippy::print_stderr, reason = "the last words of the program, whatever the log level is")]
+fn complain(text: &str) {
+    eprintln!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Root::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_command_line_ends_with_64() {
+        let arguments = ["pomerium-cli", "tcp"].map(OsString::from).into_iter();
+        assert_eq!(run(arguments), ExitCode::from(64));
+    }
+}

@@ -1,0 +1,29 @@
+//! `login`: sign in now, and remember the gateway.
+
+use clap::Args;
+use tokio_util::task::TaskTracker;
+
+use super::{GatewayArg, Shared, print, remember, user_cache};
+use crate::failure::Failure;
+
+/// Sign in to a gateway. Any host of it will do; later commands use this gateway when none is named.
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    #[command(flatten)]
+    gateway: GatewayArg,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+impl Login {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let gateway = self.gateway.resolve(user_cache().as_ref())?;
+        let access = self.shared.access(gateway, &TaskTracker::new())?;
+        let signed_in = access.signed_in().await;
+        access.link().close().await;
+        let token = signed_in?;
+        remember(access.gateway());
+        let person = token.person().map(|name| format!(" as {name}")).unwrap_or_default();
+        print(&format!("Signed in to {}{person}.\n", access.gateway()))
+    }
+}

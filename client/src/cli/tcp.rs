@@ -1,0 +1,122 @@
+//! `tcp`: one destination, on a local port or on standard input and output (for ssh's `ProxyCommand`).
+
+use std::{net::SocketAddr, str::FromStr, sync::Arc};
+
+use clap::Args;
+use pomerium_shared::{
+    reason::EndReason,
+    relay::{self, Leg, RelayOptions},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Shared, connect, remember};
+use crate::{
+    access::Access,
+    failure::Failure,
+    forward::{
+        Forward,
+        board::{Board, Row},
+        shutdown,
+    },
+    target::Target,
+};
+
+/// Open one local port, or standard input and output, for one destination.
+///
+/// For ssh: ssh -o ProxyCommand='pomerium-cli tcp --listen - %h:%p' me@ssh.corp.example
+#[derive(Debug, Args)]
+pub(crate) struct Tcp {
+    /// host:port, tcp+https://host:port or tcp+https://gateway[:port]/host:port
+    #[arg(value_name = "DEST")]
+    destination: String,
+    /// Local address to listen on; - is standard input and output
+    #[arg(long, value_name = "ADDR|-", default_value = "127.0.0.1:0")]
+    listen: Listen,
+    /// The gateway to go through, instead of the one that DEST names
+    #[arg(long, alias = "gateway", value_name = "URL", env = "POMERIUM_URL")]
+    pomerium_url: Option<String>,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listen {
+    Stdio,
+    At(SocketAddr),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "-" {
+            return Ok(Self::Stdio);
+        }
+        // ":8080" and "localhost:8080" are common ways to say the loopback address.
+        let local = text.strip_prefix("localhost").unwrap_or(text);
+        let full = if local.starts_with(':') { format!("127.0.0.1{local}") } else { text.to_owned() };
+        full.parse()
+            .map(Self::At)
+            .map_err(|_| "write 127.0.0.1:PORT or - for standard input and output".to_owned())
+    }
+}
+
+impl Tcp {
+    pub(crate) async fn run(self) -> Result<(), Failure> {
+        let gateway = self.pomerium_url.as_deref().map(str::parse).transpose()?;
+        let target = self.destination.parse::<Target>()?.through(gateway);
+        let tracker = TaskTracker::new();
+        let access = self.shared.access(target.gateway.clone(), &tracker)?;
+        match self.listen {
+            Listen::Stdio => {
+                let ended = stdio(&access, &target).await;
+                access.link().close().await;
+                ended
+            }
+            Listen::At(address) => {
+                let forward = Forward::bind(address, target.destination.clone(), 0).await?;
+                let name = target.destination.to_string();
+                let row = Row { name: name.clone(), local: forward.local()?, destination: name, streams: 0 };
+                connect::serve(access, vec![forward], Arc::new(Board::new(vec![row])), tracker).await
+            }
+        }
+    }
+}
+
+async fn stdio(access: &Access, target: &Target) -> Result<(), Failure> {
+    let cut = CancellationToken::new();
+    let carried = async {
+        let app = access.connect(&target.destination).await?;
+        remember(access.gateway());
+        let local = Leg::io(tokio::io::stdin(), tokio::io::stdout());
+        Ok::<_, Failure>(relay::run(local, app, RelayOptions::default(), shutdown(&cut)).await)
+    };
+    tokio::pin!(carried);
+    let end = tokio::select! {
+        end = &mut carried => end?,
+        stopped = connect::stop_signal() => {
+            stopped?;
+            return Ok(());
+        }
+    };
+    tracing::debug!(reason = %end.reason, up = end.bytes_from_client, down = end.bytes_from_app, "stream ended");
+    match end.reason {
+        EndReason::Client | EndReason::App => Ok(()),
+        reason => Err(Failure::Stream(reason)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_addresses_are_understood_and_default_to_loopback() {
+        assert_eq!("-".parse(), Ok(Listen::Stdio));
+        for text in ["127.0.0.1:8080", ":8080", "localhost:8080"] {
+            assert_eq!(text.parse(), Ok(Listen::At(([127, 0, 0, 1], 8080).into())), "{text}");
+        }
+        assert!("8080".parse::<Listen>().is_err());
+        assert!("db.example:1".parse::<Listen>().is_err());
+    }
+}

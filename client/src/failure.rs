@@ -1,0 +1,95 @@
+//! What can go wrong for a command, as one closed set. What each costs and says is decided in `exit`.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use crate::{
+    cache::CacheError,
+    gateway::{Gateway, GatewayError},
+    link::{LinkError, answer::Refusal},
+    login::LoginError,
+    target::TargetError,
+    token::TokenError,
+    trust::TrustError,
+};
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// No connection to the gateway.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// No valid session, and none could be made.
+    #[error("not signed in to {gateway}")]
+    Login {
+        /// Where.
+        gateway: Gateway,
+        /// Why; shared by all streams that waited for the same sign-in.
+        source: Arc<LoginError>,
+    },
+    /// The gateway said no.
+    #[error("{what}: {refusal}")]
+    Refused {
+        /// What was asked for.
+        what: String,
+        /// The gateway's answer.
+        refusal: Box<Refusal>,
+    },
+    /// The gateway's answer could not be understood.
+    #[error("the gateway's answer to {what} could not be read")]
+    BadAnswer {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// A local port could not be had.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The person named no gateway and none is remembered.
+    #[error("no gateway is named and none was used before")]
+    NoGateway,
+    /// A route that was asked for does not exist or is not for this person.
+    #[error("no TCP route is called {name}; there are: {known}")]
+    NoSuchRoute {
+        /// As the person wrote it.
+        name: String,
+        /// The names that exist.
+        known: String,
+    },
+    /// The list of routes has nothing to connect.
+    #[error("{gateway} lists no TCP route for you")]
+    NoRoutes {
+        /// Where.
+        gateway: Gateway,
+    },
+    /// A destination that is none.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// A gateway that is none.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    /// CAs that cannot be read.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// A service account whose token cannot be read.
+    #[error("the service account's token cannot be used")]
+    ServiceAccount(#[source] TokenError),
+    /// A file of a service account that cannot be read.
+    #[error("the service account's file cannot be read")]
+    ServiceAccountFile(#[source] io::Error),
+    /// The cache cannot be read or written.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// There is no cache folder at all.
+    #[error("there is no cache folder: HOME and XDG_CACHE_HOME are not set")]
+    NoCache,
+    /// A live stream broke.
+    #[error("the stream ended: {0}")]
+    Stream(pomerium_shared::reason::EndReason),
+    /// Output or signals of this machine failed.
+    #[error("this machine's input or output failed")]
+    Local(#[from] io::Error),
+}

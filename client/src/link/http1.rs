@@ -1,0 +1,173 @@
+//! The same over TCP: HTTP/1.1 with a TLS connection for each request and each `CONNECT` (RFC 9110, 9.3.6), for
+//! networks without UDP and for gateways without TLS.
+
+use std::{io, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header::HOST};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use pomerium_shared::{
+    destination::Destination,
+    problem::PROBLEM_LEN_MAX,
+    relay::{Leg, keepalive},
+    tunnel::Connected,
+};
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsConnector;
+use tokio_util::task::TaskTracker;
+
+use super::{
+    LinkError,
+    dial::{CONNECT_TIMEOUT, HEAD_START, resolve},
+};
+use crate::gateway::Gateway;
+
+/// What is needed to dial by TCP.
+pub(super) struct Http1 {
+    gateway: Gateway,
+    tls: TlsConnector,
+    tracker: TaskTracker,
+}
+
+impl Http1 {
+    pub(super) fn new(gateway: Gateway, tls: Arc<rustls::ClientConfig>, tracker: TaskTracker) -> Self {
+        Self { gateway, tls: TlsConnector::from(tls), tracker }
+    }
+
+    /// Whether the gateway can be reached and believed this way.
+    pub(super) async fn probe(&self) -> Result<(), LinkError> {
+        self.dial().await.map(drop)
+    }
+
+    /// Asks for a stream to an app.
+    pub(super) async fn connect(&self, to: &Destination, headers: HeaderMap) -> Result<Connected, LinkError> {
+        let mut sender = self.dial().await?;
+        let authority = to.to_string();
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.method_mut() = Method::CONNECT;
+        *request.uri_mut() = authority.parse().map_err(|_| self.bad_name())?;
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(HOST, authority.parse().map_err(|_| self.bad_name())?);
+        let response = sender.send_request(request).await.map_err(|source| self.lost(source))?;
+        if !response.status().is_success() {
+            return Ok(Connected::Refused(self.whole(response, PROBLEM_LEN_MAX).await?));
+        }
+        let (parts, body) = response.into_parts();
+        let response = Response::from_parts(parts.clone(), ());
+        let upgraded = hyper::upgrade::on(Response::from_parts(parts, body));
+        let stream = TokioIo::new(upgraded.await.map_err(|source| self.lost(source))?);
+        let (reader, writer) = tokio::io::split(stream);
+        Ok(Connected::Open { response, leg: Leg::io(reader, writer) })
+    }
+
+    /// Makes one ordinary request.
+    pub(super) async fn request(
+        &self,
+        mut request: Request<Bytes>,
+        body_len_max: usize,
+    ) -> Result<Response<Bytes>, LinkError> {
+        let mut sender = self.dial().await?;
+        let host = HeaderValue::try_from(self.gateway.authority()).map_err(|_| self.bad_name())?;
+        request.headers_mut().insert(HOST, host);
+        // HTTP/1.1 wants the path alone in the request line (RFC 9112, 3.2.1).
+        let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
+        *request.uri_mut() = path.parse().map_err(|_| self.bad_name())?;
+        let response =
+            sender.send_request(request.map(Full::new)).await.map_err(|source| self.lost(source))?;
+        self.whole(response, body_len_max).await
+    }
+
+    async fn whole(
+        &self,
+        response: Response<hyper::body::Incoming>,
+        len_max: usize,
+    ) -> Result<Response<Bytes>, LinkError> {
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, len_max)
+            .collect()
+            .await
+            .map_err(|_| LinkError::TooLong { gateway: self.gateway.clone() })?;
+        Ok(Response::from_parts(parts, body.to_bytes()))
+    }
+
+    async fn dial(&self) -> Result<SendRequest<Full<Bytes>>, LinkError> {
+        let stream = self.tcp().await?;
+        if !self.gateway.tls() {
+            return self.speak(stream).await;
+        }
+        let name = ServerName::try_from(self.gateway.host().to_owned()).map_err(|_| self.bad_name())?;
+        let shaken = timeout(CONNECT_TIMEOUT, self.tls.connect(name, stream)).await;
+        let stream = shaken.map_err(|_| self.no_answer())?.map_err(|source| self.tls_error(source))?;
+        self.speak(stream).await
+    }
+
+    async fn tcp(&self) -> Result<TcpStream, LinkError> {
+        let mut attempts = JoinSet::new();
+        let mut delay = std::time::Duration::ZERO;
+        for address in resolve(&self.gateway).await? {
+            attempts.spawn(async move {
+                sleep(delay).await;
+                let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
+                keepalive(&stream)?;
+                Ok::<_, io::Error>(stream)
+            });
+            delay += HEAD_START;
+        }
+        let mut told = self.no_answer();
+        while let Some(attempt) = attempts.join_next().await {
+            match attempt {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(source)) => told = LinkError::Tcp { gateway: self.gateway.clone(), source },
+                Err(panicked) => tracing::error!(error = %panicked, "dialling failed by our own fault"),
+            }
+        }
+        Err(told)
+    }
+
+    async fn speak(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<SendRequest<Full<Bytes>>, LinkError> {
+        let (sender, connection) =
+            handshake(TokioIo::new(stream)).await.map_err(|source| self.lost(source))?;
+        self.tracker.spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "HTTP/1.1 connection ended");
+            }
+        });
+        Ok(sender)
+    }
+
+    fn tls_error(&self, source: io::Error) -> LinkError {
+        let is_about_trust = source
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+            .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)));
+        let gateway = self.gateway.clone();
+        if is_about_trust {
+            LinkError::Untrusted { gateway, source: Box::new(source) }
+        } else {
+            LinkError::Tcp { gateway, source }
+        }
+    }
+
+    fn lost(&self, source: hyper::Error) -> LinkError {
+        LinkError::LostHttp1 { gateway: self.gateway.clone(), source }
+    }
+
+    fn no_answer(&self) -> LinkError {
+        LinkError::NoAnswer { gateway: self.gateway.clone() }
+    }
+
+    fn bad_name(&self) -> LinkError {
+        LinkError::BadName { gateway: self.gateway.clone() }
+    }
+}

@@ -1,0 +1,239 @@
+//! The loopback address to which the browser brings the token (RFC 8252, 7.3).
+//!
+//! Any program and any web page on this machine can reach the port, so nothing counts but a `GET` of the one random
+//! path, under the one `Host`, with a token. Everything else is a 404 and changes nothing.
+
+use std::{net::SocketAddr, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::token::Token;
+
+/// Bytes of a request head at most.
+const HEAD_LEN_MAX: usize = 16 * 1024;
+/// How long one caller may take to send its head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Callers served at once; a browser needs two or three, others wait in the kernel.
+const CALLERS_MAX: usize = 16;
+
+const DONE: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\
+    Referrer-Policy: no-referrer\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+    Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\nConnection: close\r\n\r\n\
+    <!doctype html><title>Signed in</title><p>login complete, you may close this page</p>\n";
+const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Cache-Control: no-store\r\nConnection: close\r\n\r\nnot found\n";
+
+/// A listener on 127.0.0.1 that waits for one token.
+#[derive(Debug)]
+pub(crate) struct Callback {
+    listener: TcpListener,
+    expected: Expected,
+}
+
+/// What the right caller asks for.
+#[derive(Debug, Clone)]
+struct Expected {
+    host: String,
+    path: String,
+}
+
+impl Callback {
+    /// Binds a free port of 127.0.0.1 and draws the path.
+    pub(crate) async fn bind() -> std::io::Result<Self> {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        let mut secret = [0_u8; 16];
+        aws_lc_rs::rand::fill(&mut secret).map_err(|_| std::io::Error::other("no random numbers"))?;
+        let host = listener.local_addr()?.to_string();
+        let path = format!("/{}", URL_SAFE_NO_PAD.encode(secret));
+        Ok(Self { listener, expected: Expected { host, path } })
+    }
+
+    /// The `pomerium_redirect_uri` that leads here.
+    pub(crate) fn redirect_uri(&self) -> String {
+        format!("http://{}{}", self.expected.host, self.expected.path)
+    }
+
+    /// Serves callers until one brings a token. Not bounded in time: the caller sets the deadline.
+    ///
+    /// # Cancellation
+    /// Cancel-safe: dropping it closes the port and all callers.
+    pub(crate) async fn token(self) -> std::io::Result<Token> {
+        let mut callers: JoinSet<Option<Token>> = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept(), if callers.len() < CALLERS_MAX => {
+                    let (stream, _) = accepted?;
+                    callers.spawn(serve(stream, self.expected.clone()));
+                }
+                Some(ended) = callers.join_next() => if let Ok(Some(token)) = ended {
+                    return Ok(token);
+                },
+            }
+        }
+    }
+}
+
+/// Answers one caller; a token when it was the right one.
+async fn serve(mut stream: TcpStream, expected: Expected) -> Option<Token> {
+    let head = timeout(HEAD_TIMEOUT, read_head(&mut stream)).await.ok()??;
+    let token = expected.token_in(&head);
+    let page = if token.is_some() { DONE } else { NOT_FOUND };
+    // The token counts even when the browser is gone before it has read the page.
+    let _page_was_read = timeout(HEAD_TIMEOUT, async {
+        stream.write_all(page.as_bytes()).await?;
+        stream.shutdown().await
+    })
+    .await;
+    token
+}
+
+/// The bytes up to the empty line; `None` when the caller sends too much or hangs up.
+async fn read_head(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut head = Vec::with_capacity(1024);
+    loop {
+        let mut part = [0_u8; 1024];
+        let read = stream.read(&mut part).await.ok().filter(|read| *read > 0)?;
+        head.extend_from_slice(&part[..read]);
+        if head.windows(4).any(|four| four == b"\r\n\r\n") {
+            return Some(head);
+        }
+        if head.len() > HEAD_LEN_MAX {
+            return None;
+        }
+    }
+}
+
+impl Expected {
+    /// The token in a request head, if everything about the request is as expected.
+    fn token_in(&self, head: &[u8]) -> Option<Token> {
+        let text = std::str::from_utf8(head).ok()?;
+        let mut lines = text.split("\r\n");
+        let mut request = lines.next()?.split(' ');
+        let (method, target, version) = (request.next()?, request.next()?, request.next()?);
+        if method != "GET" || !version.starts_with("HTTP/1.") || request.next().is_some() {
+            return None;
+        }
+        let (path, query) = target.split_once('?')?;
+        if path != self.path {
+            return None;
+        }
+        let mut hosts = lines
+            .take_while(|line| !line.is_empty())
+            .filter_map(|line| line.split_once(':'))
+            .filter(|(name, _)| name.eq_ignore_ascii_case("host"))
+            .map(|(_, value)| value.trim());
+        if hosts.next() != Some(self.host.as_str()) || hosts.next().is_some() {
+            return None;
+        }
+        let mut tokens = url::form_urlencoded::parse(query.as_bytes())
+            .filter(|(name, _)| name == "pomerium_jwt")
+            .map(|(_, value)| value);
+        let token = tokens.next()?;
+        // Two tokens are an attempt to have us and someone else read different ones.
+        if tokens.next().is_some() { None } else { Token::parse(&token).ok() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn expected() -> Expected {
+        Expected { host: "127.0.0.1:4000".to_owned(), path: "/Rand0m".to_owned() }
+    }
+
+    fn asked(first: &str, rest: &str) -> Option<String> {
+        let head = format!("{first}\r\n{rest}\r\n\r\n");
+        expected().token_in(head.as_bytes()).map(|token| token.expose().to_owned())
+    }
+
+    #[test]
+    fn the_right_request_brings_its_token() {
+        let token = asked("GET /Rand0m?x=1&pomerium_jwt=a.b.c HTTP/1.1", "hOsT: 127.0.0.1:4000");
+        assert_eq!(token.as_deref(), Some("a.b.c"));
+    }
+
+    #[test]
+    fn foreign_paths_hosts_methods_and_doubles_bring_nothing() {
+        let host = "Host: 127.0.0.1:4000";
+        for (first, rest) in [
+            ("GET /?pomerium_jwt=a.b.c HTTP/1.1", host),
+            ("GET /rand0m?pomerium_jwt=a.b.c HTTP/1.1", host),
+            ("GET /Rand0m/?pomerium_jwt=a.b.c HTTP/1.1", host),
+            ("GET /Rand0m HTTP/1.1", host),
+            ("GET /Rand0m?pomerium_jwt= HTTP/1.1", host),
+            ("GET /Rand0m?pomerium_jwt=a%0D%0Ab HTTP/1.1", host),
+            ("GET /Rand0m?pomerium_jwt=a.b.c&pomerium_jwt=d.e.f HTTP/1.1", host),
+            ("POST /Rand0m?pomerium_jwt=a.b.c HTTP/1.1", host),
+            ("GET /Rand0m?pomerium_jwt=a.b.c HTTP/1.1", "Host: localhost:4000"),
+            ("GET /Rand0m?pomerium_jwt=a.b.c HTTP/1.1", "Host: evil.example"),
+            ("GET /Rand0m?pomerium_jwt=a.b.c HTTP/1.1", "Host: 127.0.0.1:4001"),
+            ("GET /Rand0m?pomerium_jwt=a.b.c HTTP/1.1", "Host: 127.0.0.1:4000\r\nHost: evil.example"),
+            ("GET /Rand0m?pomerium_jwt=a.b.c HTTP/1.1", "X: 1"),
+            ("GET http://127.0.0.1:4000/Rand0m?pomerium_jwt=a.b.c HTTP/1.1", host),
+        ] {
+            assert_eq!(asked(first, rest), None, "{first} {rest}");
+        }
+    }
+
+    async fn call(address: &str, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn strangers_get_404_and_do_not_end_the_wait() {
+        let callback = Callback::bind().await.unwrap();
+        let uri = callback.redirect_uri();
+        let host = callback.expected.host.clone();
+        let path = callback.expected.path.clone();
+        assert_eq!(uri, format!("http://{host}{path}"));
+        let browser = async {
+            let stranger =
+                call(&host, &format!("GET /?pomerium_jwt=x HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+            assert!(stranger.starts_with("HTTP/1.1 404 "), "{stranger}");
+            let page =
+                call(&host, &format!("GET {path}?pomerium_jwt=a.b.c HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+            assert!(page.contains("login complete, you may close this page"), "{page}");
+            assert!(page.contains("Referrer-Policy: no-referrer"), "{page}");
+            assert!(page.contains("Cache-Control: no-store"), "{page}");
+            assert!(!page.contains("a.b.c"), "{page}");
+        };
+        let (token, ()) = tokio::join!(callback.token(), browser);
+        assert_eq!(token.unwrap().expose(), "a.b.c");
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_never_stops_talking_is_cut() {
+        let callback = Callback::bind().await.unwrap();
+        let host = callback.expected.host.clone();
+        let talker = async {
+            let mut stream = TcpStream::connect(&host).await.unwrap();
+            let line = [b'a'; 4096];
+            while stream.write_all(&line).await.is_ok() {}
+        };
+        tokio::select! {
+            token = callback.token() => panic!("a token came from nowhere: {token:?}"),
+            () = talker => {}
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_without_the_path_brings_a_token(head in ".{0,300}") {
+            prop_assume!(!head.contains("/Rand0m"));
+            prop_assert!(expected().token_in(head.as_bytes()).is_none());
+        }
+    }
+}

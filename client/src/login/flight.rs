@@ -1,0 +1,228 @@
+//! One sign-in at a time: for all streams of this process and for all processes of this user.
+//!
+//! Who finds its token stale comes here. The first one signs in; all others wait and take what it brought.
+
+use std::{
+    fs::{File, TryLockError},
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::Mutex;
+
+use super::LoginError;
+use crate::{cache::Cache, gateway::Gateway, token::Token};
+
+/// How often a process looks whether another one has finished signing in.
+const LOOK_EVERY: Duration = Duration::from_millis(150);
+
+/// What to do when a token was stale and the cache was read again under the lock.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Someone else signed in meanwhile.
+    Take(Token),
+    /// The cache has nothing newer: sign in.
+    SignIn,
+}
+
+fn next_step(stale: Option<&Token>, cached: Option<Token>) -> Step {
+    match cached {
+        Some(token) if Some(&token) != stale => Step::Take(token),
+        _ => Step::SignIn,
+    }
+}
+
+/// The single flight of one gateway in this process.
+#[derive(Debug, Default)]
+pub(crate) struct Flight {
+    /// How many attempts have ended.
+    ended: AtomicU64,
+    /// Held while signing in: what the last attempt brought.
+    last: Mutex<Option<Result<Token, Arc<LoginError>>>>,
+}
+
+impl Flight {
+    /// The token of the last sign-in, where no cache keeps it; `None` while one is going on.
+    pub(crate) fn brought(&self) -> Option<Token> {
+        self.last.try_lock().ok()?.as_ref()?.as_ref().ok().cloned()
+    }
+
+    /// A token that is not the stale one: another's, or that of a sign-in made now.
+    ///
+    /// # Cancellation
+    /// Cancel-safe: a dropped attempt frees both locks, and the next one waiting makes its own.
+    pub(crate) async fn renew<F>(
+        &self,
+        cache: Option<&Cache>,
+        gateway: &Gateway,
+        stale: Option<&Token>,
+        sign_in: impl FnOnce() -> F,
+    ) -> Result<Token, Arc<LoginError>>
+    where
+        F: Future<Output = Result<Token, LoginError>>,
+    {
+        let seen = self.ended.load(Ordering::Acquire);
+        let mut last = self.last.lock().await;
+        // An attempt that ended while this one waited speaks for both, also when it failed:
+        // ten waiting connections must not open ten browser windows one after another.
+        if self.ended.load(Ordering::Acquire) != seen
+            && let Some(outcome) = last.as_ref()
+        {
+            return outcome.clone();
+        }
+        if let Some(Ok(token)) = last.as_ref()
+            && Some(token) != stale
+        {
+            return Ok(token.clone());
+        }
+        let outcome = across_processes(cache, gateway, stale, sign_in).await.map_err(Arc::new);
+        *last = Some(outcome.clone());
+        self.ended.fetch_add(1, Ordering::Release);
+        outcome
+    }
+}
+
+async fn across_processes<F>(
+    cache: Option<&Cache>,
+    gateway: &Gateway,
+    stale: Option<&Token>,
+    sign_in: impl FnOnce() -> F,
+) -> Result<Token, LoginError>
+where
+    F: Future<Output = Result<Token, LoginError>>,
+{
+    let Some(cache) = cache else {
+        return sign_in().await;
+    };
+    let lock = match cache.sign_in_lock(gateway) {
+        Ok(file) => wait_for(file).await,
+        Err(error) => {
+            tracing::warn!(%error, "no lock between processes: another one may ask you to sign in as well");
+            None
+        }
+    };
+    let cached = cache.token(gateway).unwrap_or_default();
+    let token = match next_step(stale, cached) {
+        Step::Take(token) => token,
+        Step::SignIn => {
+            let token = sign_in().await?;
+            if let Err(error) = cache.keep(gateway, &token) {
+                tracing::warn!(%error, "the token could not be kept: the next run signs in again");
+            }
+            token
+        }
+    };
+    drop(lock);
+    Ok(token)
+}
+
+/// Waits for the lock without holding a thread, so that Ctrl-C ends the wait at once.
+async fn wait_for(file: File) -> Option<File> {
+    let mut told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Some(file),
+            Err(TryLockError::WouldBlock) => {
+                if !told {
+                    tracing::info!("another pomerium-cli is signing in: waiting for it");
+                    told = true;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!(%error, "this file system has no locks");
+                return None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::token::tests::token_until;
+
+    fn gateway() -> Gateway {
+        "a.example".parse().unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_that_was_refused_is_never_taken_again(stale: Option<u8>, cached: Option<u8>) {
+            let token = |exp: u8| token_until(i64::from(exp));
+            let (stale, cached) = (stale.map(token), cached.map(token));
+            match next_step(stale.as_ref(), cached.clone()) {
+                Step::Take(token) => prop_assert!(Some(&token) == cached.as_ref() && Some(&token) != stale.as_ref()),
+                Step::SignIn => prop_assert!(cached.is_none() || cached == stale),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn two_tasks_make_one_sign_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path().to_owned());
+        let (flight, count) = (Flight::default(), Cell::new(0));
+        let sign_in = || async {
+            count.set(count.get() + 1);
+            tokio::task::yield_now().await;
+            Ok(token_until(9))
+        };
+        let gateway = gateway();
+        let (a, b) = tokio::join!(
+            flight.renew(Some(&cache), &gateway, None, sign_in),
+            flight.renew(Some(&cache), &gateway, None, sign_in),
+        );
+        assert_eq!((a.unwrap(), b.unwrap(), count.get()), (token_until(9), token_until(9), 1));
+        assert_eq!(cache.token(&gateway).unwrap(), Some(token_until(9)));
+    }
+
+    #[tokio::test]
+    async fn a_failed_sign_in_speaks_for_all_who_waited() {
+        let (flight, count) = (Flight::default(), Cell::new(0));
+        let sign_in = || async {
+            count.set(count.get() + 1);
+            tokio::task::yield_now().await;
+            Err(LoginError::TimedOut)
+        };
+        let gateway = gateway();
+        let (a, b) = tokio::join!(
+            flight.renew(None, &gateway, None, sign_in),
+            flight.renew(None, &gateway, None, sign_in),
+        );
+        assert!(a.is_err() && b.is_err());
+        assert_eq!(count.get(), 1);
+        let again = flight.renew(None, &gateway, None, || async { Ok(token_until(9)) }).await;
+        assert_eq!(again.unwrap(), token_until(9), "a later caller may try again");
+    }
+
+    #[tokio::test]
+    async fn two_processes_make_one_sign_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path().to_owned());
+        // Two flights share nothing but the files, as two processes do.
+        let (one, other) = (Flight::default(), Flight::default());
+        let count = Cell::new(0);
+        let stale = token_until(1);
+        cache.keep(&gateway(), &stale).unwrap();
+        let sign_in = || async {
+            count.set(count.get() + 1);
+            tokio::task::yield_now().await;
+            Ok(token_until(9))
+        };
+        let gateway = gateway();
+        let (a, b) = tokio::join!(
+            one.renew(Some(&cache), &gateway, Some(&stale), sign_in),
+            other.renew(Some(&cache), &gateway, Some(&stale), sign_in),
+        );
+        assert_eq!((a.unwrap(), b.unwrap(), count.get()), (token_until(9), token_until(9), 1));
+    }
+}

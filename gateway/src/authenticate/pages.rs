@@ -1,0 +1,120 @@
+//! What people see while they sign in and out. No script, no resource from elsewhere.
+
+use std::sync::LazyLock;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use sha2::{Digest, Sha256};
+
+use crate::session::Session;
+
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:4rem auto;padding:0 1rem;\
+    color:#1b1f24}h1{font-size:1.4rem}button{font:inherit;padding:.5rem 1rem}\
+    @media(prefers-color-scheme:dark){body{background:#15181c;color:#e6e6e6}}";
+
+/// Only our own style applies. `form-action` lets the sign-out form go on to the identity provider, as browsers hold
+/// it against redirects too.
+static POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
+    let style = STANDARD.encode(Sha256::digest(STYLE));
+    HeaderValue::from_str(&format!(
+        "default-src 'none'; style-src 'sha256-{style}'; form-action 'self' https: http://localhost:* \
+         http://127.0.0.1:*; frame-ancestors 'none'; base-uri 'none'"
+    ))
+    .ok()
+});
+
+/// A 302 that nobody keeps and whose URL no `Referer` repeats.
+pub(super) fn redirect(to: &str) -> Response<Bytes> {
+    let Ok(location) = HeaderValue::from_str(to) else {
+        return problem(StatusCode::BAD_REQUEST, "The address to go on to is not valid.");
+    };
+    let mut response = bare(StatusCode::FOUND, Bytes::new());
+    response.headers_mut().insert(header::LOCATION, location);
+    response
+}
+
+/// Plain text.
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Bytes> {
+    let mut response = bare(status, body.into());
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// A JSON document.
+pub(super) fn json(document: &serde_json::Value) -> Response<Bytes> {
+    let mut response = bare(StatusCode::OK, document.to_string().into());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A page that says what went wrong and what to do.
+pub(super) fn problem(status: StatusCode, what: &str) -> Response<Bytes> {
+    let title = status.canonical_reason().unwrap_or("Error");
+    page(status, title, &html! { h1 { (title) } p { (what) } })
+}
+
+/// Who is signed in.
+pub(super) fn account(session: Option<&Session>) -> Response<Bytes> {
+    let body = match session {
+        Some(session) => html! {
+            h1 { "You are signed in" }
+            p { (session.name) " " (session.email) }
+            form method="post" action="/.pomerium/sign_out" { button { "Sign out" } }
+        },
+        None => html! { h1 { "You are not signed in" } p { "Open the application that you want to use." } },
+    };
+    page(StatusCode::OK, "Account", &body)
+}
+
+/// Asks before signing out, when the wish may not be the person's own.
+pub(super) fn confirm_sign_out() -> Response<Bytes> {
+    let body = html! {
+        h1 { "Sign out?" }
+        form method="post" action="/.pomerium/sign_out" { button { "Sign out" } }
+    };
+    page(StatusCode::OK, "Sign out", &body)
+}
+
+/// The end of signing out.
+pub(super) fn signed_out() -> Response<Bytes> {
+    page(
+        StatusCode::OK,
+        "Signed out",
+        &html! { h1 { "You are signed out" } p { "You may close this page." } },
+    )
+}
+
+fn page(status: StatusCode, title: &str, body: &Markup) -> Response<Bytes> {
+    let document = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { (body) }
+        }
+    };
+    let mut response = bare(status, document.into_string().into());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    if let Some(policy) = &*POLICY {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy.clone());
+    }
+    response
+}
+
+fn bare(status: StatusCode, body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

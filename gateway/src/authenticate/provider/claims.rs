@@ -1,0 +1,132 @@
+//! From what the provider says of a person to what policy reads.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Map, Value};
+
+use super::ProviderError;
+use crate::session::{Claims, UserId};
+
+/// Levels of nesting that are flattened at most; deeper values stay whole.
+const DEPTH_MAX: usize = 8;
+
+/// Who the provider says somebody is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Identity {
+    /// `oid` where the provider sends one, else `sub`.
+    pub user_id: UserId,
+    /// `email`, else `mail`; empty when neither was sent.
+    pub email: String,
+    /// `name`; empty when none was sent.
+    pub name: String,
+    /// `groups`, as far as they are texts.
+    pub groups: Vec<String>,
+    /// All claims, flattened.
+    pub claims: Claims,
+}
+
+impl Identity {
+    /// Claims of the ID token, overridden by the UserInfo's: the latter is newer.
+    ///
+    /// # Errors
+    /// [`ProviderError::Nonconforming`] when there is no subject, or the two speak of different people (OpenID
+    /// Connect Core, 5.3.2).
+    pub(super) fn from_claims(
+        mut claims: Map<String, Value>,
+        user_info: Option<Map<String, Value>>,
+    ) -> Result<Self, ProviderError> {
+        if let Some(user_info) = user_info {
+            if user_info.get("sub") != claims.get("sub") {
+                return Err(ProviderError::Nonconforming("its UserInfo is about somebody else"));
+            }
+            claims.extend(user_info);
+        }
+        let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let user_id =
+            text("oid").or_else(|| text("sub")).ok_or(ProviderError::Nonconforming("it sent no subject"))?;
+        let groups = match claims.get("groups") {
+            Some(Value::Array(groups)) => {
+                groups.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+            }
+            Some(Value::String(group)) => vec![group.clone()],
+            _ => Vec::new(),
+        };
+        Ok(Self {
+            user_id: UserId::new(user_id),
+            email: text("email").or_else(|| text("mail")).unwrap_or_default().to_owned(),
+            name: text("name").unwrap_or_default().to_owned(),
+            groups,
+            claims: flatten(claims),
+        })
+    }
+}
+
+/// The claims of a compact JWS **whose signature was already verified**.
+pub(super) fn of_verified_token(token: &str) -> Option<Map<String, Value>> {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    serde_json::from_slice(&payload).ok()
+}
+
+/// The claims of a JSON UserInfo answer; signed ones (`application/jwt`) are not read.
+pub(super) fn of_user_info(body: &[u8]) -> Option<Map<String, Value>> {
+    serde_json::from_slice(body).ok()
+}
+
+/// Nested objects become `a.b.c`, every value a list.
+fn flatten(claims: Map<String, Value>) -> Claims {
+    let mut flat = Claims::new();
+    for (name, value) in claims {
+        flatten_into(&mut flat, name, value, DEPTH_MAX);
+    }
+    flat
+}
+
+fn flatten_into(flat: &mut Claims, name: String, value: Value, depth: usize) {
+    match value {
+        Value::Object(inner) if depth > 0 => {
+            for (key, value) in inner {
+                flatten_into(flat, format!("{name}.{key}"), value, depth - 1);
+            }
+        }
+        Value::Array(values) => flat.entry(name).or_default().extend(values),
+        value => flat.entry(name).or_default().push(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn map(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn claims_are_flattened_and_every_value_is_a_list() {
+        let claims = map(json!({"sub": "u", "a": {"b": {"c": 1}, "d": [2, 3]}, "groups": ["x", 7, "y"]}));
+        let identity = Identity::from_claims(claims, None).unwrap();
+        assert_eq!(identity.groups, ["x", "y"]);
+        assert_eq!(identity.claims["a.b.c"], [json!(1)]);
+        assert_eq!(identity.claims["a.d"], [json!(2), json!(3)]);
+        assert_eq!(identity.claims["sub"], [json!("u")]);
+    }
+
+    #[test]
+    fn the_user_info_is_newer_but_must_be_about_the_same_person() {
+        let token = map(json!({"sub": "u", "email": "old@example.com", "mail": "m@example.com"}));
+        let newer = map(json!({"sub": "u", "email": "new@example.com"}));
+        assert_eq!(Identity::from_claims(token.clone(), Some(newer)).unwrap().email, "new@example.com");
+        let other = map(json!({"sub": "v", "email": "admin@example.com"}));
+        assert!(Identity::from_claims(token, Some(other)).is_err());
+    }
+
+    #[test]
+    fn somebody_without_a_subject_is_nobody() {
+        assert!(Identity::from_claims(map(json!({"email": "a@example.com"})), None).is_err());
+        assert!(Identity::from_claims(map(json!({"sub": ""})), None).is_err());
+        let azure = map(json!({"sub": "pairwise", "oid": "object", "mail": "a@example.com"}));
+        let identity = Identity::from_claims(azure, None).unwrap();
+        assert_eq!((identity.user_id.as_str(), identity.email.as_str()), ("object", "a@example.com"));
+    }
+}

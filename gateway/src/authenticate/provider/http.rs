@@ -1,0 +1,141 @@
+//! The only HTTP client that speaks to the identity provider: bounded in size and time, redirects not followed.
+
+use std::{error::Error, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls_pki_types::CertificateDer;
+use url::Url;
+
+/// Octets of an answer at most: discovery documents and key sets are a few KiB.
+const BODY_LEN_MAX: usize = 1024 * 1024;
+/// For one request with its whole answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One exchange with the provider. Boxed: with a borrowed client the compiler cannot see that it may move between
+/// threads.
+pub(super) type Exchange = Pin<Box<dyn Future<Output = Result<Response<Vec<u8>>, SendError>> + Send>>;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(super) struct ProviderHttp {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    #[error("plain http is allowed for a provider on this very machine only")]
+    NotHttps,
+    #[error("no answer within 10 seconds")]
+    TimedOut,
+    #[error("no connection, or it broke")]
+    Connection(#[source] hyper_util::client::legacy::Error),
+    #[error("the answer is broken or longer than 1 MiB")]
+    Body(#[source] Box<dyn Error + Send + Sync>),
+    #[error("the request cannot be written")]
+    Request(#[from] http::Error),
+    #[error("it answered {0}")]
+    Status(StatusCode),
+}
+
+impl ProviderHttp {
+    pub(super) fn new(extra_roots: &[CertificateDer<'static>]) -> Result<Self, rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        for root in extra_roots {
+            roots.add(root.clone())?;
+        }
+        let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .build();
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector) })
+    }
+
+    /// The client in the form that the OpenID Connect library takes.
+    pub(super) fn caller(&self) -> impl Fn(Request<Vec<u8>>) -> Exchange + Send + Sync + use<> {
+        let http = self.clone();
+        move |request| {
+            let http = http.clone();
+            Box::pin(async move { http.send(request).await })
+        }
+    }
+
+    /// Sends one request and reads its whole answer.
+    pub(super) async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, SendError> {
+        if !is_https_or_loopback(request.uri()) {
+            return Err(SendError::NotHttps);
+        }
+        let exchange = async {
+            let request = request.map(|body| Full::new(Bytes::from(body)));
+            let (parts, body) =
+                self.client.request(request).await.map_err(SendError::Connection)?.into_parts();
+            let body = Limited::new(body, BODY_LEN_MAX).collect().await.map_err(SendError::Body)?.to_bytes();
+            Ok(Response::from_parts(parts, body.to_vec()))
+        };
+        tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| SendError::TimedOut)?
+    }
+
+    /// The body of a 200; `None` when the server refuses the token.
+    pub(super) async fn get_with_bearer(&self, url: &Url, token: &str) -> Result<Option<Vec<u8>>, SendError> {
+        let request = Request::get(url.as_str())
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .header(header::ACCEPT, "application/json")
+            .body(Vec::new())?;
+        let answer = self.send(request).await?;
+        match answer.status() {
+            StatusCode::OK => Ok(Some(answer.into_body())),
+            status if status.is_client_error() => Ok(None),
+            status => Err(SendError::Status(status)),
+        }
+    }
+
+    pub(super) async fn post_form(&self, url: &Url, form: String) -> Result<StatusCode, SendError> {
+        let request = Request::post(url.as_str())
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(form.into_bytes())?;
+        Ok(self.send(request).await?.status())
+    }
+}
+
+fn is_https_or_loopback(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback =
+        host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    uri.scheme_str() == Some("https") || (uri.scheme_str() == Some("http") && is_loopback)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_goes_to_this_machine_only() {
+        for (uri, allowed) in [
+            ("https://idp.example.com/", true),
+            ("http://localhost:9000/", true),
+            ("http://127.0.0.1:9000/", true),
+            ("http://[::1]:9000/", true),
+            ("http://idp.example.com/", false),
+            ("http://localhost.example.com/", false),
+            ("http://127.0.0.1.example.com/", false),
+            ("ftp://localhost/", false),
+        ] {
+            assert_eq!(is_https_or_loopback(&uri.parse().unwrap()), allowed, "{uri}");
+        }
+    }
+}

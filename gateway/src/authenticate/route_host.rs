@@ -1,0 +1,170 @@
+//! The route hosts' half: where a sign-in lands, and what programs ask for.
+
+use std::time::{Duration, SystemTime};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE};
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use serde_json::json;
+use subtle::ConstantTimeEq;
+use url::Url;
+
+use super::{
+    AuthRequest, Authenticate, Resolved, cookies, pages,
+    sign_in::{
+        BINDING, CALLBACK_URI, IDP_ID, PROGRAMMATIC, REDIRECT_URI, SESSION_ENCRYPTED, SIGN_IN_LIFE,
+        SIGN_IN_PATH, append_cookie, bad_request,
+    },
+    sign_out::SIGN_OUT_PATH,
+    signed_url::{self, VerifiedUrl},
+    store_failed,
+};
+use crate::{
+    secret::Secret,
+    session::{Session, credentials},
+    store::aead,
+};
+
+/// Where the sign-in host hands a session over.
+pub(super) const CALLBACK_PATH: &str = "/.pomerium/callback/";
+/// Where a program asks for a sign-in URL.
+pub const LOGIN_PATH: &str = "/.pomerium/api/v1/login";
+const USER_PATH: &str = "/.pomerium/user";
+
+/// The paths that [`Authenticate::handle_route_host`] answers; none of them is ever an app's.
+pub const ROUTE_HOST_PATHS: [&str; 4] = [CALLBACK_PATH, LOGIN_PATH, USER_PATH, SIGN_OUT_PATH];
+
+impl Authenticate {
+    /// Answers a request to a route host; `None` when its path is none of [`ROUTE_HOST_PATHS`].
+    pub async fn handle_route_host(&self, req: AuthRequest<'_>, now: SystemTime) -> Option<Response<Bytes>> {
+        let path = req.url.path();
+        let is_read = req.method == Method::GET || req.method == Method::HEAD;
+        if !ROUTE_HOST_PATHS.contains(&path) {
+            return None;
+        }
+        let is_sign_out = path == SIGN_OUT_PATH && req.method == Method::POST;
+        if !is_read && !is_sign_out {
+            return Some(pages::text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed"));
+        }
+        Some(match path {
+            CALLBACK_PATH => self.land(&req, now).await,
+            LOGIN_PATH => self.programmatic_login(&req, now),
+            USER_PATH => self.user(&req, now).await,
+            _ => self.sign_out_of_route(&req, now).await,
+        })
+    }
+
+    /// The end of a sign-in: only in the browser that began it, only once.
+    async fn land(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
+        const STALE: &str = "This sign-in is not valid any more. Open the application again.";
+        let secret = self.config.shared_secret.expose();
+        // The sign-in host and this one read the same clock, so a minute is a minute.
+        let verified = match signed_url::verify(secret, req.url, Duration::ZERO, now) {
+            Ok(verified) => verified,
+            Err(error) => {
+                tracing::debug!(%error, "a hand-over was refused");
+                return bad_request(STALE);
+            }
+        };
+        let Some((redirect, is_programmatic)) = self.landing_target(&verified) else {
+            return bad_request("This sign-in leads to a place that is not served here.");
+        };
+        if !is_programmatic && !was_begun_here(req, &verified) {
+            return bad_request(
+                "This sign-in was begun in another browser. Open the application again in this one.",
+            );
+        }
+        let Some(handle) = self.handed_over(&verified) else { return bad_request(STALE) };
+        let session = match self.session_of_token(handle.expose(), req.url.host_str(), now).await {
+            Ok(Ok(session)) => session,
+            Ok(Err(_)) => return bad_request(STALE),
+            Err(error) => return store_failed(&error),
+        };
+        match self
+            .store
+            .claim_once(&format!("handover:{}", verified.signature), verified.expires_at, now)
+            .await
+        {
+            Ok(true) => {}
+            Ok(false) => return bad_request("This sign-in was already used. Open the application again."),
+            Err(error) => return store_failed(&error),
+        }
+        self.landed(redirect, is_programmatic, &handle, &session, now)
+    }
+
+    fn landed(
+        &self,
+        mut redirect: Url,
+        is_programmatic: bool,
+        handle: &Secret<String>,
+        session: &Session,
+        now: SystemTime,
+    ) -> Response<Bytes> {
+        if is_programmatic {
+            redirect.query_pairs_mut().append_pair("pomerium_jwt", handle.expose());
+            return pages::redirect(redirect.as_str());
+        }
+        let mut response = pages::redirect(redirect.as_str());
+        append_cookie(&mut response, self.session_cookie(&self.config.cookie.name, handle, session, now));
+        response
+    }
+
+    fn landing_target(&self, verified: &VerifiedUrl) -> Option<(Url, bool)> {
+        let redirect: Url = verified.parameter(REDIRECT_URI)?.parse().ok()?;
+        let is_programmatic = verified.parameter(PROGRAMMATIC) == Some("true");
+        let is_allowed =
+            if is_programmatic { self.is_programmatic_target(&redirect) } else { self.is_our_url(&redirect) };
+        is_allowed.then_some((redirect, is_programmatic))
+    }
+
+    fn handed_over(&self, verified: &VerifiedUrl) -> Option<Secret<String>> {
+        let sealed = URL_SAFE.decode(verified.parameter(SESSION_ENCRYPTED)?).ok()?;
+        let plain =
+            aead::open(self.config.shared_secret.expose(), &sealed, SESSION_ENCRYPTED.as_bytes()).ok()?;
+        String::from_utf8(plain).ok().map(Secret::new)
+    }
+
+    /// A sign-in URL for a program that listens at `pomerium_redirect_uri`; the body is the URL and nothing else.
+    fn programmatic_login(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
+        let Some((_, redirect)) = req.url.query_pairs().find(|(name, _)| name == REDIRECT_URI) else {
+            return pages::text(StatusCode::NOT_FOUND, "pomerium_redirect_uri is missing");
+        };
+        let redirect = redirect.parse().ok().filter(|url| self.is_programmatic_target(url));
+        let (Some(redirect), Ok(callback)) = (redirect, req.url.join(CALLBACK_PATH)) else {
+            return pages::text(StatusCode::BAD_REQUEST, "invalid redirect uri");
+        };
+        if !self.is_our_url(&callback) {
+            return pages::text(StatusCode::BAD_REQUEST, "this host signs nobody in");
+        }
+        let parameters = [
+            (REDIRECT_URI, redirect.as_str()),
+            (CALLBACK_URI, callback.as_str()),
+            (PROGRAMMATIC, "true"),
+            (IDP_ID, self.idp_id.as_str()),
+        ];
+        pages::text(StatusCode::OK, self.signed(SIGN_IN_PATH, &parameters, SIGN_IN_LIFE, now).to_string())
+    }
+
+    async fn user(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
+        match self.resolve(req.headers, req.url.query(), req.url.host_str(), now).await {
+            Ok(Resolved::Valid(_, session)) => pages::json(&json!({
+                "sub": session.user_id,
+                "user": session.user_id,
+                "email": session.email,
+                "groups": session.groups,
+                "sid": session.id,
+                "name": session.name,
+            })),
+            Ok(Resolved::Absent | Resolved::Invalid(..)) => {
+                pages::text(StatusCode::NOT_FOUND, "not signed in")
+            }
+            Err(error) => store_failed(&error),
+        }
+    }
+}
+
+fn was_begun_here(req: &AuthRequest<'_>, verified: &VerifiedUrl) -> bool {
+    let Some(secret) = credentials::cookie(req.headers, cookies::BINDING_COOKIE) else { return false };
+    let Some(expected) = verified.parameter(BINDING) else { return false };
+    cookies::fingerprint(secret).as_bytes().ct_eq(expected.as_bytes()).into()
+}

@@ -1,0 +1,289 @@
+use std::{
+    collections::BTreeMap,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use http::{HeaderValue, header};
+
+use super::*;
+use crate::{
+    config::SameSite,
+    session::{SessionId, UserId},
+    store::ProviderTokens,
+};
+
+mod idp;
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+const NOW: u64 = 1_700_000_000;
+
+/// A browser: it keeps cookies by host and sends them back.
+#[derive(Default)]
+struct Browser {
+    cookies: BTreeMap<(String, String), String>,
+}
+
+impl Browser {
+    fn headers(&self, url: &Url) -> HeaderMap {
+        let host = url.host_str().unwrap();
+        let pairs: Vec<String> = self
+            .cookies
+            .iter()
+            .filter(|((owner, _), _)| owner == host)
+            .map(|((_, name), value)| format!("{name}={value}"))
+            .collect();
+        let mut headers = HeaderMap::new();
+        if !pairs.is_empty() {
+            headers.insert(header::COOKIE, pairs.join("; ").parse().unwrap());
+        }
+        headers
+    }
+
+    fn keep(&mut self, url: &Url, response: &Response<Bytes>) {
+        for line in response.headers().get_all(header::SET_COOKIE) {
+            let line = line.to_str().unwrap();
+            assert!(
+                line.contains("; Path=/;") && line.contains("; Secure") && line.contains("; HttpOnly"),
+                "{line}"
+            );
+            let (name, value) = line.split(';').next().unwrap().split_once('=').unwrap();
+            self.cookies.insert((url.host_str().unwrap().to_owned(), name.to_owned()), value.to_owned());
+        }
+    }
+
+    async fn get(&mut self, service: &Authenticate, url: &Url, now: SystemTime) -> Response<Bytes> {
+        let headers = self.headers(url);
+        let req = AuthRequest { method: &Method::GET, url, headers: &headers, form: Bytes::new() };
+        let response = if url.host_str() == Some("authenticate.example.com") {
+            service.handle_authenticate_host(req, now).await
+        } else {
+            service.handle_route_host(req, now).await.unwrap()
+        };
+        self.keep(url, &response);
+        response
+    }
+
+    /// Opens an app without a session.
+    fn begin(&mut self, service: &Authenticate, url: &Url, now: SystemTime) -> Url {
+        let response = service.sign_in_response(url, &self.headers(url), now).unwrap();
+        self.keep(url, &response);
+        location(&response)
+    }
+}
+
+fn location(response: &Response<Bytes>) -> Url {
+    assert_eq!(response.status(), StatusCode::FOUND, "{:?}", response.body());
+    response.headers()[header::LOCATION].to_str().unwrap().parse().unwrap()
+}
+
+fn url(text: &str) -> Url {
+    text.parse().unwrap()
+}
+
+fn config(issuer: &str) -> AuthenticateConfig {
+    AuthenticateConfig {
+        authenticate_url: url("https://authenticate.example.com"),
+        signout_redirect_url: None,
+        programmatic_redirect_domains: vec!["localhost".into(), "tools.example.com".into()],
+        cookie: CookieSettings {
+            name: "_pomerium".into(),
+            domain: None,
+            http_only: true,
+            expire: Duration::from_secs(3600),
+            same_site: Some(SameSite::Lax),
+        },
+        identity_provider: IdentityProvider {
+            issuer: url(issuer),
+            client_id: "gateway".into(),
+            client_secret: Some(Secret::new("client-secret".into())),
+            scopes: vec!["openid".into(), "email".into()],
+            request_params: vec![],
+        },
+        extra_roots: vec![],
+        shared_secret: Secret::new([1; 32]),
+        cookie_secret: Secret::new([2; 32]),
+        is_our_host: Arc::new(|host| {
+            matches!(host, "app.example.com" | "other.example.com" | "authenticate.example.com")
+        }),
+    }
+}
+
+async fn service() -> Authenticate {
+    Authenticate::new(config("http://127.0.0.1:1"), Store::in_memory().await.unwrap()).unwrap()
+}
+
+/// A browser that is signed in at the sign-in host.
+async fn signed_in(service: &Authenticate) -> Browser {
+    let session = Session {
+        id: SessionId::new("s1"),
+        user_id: UserId::new("alice"),
+        idp_id: service.idp_id.clone(),
+        email: "alice@example.com".into(),
+        name: "Alice".into(),
+        groups: vec![],
+        claims: [].into(),
+        issued_at: at(NOW),
+        expires_at: at(NOW + 3600),
+    };
+    let tokens = ProviderTokens {
+        access: Secret::new("a".into()),
+        refresh: None,
+        id_token: Secret::new("i".into()),
+        access_expires_at: None,
+    };
+    service.store.put_session(&session, &tokens).await.unwrap();
+    let handle = service.handle_key.mint(&session, &["authenticate.example.com".into()], at(NOW)).unwrap();
+    let mut browser = Browser::default();
+    let place = ("authenticate.example.com".to_owned(), "_pomerium_authenticate".to_owned());
+    browser.cookies.insert(place, handle.expose().clone());
+    browser
+}
+
+#[tokio::test]
+async fn a_hand_over_signs_in_one_host_in_one_browser_once() {
+    let service = service().await;
+    let mut browser = signed_in(&service).await;
+    let app = url("https://app.example.com/x?a=1");
+    let sign_in = browser.begin(&service, &app, at(NOW));
+    let hand_over = location(&browser.get(&service, &sign_in, at(NOW)).await);
+    assert_eq!((hand_over.host_str(), hand_over.path()), (Some("app.example.com"), "/.pomerium/callback/"));
+
+    // The thief of the URL is in another browser, and does not use it up.
+    let stolen = Browser::default().get(&service, &hand_over, at(NOW)).await;
+    assert_eq!(stolen.status(), StatusCode::BAD_REQUEST);
+    assert!(!stolen.headers().contains_key(header::SET_COOKIE));
+    let late = browser.get(&service, &hand_over, at(NOW + 61)).await;
+    assert_eq!(late.status(), StatusCode::BAD_REQUEST);
+
+    assert_eq!(location(&browser.get(&service, &hand_over, at(NOW + 1)).await), app);
+    let replayed = browser.get(&service, &hand_over, at(NOW + 2)).await;
+    assert_eq!(replayed.status(), StatusCode::BAD_REQUEST);
+    assert!(!replayed.headers().contains_key(header::SET_COOKIE));
+
+    let headers = browser.headers(&app);
+    let session =
+        service.session_of(&headers, None, Some("app.example.com"), at(NOW + 3)).await.unwrap().unwrap();
+    assert_eq!(session.email, "alice@example.com");
+    assert_eq!(
+        service.session_of(&headers, None, Some("other.example.com"), at(NOW + 3)).await.unwrap(),
+        None
+    );
+    service.store.end_session(&session.id).await.unwrap();
+    let ended = service.resolve(&headers, None, Some("app.example.com"), at(NOW + 3)).await.unwrap();
+    assert_eq!(ended, Resolved::Invalid(CredentialSource::Cookie, InvalidCredential::Ended));
+}
+
+#[tokio::test]
+async fn nobody_is_sent_to_a_host_or_port_that_is_not_ours() {
+    let service = service().await;
+    let mut browser = signed_in(&service).await;
+    for target in [
+        "https://evil.example/",
+        "http://app.example.com/",
+        "https://app.example.com:9999/",
+        "https://user@app.example.com/",
+        "https://app.example.com.evil.example/",
+        "javascript:alert(1)",
+    ] {
+        let sign_in = service.sign_in_redirect(&url(target), "binding", at(NOW));
+        let response = browser.get(&service, &sign_in, at(NOW)).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{target}");
+        assert!(!response.headers().contains_key(header::SET_COOKIE));
+        assert!(!response.headers().contains_key(header::LOCATION));
+    }
+}
+
+#[tokio::test]
+async fn an_unsigned_a_changed_and_an_old_sign_in_link_are_refused() {
+    let service = service().await;
+    let mut browser = signed_in(&service).await;
+    let good = service.sign_in_redirect(&url("https://app.example.com/"), "binding", at(NOW));
+    let changed = url(&good.as_str().replace("app.example.com", "other.example.com"));
+    let unsigned = url(
+        "https://authenticate.example.com/.pomerium/sign_in?pomerium_redirect_uri=https://app.example.com/",
+    );
+    for (link, now) in [(changed, NOW), (unsigned, NOW), (good, NOW + 361)] {
+        assert_eq!(browser.get(&service, &link, at(now)).await.status(), StatusCode::BAD_REQUEST, "{link}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_gets_its_handle_on_loopback_only_and_no_cookie_is_set() {
+    let service = service().await;
+    let mut browser = signed_in(&service).await;
+    let ask = |target: &str| {
+        let mut login = url("https://app.example.com/.pomerium/api/v1/login");
+        login.query_pairs_mut().append_pair("pomerium_redirect_uri", target);
+        login
+    };
+    for target in [
+        "https://evil.example/",
+        "http://evil.example/",
+        "http://tools.example.com/",
+        "http://localhost.evil.example/",
+    ] {
+        let response = browser.get(&service, &ask(target), at(NOW)).await;
+        assert_eq!(
+            (response.status(), response.body().as_ref()),
+            (StatusCode::BAD_REQUEST, &b"invalid redirect uri"[..])
+        );
+    }
+    let missing =
+        browser.get(&service, &url("https://app.example.com/.pomerium/api/v1/login"), at(NOW)).await;
+    assert_eq!(missing.status(), StatusCode::NOT_FOUND);
+    let foreign = url(&ask("http://127.0.0.1:5555").as_str().replace("app.example.com", "evil.example"));
+    assert_eq!(browser.get(&service, &foreign, at(NOW)).await.status(), StatusCode::BAD_REQUEST);
+
+    let response = browser.get(&service, &ask("http://127.0.0.1:5555"), at(NOW)).await;
+    let sign_in = url(std::str::from_utf8(response.body()).unwrap());
+    let hand_over = location(&browser.get(&service, &sign_in, at(NOW)).await);
+    let response = Browser::default().get(&service, &hand_over, at(NOW)).await;
+    assert!(!response.headers().contains_key(header::SET_COOKIE));
+    let back = location(&response);
+    assert_eq!((back.host_str(), back.port()), (Some("127.0.0.1"), Some(5555)));
+    let (_, handle) = back.query_pairs().find(|(name, _)| name == "pomerium_jwt").unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&format!("Pomerium {handle}")).unwrap());
+    assert!(service.session_of(&headers, None, Some("app.example.com"), at(NOW)).await.unwrap().is_some());
+    assert!(service.session_of(&headers, None, None, at(NOW)).await.unwrap().is_some());
+    assert_eq!(Browser::default().get(&service, &hand_over, at(NOW)).await.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn another_sites_page_cannot_sign_anybody_out() {
+    let service = service().await;
+    let browser = signed_in(&service).await;
+    let sign_out = url("https://authenticate.example.com/.pomerium/sign_out");
+    let mut headers = browser.headers(&sign_out);
+    let asked = AuthRequest { method: &Method::GET, url: &sign_out, headers: &headers, form: Bytes::new() };
+    assert_eq!(service.handle_authenticate_host(asked, at(NOW)).await.status(), StatusCode::OK);
+    for (name, value) in
+        [("origin", "https://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site"), ("x", "y")]
+    {
+        let mut headers = headers.clone();
+        headers.insert(name, HeaderValue::from_static(value));
+        let req =
+            AuthRequest { method: &Method::POST, url: &sign_out, headers: &headers, form: Bytes::new() };
+        assert_eq!(service.handle_authenticate_host(req, at(NOW)).await.status(), StatusCode::BAD_REQUEST);
+    }
+    assert!(service.store.session(&SessionId::new("s1")).await.unwrap().is_some());
+    headers.insert(header::ORIGIN, HeaderValue::from_static("https://authenticate.example.com"));
+    let req = AuthRequest { method: &Method::POST, url: &sign_out, headers: &headers, form: Bytes::new() };
+    let response = service.handle_authenticate_host(req, at(NOW)).await;
+    assert_eq!(response.status(), StatusCode::FOUND);
+    assert!(response.headers()[header::SET_COOKIE].to_str().unwrap().contains("Max-Age=0"));
+    assert_eq!(service.store.session(&SessionId::new("s1")).await.unwrap(), None);
+}
+
+#[test]
+fn a_shared_cookie_domain_covers_itself_and_what_is_below() {
+    assert!(is_within("app.example.com", "example.com") && is_within("example.com", ".example.com"));
+    assert!(
+        !is_within("badexample.com", "example.com")
+            && !is_within("example.com", "")
+            && !is_within("com", "example.com")
+    );
+}

@@ -1,0 +1,57 @@
+//! The whole way in a real browser.
+
+use fantoccini::Locator;
+use support::{
+    app::{App, GREETING},
+    browser::Browser,
+    gateway::{Gateway, Route},
+};
+
+async fn parts() -> anyhow::Result<(App, Gateway, Browser)> {
+    let app = App::start().await?;
+    let gateway = Gateway::start(&[Route::web("app.localhost", app.address)]).await?;
+    let browser = Browser::start(&gateway.authority).await?;
+    Ok((app, gateway, browser))
+}
+
+/// Opens the app and signs in at the identity provider.
+async fn sign_in(gateway: &Gateway, browser: &Browser, name: &str) -> anyhow::Result<String> {
+    let client = &browser.client;
+    client.goto(gateway.url("app.localhost")?.as_str()).await?;
+    let field = client.wait().for_element(Locator::Css("input[name=login]")).await?;
+    field.send_keys(name).await?;
+    client.find(Locator::Css("button")).await?.click().await?;
+    client.wait().for_url(&gateway.url("app.localhost")?).await?;
+    Ok(client.source().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alice_signs_in_sees_the_app_and_signs_out() {
+    let (_app, gateway, browser) = parts().await.unwrap();
+    let source = sign_in(&gateway, &browser, "alice").await.unwrap();
+    assert!(source.contains(GREETING) && source.contains("alice@corp.example"), "{source}");
+
+    let client = &browser.client;
+    let sign_out = gateway.url("app.localhost").unwrap().join("/.pomerium/sign_out").unwrap();
+    client.goto(sign_out.as_str()).await.unwrap();
+    // A page may ask once more, at the gateway and at the identity provider.
+    for _ in 0..2 {
+        if let Ok(button) = client.find(Locator::Css("form button, button[name=logout]")).await {
+            button.click().await.unwrap();
+        }
+    }
+    client.goto(gateway.url("app.localhost").unwrap().as_str()).await.unwrap();
+    let url = client.current_url().await.unwrap();
+    assert!(url.as_str().starts_with(&gateway.oidc.issuer), "after signing out the app is at {url}");
+    browser.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bob_gets_a_page_that_says_why() {
+    let (app, gateway, browser) = parts().await.unwrap();
+    let source = sign_in(&gateway, &browser, "bob").await.unwrap();
+    browser.close().await.unwrap();
+    assert!(source.contains("bob@corp.example") && source.contains("email-unauthorized"), "{source}");
+    assert!(!source.contains(GREETING), "{source}");
+    assert_eq!(app.requests(), 0);
+}

@@ -1,0 +1,80 @@
+//! The sign-in itself, as somebody would abuse it.
+
+use http::header;
+use support::{
+    app::App,
+    gateway::{Gateway, Route},
+    person::Person,
+};
+use url::Url;
+
+async fn parts() -> anyhow::Result<(App, Gateway)> {
+    let app = App::start().await?;
+    let gateway = Gateway::start(&[Route::web("app.localhost", app.address)]).await?;
+    Ok((app, gateway))
+}
+
+fn callback(gateway: &Gateway, query: &str) -> anyhow::Result<Url> {
+    let mut url = gateway.url("authenticate.localhost")?.join("/oauth2/callback")?;
+    url.set_query(Some(query));
+    Ok(url)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_that_nobody_began_sets_nothing() {
+    let (_app, gateway) = parts().await.unwrap();
+    let mallory = Person::new("bob", &gateway.authority).unwrap();
+    for query in ["", "code=x", "state=x", "code=x&state=x", "code=x&state=AAAA%3D%3D"] {
+        let page = mallory.get(&callback(&gateway, query).unwrap()).await.unwrap();
+        assert_eq!(page.status, 400, "{query}");
+        assert!(!page.headers.contains_key(header::SET_COOKIE), "{query}: {:?}", page.headers);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_works_once_and_in_one_browser() {
+    let (_app, gateway) = parts().await.unwrap();
+    let alice = Person::new("alice", &gateway.authority).unwrap();
+    let is_callback = |url: &Url| url.path() == "/oauth2/callback";
+    let back = alice.open_until(&gateway.url("app.localhost").unwrap(), is_callback).await.unwrap();
+
+    let victim = Person::new("bob", &gateway.authority).unwrap();
+    let page = victim.get(&back).await.unwrap();
+    assert_eq!(page.status, 400, "another browser: {}", page.text());
+    assert!(!page.headers.contains_key(header::SET_COOKIE));
+
+    assert!(alice.get(&back).await.unwrap().status.is_redirection());
+    let again = alice.get(&back).await.unwrap();
+    assert_eq!(again.status, 400, "a replay: {}", again.text());
+    assert!(!again.headers.contains_key(header::SET_COOKIE));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_goes_to_no_foreign_host() {
+    let (_app, gateway) = parts().await.unwrap();
+    let mallory = Person::new("bob", &gateway.authority).unwrap();
+    for target in [
+        "https://evil.test/",
+        "http://127.0.0.1.evil.test/",
+        "javascript:alert(1)",
+        "//evil.test",
+        "http://localhost@evil.test/",
+    ] {
+        let mut url = gateway.url("app.localhost").unwrap().join("/.pomerium/api/v1/login").unwrap();
+        url.query_pairs_mut().append_pair("pomerium_redirect_uri", target);
+        let page = mallory.get(&url).await.unwrap();
+        assert_eq!(page.status, 400, "{target}: {}", page.text());
+        assert!(!page.headers.contains_key(header::SET_COOKIE), "{target}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unsigned_sign_in_address_is_refused() {
+    let (_app, gateway) = parts().await.unwrap();
+    let mallory = Person::new("bob", &gateway.authority).unwrap();
+    let mut url = gateway.url("authenticate.localhost").unwrap().join("/.pomerium/sign_in").unwrap();
+    url.query_pairs_mut().append_pair("pomerium_redirect_uri", "https://evil.test/");
+    let page = mallory.get(&url).await.unwrap();
+    assert_eq!(page.status, 400, "{}", page.text());
+    assert!(!page.headers.contains_key(header::SET_COOKIE));
+}

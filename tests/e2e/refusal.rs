@@ -1,0 +1,128 @@
+//! What somebody gets whom policy does not let in, and what strangers get.
+
+use http::{HeaderMap, Method, header};
+use support::{
+    app::{App, GREETING},
+    cli::Cli,
+    echo::Echo,
+    gateway::{Gateway, Route},
+    http::raw,
+    person::Person,
+    process::Input,
+    token,
+};
+
+const DESTINATION: &str = "echo.corp.test:7";
+
+/// The status of a `CONNECT`, with a token or without one.
+async fn connect(gateway: &Gateway, destination: &str, token: Option<&str>) -> anyhow::Result<String> {
+    let tls = gateway.authority.client_config(&[b"http/1.1"])?;
+    let credential = token.map(|t| format!("Authorization: Pomerium {t}\r\n")).unwrap_or_default();
+    let request = format!("CONNECT {destination} HTTP/1.1\r\nHost: {destination}\r\n{credential}\r\n");
+    let (head, _stream) = raw(&tls, gateway.port, "localhost", &request).await?;
+    Ok(head.split_whitespace().nth(1).unwrap_or_default().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bob_is_told_which_rule_refused_him_and_the_log_says_why() {
+    let echo = Echo::start().await.unwrap();
+    let gateway = Gateway::start(&[Route::tcp(DESTINATION, echo.address)]).await.unwrap();
+    let cli = Cli::new(&gateway, "bob").unwrap();
+    let mut client = cli.spawn(&["tcp", DESTINATION, "--listen", "-"], Input::Pipe).unwrap();
+    let status = client.wait().await.unwrap();
+    assert_eq!(status.code(), Some(77), "{}\n{}", client.errors.text(), cli.trouble());
+    assert!(client.errors.text().contains("email-unauthorized"), "{}", client.errors.text());
+    let line = gateway.log().line_with(&["authorize check", "bob@corp.example"]).await.unwrap();
+    assert!(line.contains("email-unauthorized"), "{line}");
+    assert_eq!(echo.dials(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_tokens_are_no_tokens() {
+    let echo = Echo::start().await.unwrap();
+    let gateway = Gateway::start(&[Route::tcp(DESTINATION, echo.address)]).await.unwrap();
+    let alice = Person::new("alice", &gateway.authority).unwrap();
+    let real = alice.token(&gateway.url("localhost").unwrap()).await.unwrap();
+    let claims = token::claims(&real).unwrap();
+    let changed = |name: &str, value: serde_json::Value| {
+        let mut claims = claims.clone();
+        claims[name] = value;
+        claims
+    };
+    let key = &support::gateway::SHARED_SECRET;
+    assert_eq!(connect(&gateway, DESTINATION, Some(&real)).await.unwrap(), "200");
+    let dials = echo.dials();
+    for (what, forged) in [
+        ("nothing", String::new()),
+        ("no JWT", "x.y.z".to_owned()),
+        ("no signature", token::unsigned(&claims)),
+        ("a foreign key", token::signed(&claims, b"another key of thirty-two bytes!")),
+        ("expired", token::signed(&changed("exp", 1.into()), key)),
+        ("another audience", token::signed(&changed("aud", serde_json::json!(["elsewhere.test"])), key)),
+        ("an unknown session", token::signed(&changed("jti", "no-such-session".into()), key)),
+    ] {
+        assert_eq!(connect(&gateway, DESTINATION, Some(&forged)).await.unwrap(), "401", "{what}");
+    }
+    assert_eq!(connect(&gateway, DESTINATION, None).await.unwrap(), "401", "a stranger");
+    assert_eq!(echo.dials(), dials, "nothing was dialled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_route_is_never_dialled() {
+    let echo = Echo::start().await.unwrap();
+    let gateway = Gateway::start(&[Route::tcp(DESTINATION, echo.address)]).await.unwrap();
+    let alice = Person::new("alice", &gateway.authority).unwrap();
+    let real = alice.token(&gateway.url("localhost").unwrap()).await.unwrap();
+    let address = echo.address.to_string();
+    for destination in
+        ["echo.corp.test:8", "other.corp.test:7", &address, "localhost:22", "169.254.169.254:80"]
+    {
+        let status = connect(&gateway, destination, Some(&real)).await.unwrap();
+        assert!(matches!(status.as_str(), "403" | "404"), "{destination}: {status}");
+    }
+    assert_eq!(echo.dials(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn identity_headers_from_outside_never_reach_the_app() {
+    let app = App::start().await.unwrap();
+    let gateway = Gateway::start(&[Route::web("app.localhost", app.address)]).await.unwrap();
+    let alice = Person::new("alice", &gateway.authority).unwrap();
+    let url = gateway.url("app.localhost").unwrap();
+    assert!(alice.open(&url).await.unwrap().text().contains(GREETING));
+
+    let mut headers = HeaderMap::new();
+    for name in
+        ["x-pomerium-claim-email", "x-pomerium-jwt-assertion", "x-pomerium-anything", "x-forwarded-for"]
+    {
+        headers.insert(name, "mallory@evil.test".parse().unwrap());
+    }
+    headers.insert(header::ACCEPT, "*/*".parse().unwrap());
+    let page = alice.request(Method::GET, &url, headers, bytes::Bytes::new()).await.unwrap();
+    let text = page.text();
+    assert!(text.contains("alice@corp.example") && text.contains("x-pomerium-jwt-assertion"), "{text}");
+    assert!(!text.contains("mallory") && !text.contains("_pomerium"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_contradict_each_other_are_refused() {
+    let app = App::start().await.unwrap();
+    let gateway = Gateway::start(&[Route::web("app.localhost", app.address)]).await.unwrap();
+    let tls = gateway.authority.client_config(&[b"http/1.1"]).unwrap();
+    let port = gateway.port;
+    for (server_name, request, statuses) in [
+        ("other.localhost", format!("GET / HTTP/1.1\r\nHost: app.localhost:{port}\r\n\r\n"), ["421", "400"]),
+        (
+            "app.localhost",
+            format!("GET https://app.localhost:{port}/ HTTP/1.1\r\nHost: other.localhost:{port}\r\n\r\n"),
+            ["400", "421"],
+        ),
+        ("app.localhost", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned(), ["400", "400"]),
+        ("app.localhost", "GET / HTTP/1.1\r\n\r\n".to_owned(), ["400", "400"]),
+    ] {
+        let (head, _stream) = raw(&tls, port, server_name, &request).await.unwrap();
+        let status = head.split_whitespace().nth(1).unwrap_or_default();
+        assert!(statuses.contains(&status), "{request}: {head}");
+    }
+    assert_eq!(app.requests(), 0);
+}

@@ -1,0 +1,115 @@
+// A certified OpenID provider with two accounts. It signs in whoever types a known user name: for tests on loopback alone.
+//
+// Environment: PORT (0: any), CLIENT_SECRET, REDIRECT_URIS and SIGNED_OUT_URIS (separated by spaces).
+// Prints `issuer URL` once it answers.
+import { createServer } from 'node:http';
+import Provider, { interactionPolicy } from 'oidc-provider';
+
+const PEOPLE = {
+  alice: { name: 'Alice Example', email: 'alice@corp.example', groups: ['engineering', 'staff'] },
+  bob: { name: 'Bob Example', email: 'bob@corp.example', groups: ['staff'] },
+};
+
+const words = (name) => (process.env[name] ?? '').split(' ').filter(Boolean);
+const page = (body) => `<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sign in</title></head><body>${body}</body></html>`;
+
+function findAccount(_ctx, id) {
+  const person = PEOPLE[id];
+  if (!person) return undefined;
+  return { accountId: id, claims: async () => ({ sub: id, email_verified: true, ...person }) };
+}
+
+// Everything that a client asks for is granted: the tests are about the gateway, not about consent.
+async function loadExistingGrant(ctx) {
+  const { client, session, provider, params } = ctx.oidc;
+  const known = session.grantIdFor(client.clientId);
+  if (known) return provider.Grant.find(known);
+  const grant = new provider.Grant({ clientId: client.clientId, accountId: session.accountId });
+  grant.addOIDCScope(params.scope);
+  await grant.save();
+  return grant;
+}
+
+function configuration() {
+  const policy = interactionPolicy.base();
+  policy.get('consent').checks.clear();
+  return {
+    clients: [{
+      client_id: 'pomerium',
+      client_secret: process.env.CLIENT_SECRET,
+      redirect_uris: words('REDIRECT_URIS'),
+      post_logout_redirect_uris: words('SIGNED_OUT_URIS'),
+      grant_types: ['authorization_code', 'refresh_token'],
+      response_types: ['code'],
+    }],
+    claims: { openid: ['sub'], profile: ['name'], email: ['email', 'email_verified'], groups: ['groups'] },
+    scopes: ['openid', 'offline_access', 'profile', 'email', 'groups'],
+    conformIdTokenClaims: false,
+    cookies: { keys: ['for tests alone'] },
+    findAccount,
+    loadExistingGrant,
+    issueRefreshToken: async () => true,
+    interactions: { policy, url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
+    pkce: { required: () => true },
+    features: {
+      devInteractions: { enabled: false },
+      revocation: { enabled: true },
+      rpInitiatedLogout: {
+        enabled: true,
+        logoutSource: (ctx, form) => {
+          ctx.body = page(`${form}<button autofocus type="submit" form="op.logoutForm" value="yes" name="logout">Sign out</button>`);
+        },
+      },
+    },
+    ttl: { AccessToken: 600, IdToken: 600, RefreshToken: 3600, Session: 3600, Grant: 3600, Interaction: 600 },
+  };
+}
+
+async function form(request) {
+  let body = '';
+  for await (const chunk of request) {
+    body += chunk;
+    if (body.length > 65536) throw new Error('the form is too long');
+  }
+  return new URLSearchParams(body);
+}
+
+async function interaction(provider, request, response) {
+  const { uid, prompt, grantId } = await provider.interactionDetails(request, response);
+  if (prompt.name === 'consent') {
+    await provider.interactionFinished(request, response, { consent: { grantId } }, { mergeWithLastSubmission: true });
+    return;
+  }
+  if (request.method === 'POST') {
+    const login = (await form(request)).get('login');
+    if (PEOPLE[login]) {
+      await provider.interactionFinished(request, response, { login: { accountId: login } });
+      return;
+    }
+  }
+  response.setHeader('Content-Type', 'text/html; charset=utf-8');
+  response.end(page(`<form method="post" action="/interaction/${uid}"><label>User name
+    <input type="text" name="login" autofocus required></label><button type="submit">Sign in</button></form>`));
+}
+
+const server = createServer();
+server.listen(Number(process.env.PORT ?? 0), '127.0.0.1', () => {
+  const issuer = `http://127.0.0.1:${server.address().port}`;
+  const provider = new Provider(issuer, configuration());
+  for (const event of ['authorization.error', 'grant.error', 'server_error', 'userinfo.error', 'end_session.error']) {
+    provider.on(event, (_ctx, error) => console.error(event, error.message, error.error_description ?? ''));
+  }
+  const answer = provider.callback();
+  server.on('request', (request, response) => {
+    if (!request.url.startsWith('/interaction/')) {
+      answer(request, response);
+      return;
+    }
+    interaction(provider, request, response).catch((error) => {
+      console.error('interaction', error);
+      response.statusCode = 400;
+      response.end(String(error.message));
+    });
+  });
+  console.log(`issuer ${issuer}`);
+});

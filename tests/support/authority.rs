@@ -1,0 +1,77 @@
+//! A certificate authority of the test's own, and one server certificate from it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+
+/// Names and addresses that the server certificate is for.
+const NAMES: [&str; 4] = ["localhost", "*.localhost", "*.corp.test", "127.0.0.1"];
+
+/// The files of an authority.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    /// The authority's certificate, PEM.
+    pub root: PathBuf,
+    /// The server's certificate, PEM.
+    pub certificate: PathBuf,
+    /// The server's private key, PEM.
+    pub key: PathBuf,
+    root_der: CertificateDer<'static>,
+}
+
+impl Authority {
+    /// Makes an authority and a server certificate, and writes them to `folder`.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn create(folder: &Path) -> anyhow::Result<Self> {
+        let root_key = KeyPair::generate()?;
+        let mut root = CertificateParams::new(Vec::new())?;
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        root.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        root.distinguished_name.push(DnType::CommonName, "Pomerium tests");
+        let root_certificate = root.self_signed(&root_key)?;
+        let issuer = Issuer::new(root, root_key);
+
+        let key = KeyPair::generate()?;
+        let mut leaf = CertificateParams::new(NAMES.map(String::from).to_vec())?;
+        leaf.distinguished_name.push(DnType::CommonName, "gateway");
+        leaf.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        // Browsers refuse certificates that live longer than a good year.
+        leaf.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        leaf.not_after = rcgen::date_time_ymd(2027, 1, 1);
+        let leaf = leaf.signed_by(&key, &issuer)?;
+
+        let authority = Self {
+            root: folder.join("ca.pem"),
+            certificate: folder.join("gateway.pem"),
+            key: folder.join("gateway.key"),
+            root_der: root_certificate.der().clone(),
+        };
+        std::fs::write(&authority.root, root_certificate.pem())?;
+        std::fs::write(&authority.certificate, leaf.pem())?;
+        std::fs::write(&authority.key, key.serialize_pem())?;
+        Ok(authority)
+    }
+
+    /// A TLS client that trusts this authority alone and offers `protocols` (ALPN).
+    ///
+    /// # Errors
+    /// The certificate does not parse.
+    pub fn client_config(&self, protocols: &[&[u8]]) -> anyhow::Result<Arc<ClientConfig>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root_der.clone())?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+}

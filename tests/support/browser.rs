@@ -1,0 +1,89 @@
+//! Debian's Chromium over WebDriver. It trusts the test's authority by the person's own certificate store, and
+//! checks certificates as always.
+
+use std::path::Path;
+
+use anyhow::bail;
+use fantoccini::{Client, ClientBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::{
+    authority::Authority,
+    process::{Input, Process},
+};
+
+/// A running browser.
+#[derive(Debug)]
+pub struct Browser {
+    /// The window.
+    pub client: Client,
+    _driver: Process,
+    _home: TempDir,
+}
+
+impl Browser {
+    /// Starts a browser that trusts `authority`.
+    ///
+    /// # Errors
+    /// Chromium, its driver or `certutil` is not installed.
+    pub async fn start(authority: &Authority) -> anyhow::Result<Self> {
+        let home = tempfile::tempdir()?;
+        trust(home.path(), authority).await?;
+        let mut command = Command::new("chromedriver");
+        command.arg("--port=0").env("HOME", home.path()).env("XDG_CONFIG_HOME", home.path().join(".config"));
+        command.env("XDG_CACHE_HOME", home.path().join(".cache")).env_remove("XDG_DATA_HOME");
+        let driver = Process::spawn("chromedriver", &mut command, Input::None)?;
+        let port = driver
+            .output
+            .find("started successfully on port", |line| {
+                line.split("successfully on port ").nth(1)?.trim_end_matches('.').trim().parse::<u16>().ok()
+            })
+            .await?;
+        let profile = format!("--user-data-dir={}", home.path().join("profile").display());
+        let options = json!({
+            "args": [
+                "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+                "--disable-background-networking", "--disable-component-update", "--disable-sync",
+                "--disable-default-apps", "--no-proxy-server", "--host-resolver-rules=MAP *.localhost 127.0.0.1",
+                profile,
+            ],
+        });
+        let capabilities = [("goog:chromeOptions".to_owned(), options)].into_iter().collect();
+        let client = ClientBuilder::new(HttpConnector::new())
+            .capabilities(capabilities)
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await?;
+        Ok(Self { client, _driver: driver, _home: home })
+    }
+
+    /// Closes the window and the browser. Dropping kills the driver, but not all that it started.
+    ///
+    /// # Errors
+    /// The driver does not answer.
+    pub async fn close(self) -> anyhow::Result<()> {
+        self.client.close().await?;
+        Ok(())
+    }
+}
+
+/// Puts the authority into the certificate store of a home folder.
+async fn trust(home: &Path, authority: &Authority) -> anyhow::Result<()> {
+    let store = home.join(".pki/nssdb");
+    std::fs::create_dir_all(&store)?;
+    let database = format!("sql:{}", store.display());
+    run(Command::new("certutil").args(["-N", "--empty-password", "-d", &database])).await?;
+    let name = ["-n", "Pomerium tests", "-t", "C,,"];
+    run(Command::new("certutil").args(["-A", "-d", &database]).args(name).arg("-i").arg(&authority.root))
+        .await
+}
+
+async fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.output().await?;
+    if !output.status.success() {
+        bail!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}

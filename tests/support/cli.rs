@@ -1,0 +1,200 @@
+//! The client under test, with a cache of its own, and a person who signs in when it opens a browser.
+
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+use tokio::{process::Command, task::JoinSet};
+use url::Url;
+
+use crate::{
+    gateway::{Gateway, binary},
+    log::Log,
+    person::Person,
+    process::{Input, Process},
+};
+
+/// Between two looks at what the client asked the browser to open.
+const BROWSER_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A person's machine with the client on it.
+#[derive(Debug)]
+pub struct Cli {
+    folder: TempDir,
+    gateway_url: String,
+    root: PathBuf,
+    sign_ins: Arc<AtomicUsize>,
+    trouble: Log,
+    _browser: JoinSet<()>,
+}
+
+impl Cli {
+    /// A machine on which nobody has signed in yet; `name` will.
+    ///
+    /// # Errors
+    /// The client is not built.
+    pub fn new(gateway: &Gateway, name: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let urls = folder.path().join("urls");
+        std::fs::write(&urls, "")?;
+        let script = folder.path().join("browser");
+        std::fs::write(&script, format!("#!/bin/sh\nprintf '%s\\n' \"$1\" >> '{}'\n", urls.display()))?;
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+
+        let sign_ins = Arc::new(AtomicUsize::new(0));
+        let trouble = Log::default();
+        let person = Person::new(name, &gateway.authority)?;
+        let mut browser = JoinSet::new();
+        browser.spawn(browse(urls, person, sign_ins.clone(), trouble.clone()));
+        Ok(Self {
+            folder,
+            gateway_url: format!("https://localhost:{}", gateway.port),
+            root: gateway.authority.root.clone(),
+            sign_ins,
+            trouble,
+            _browser: browser,
+        })
+    }
+
+    /// How often the client opened the browser.
+    #[must_use]
+    pub fn sign_ins(&self) -> usize {
+        self.sign_ins.load(Ordering::SeqCst)
+    }
+
+    /// The folder under which the client keeps its cache.
+    #[must_use]
+    pub fn cache(&self) -> PathBuf {
+        self.folder.path().join("cache")
+    }
+
+    /// What `pomerium-cli` is called with for a command of these words.
+    ///
+    /// # Errors
+    /// The client is not built.
+    pub fn words(&self, words: &[&str]) -> anyhow::Result<Vec<String>> {
+        let mut all = vec![binary("pomerium-cli")?.display().to_string()];
+        all.extend(words.iter().map(|&word| word.to_owned()));
+        let script = self.folder.path().join("browser");
+        for (flag, value) in [
+            ("--pomerium-url", self.gateway_url.clone()),
+            ("--alternate-ca-path", self.root.display().to_string()),
+            ("--browser-cmd", script.display().to_string()),
+        ] {
+            all.extend([flag.to_owned(), value]);
+        }
+        Ok(all)
+    }
+
+    /// A command of the client.
+    ///
+    /// # Errors
+    /// The client is not built.
+    pub fn command(&self, words: &[&str]) -> anyhow::Result<Command> {
+        let words = self.words(words)?;
+        let (program, arguments) = words.split_first().context("there is a program")?;
+        let mut command = Command::new(program);
+        command.args(arguments);
+        self.environment(&mut command);
+        Ok(command)
+    }
+
+    /// Gives a command that calls the client (ssh with a `ProxyCommand`) this machine's folders.
+    pub fn environment(&self, command: &mut Command) {
+        let home = self.folder.path();
+        command
+            .env("XDG_CACHE_HOME", self.cache())
+            .env("XDG_CONFIG_HOME", home.join("config"))
+            .env("HOME", home);
+        command.env("XDG_DATA_HOME", home.join("data")).env("XDG_RUNTIME_DIR", home).kill_on_drop(true);
+    }
+
+    /// Runs a command of the client in the background.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(&self, words: &[&str], input: Input) -> anyhow::Result<Process> {
+        Process::spawn(&format!("pomerium-cli {}", words.join(" ")), &mut self.command(words)?, input)
+    }
+
+    /// A local listener that leads to `destination`, and its port. The person has signed in when this returns.
+    ///
+    /// # Errors
+    /// The client does not say where it listens.
+    pub async fn listen(&self, destination: &str) -> anyhow::Result<(Process, u16)> {
+        let process = self.spawn(&["tcp", destination, "--listen", "127.0.0.1:0"], Input::None)?;
+        let port = loopback_port(&process, "").await?;
+        Ok((process, port))
+    }
+
+    /// What went wrong while signing in, for the message of a failed assertion.
+    #[must_use]
+    pub fn trouble(&self) -> String {
+        self.trouble.text()
+    }
+}
+
+/// The port in the first line with `127.0.0.1:PORT` and `part`, on either output of the client.
+///
+/// # Errors
+/// There is no such line within the limit.
+pub async fn loopback_port(process: &Process, part: &str) -> anyhow::Result<u16> {
+    let find = |log: Log| async move {
+        log.find(&format!("127.0.0.1:PORT and {part}"), |line| {
+            line.contains(part).then(|| port_in(line)).flatten()
+        })
+        .await
+    };
+    tokio::select! {
+        port = find(process.output.clone()) => port,
+        port = find(process.errors.clone()) => port,
+    }
+}
+
+fn port_in(line: &str) -> Option<u16> {
+    let digits: String = line.split("127.0.0.1:").nth(1)?.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok().filter(|port| *port != 0)
+}
+
+/// Opens what the client asks for.
+async fn browse(urls: PathBuf, person: Person, sign_ins: Arc<AtomicUsize>, trouble: Log) {
+    let mut seen = 0;
+    loop {
+        let text = tokio::fs::read_to_string(&urls).await.unwrap_or_default();
+        let whole_lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        for line in whole_lines.skip(seen) {
+            seen += 1;
+            sign_ins.fetch_add(1, Ordering::SeqCst);
+            if let Err(error) = sign_in(&person, line.trim()).await {
+                trouble.clone().read(format!("{error:#}\n").as_bytes()).await;
+            }
+        }
+        tokio::time::sleep(BROWSER_INTERVAL).await;
+    }
+}
+
+async fn sign_in(person: &Person, url: &str) -> anyhow::Result<()> {
+    let page = person.open(&Url::parse(url)?).await?;
+    anyhow::ensure!(page.status.is_success(), "{} answered {}: {}", page.url, page.status, page.text());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_is_found_in_a_line() {
+        assert_eq!(port_in("db.corp.test:5432 -> 127.0.0.1:40001 (tcp)"), Some(40_001));
+        assert_eq!(port_in("listening on 127.0.0.1:0"), None);
+        assert_eq!(port_in("nothing"), None);
+    }
+}

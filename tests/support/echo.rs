@@ -1,0 +1,73 @@
+//! A TCP service that sends back what it gets, and says `bye` once the other side has ended its half.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+/// What comes after the echo, when the client has finished sending.
+pub const FAREWELL: &[u8] = b"bye";
+
+/// A running echo service.
+#[derive(Debug)]
+pub struct Echo {
+    /// Where it listens.
+    pub address: SocketAddr,
+    dials: Arc<AtomicUsize>,
+    _task: JoinSet<()>,
+}
+
+impl Echo {
+    /// Starts the service on a port of its own.
+    ///
+    /// # Errors
+    /// Loopback cannot be listened on.
+    pub async fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let dials = Arc::new(AtomicUsize::new(0));
+        let mut task = JoinSet::new();
+        task.spawn(serve(listener, dials.clone()));
+        Ok(Self { address, dials, _task: task })
+    }
+
+    /// How many connections were made to it.
+    #[must_use]
+    pub fn dials(&self) -> usize {
+        self.dials.load(Ordering::SeqCst)
+    }
+}
+
+async fn serve(listener: TcpListener, dials: Arc<AtomicUsize>) {
+    let mut streams = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        dials.fetch_add(1, Ordering::SeqCst);
+        streams.spawn(async move {
+            // A client that leaves in the middle is its own affair.
+            let _gone = echo(stream).await;
+        });
+        while streams.try_join_next().is_some() {}
+    }
+}
+
+async fn echo(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let count = stream.read(&mut buffer).await?;
+        if count == 0 {
+            break;
+        }
+        stream.write_all(&buffer[..count]).await?;
+    }
+    stream.write_all(FAREWELL).await?;
+    stream.shutdown().await
+}

@@ -1,0 +1,112 @@
+//! A process of a real part: its output is kept, it ends with its owner, and its log is shown when a test fails.
+
+use std::process::{ExitStatus, Stdio};
+
+use anyhow::{Context as _, bail};
+use tokio::{
+    process::{Child, ChildStdin, Command},
+    task::JoinSet,
+};
+
+use crate::{log::Log, wait};
+
+/// A running process.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    /// What it wrote to standard output.
+    pub output: Log,
+    /// What it wrote to standard error.
+    pub errors: Log,
+    readers: JoinSet<()>,
+}
+
+impl Process {
+    /// Starts `command`; standard input is a pipe if `input` says so.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn spawn(name: &str, command: &mut Command, input: Input) -> anyhow::Result<Self> {
+        let stdin = match input {
+            Input::None => Stdio::null(),
+            Input::Pipe => Stdio::piped(),
+        };
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("cannot start {name}: {command:?}"))?;
+        let (output, errors) = (Log::default(), Log::default());
+        let mut readers = JoinSet::new();
+        if let Some(stdout) = child.stdout.take() {
+            readers.spawn(output.clone().read(stdout));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            readers.spawn(errors.clone().read(stderr));
+        }
+        Ok(Self { name: name.to_owned(), child, output, errors, readers })
+    }
+
+    /// Its standard input, once.
+    pub fn take_input(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
+    }
+
+    /// Sends a signal by name (`HUP`, `INT`, ...).
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        let Some(id) = self.child.id() else { bail!("{} has ended already", self.name) };
+        let status =
+            std::process::Command::new("kill").arg(format!("-{signal}")).arg(id.to_string()).status()?;
+        if !status.success() {
+            bail!("cannot send {signal} to {}", self.name);
+        }
+        Ok(())
+    }
+
+    /// Ends it with SIGKILL, and waits until it is gone.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits until it ends and all it wrote is in the logs.
+    ///
+    /// # Errors
+    /// It does not end within the limit.
+    pub async fn wait(&mut self) -> anyhow::Result<ExitStatus> {
+        let ending = async {
+            let status = self.child.wait().await?;
+            while self.readers.join_next().await.is_some() {}
+            anyhow::Ok(status)
+        };
+        wait::within(&format!("{} to end", self.name), ending).await?
+    }
+}
+
+/// What a process has as standard input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// Nothing: end of file at once.
+    None,
+    /// A pipe that the owner takes.
+    Pipe,
+}
+
+impl Drop for Process {
+    #[expect(clippy::print_stderr, reason = "the test harness shows it under the failed test")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for (stream, log) in [("output", &self.output), ("errors", &self.errors)] {
+                eprintln!("---- {} ({stream})\n{}", self.name, log.text());
+            }
+        }
+    }
+}
