@@ -70,10 +70,14 @@ mod tests {
         let cli = "cargo run --release -q -p pomerium-cli --";
         let expected = [
             format!("{cli} login https://localhost:8443 --alternate-ca-path {ca}"),
-            format!("{cli} tcp hello.corp.example:7000 --pomerium-url https://localhost:8443 --alternate-ca-path {ca} --listen 127.0.0.1:7000"),
+            format!(
+                "{cli} tcp hello.corp.example:7000 --pomerium-url https://localhost:8443 --alternate-ca-path {ca} --listen 127.0.0.1:7000"
+            ),
             "nc 127.0.0.1 7000".to_owned(),
             "https://app.localhost:8443".to_owned(),
-            format!("curl -i --cacert {ca} --resolve app.localhost:8443:127.0.0.1 https://app.localhost:8443/"),
+            format!(
+                "curl -i --cacert {ca} --resolve app.localhost:8443:127.0.0.1 https://app.localhost:8443/"
+            ),
             format!("{cli} logout https://localhost:8443 --alternate-ca-path {ca}"),
             "https://app.localhost:8443/.pomerium/sign_out".to_owned(),
         ];

@@ -22,7 +22,8 @@ pub(super) fn write(options: &Options, parts: &Parts) -> io::Result<PathBuf> {
 fn text(options: &Options, parts: &Parts) -> io::Result<String> {
     let Options { port, folder } = options;
     let Parts { identity_provider, client_secret, app, service } = parts;
-    let (certificate, key) = (quoted("", &folder.join("gateway.pem"))?, quoted("", &folder.join("gateway.key"))?);
+    let (certificate, key) =
+        (quoted("", &folder.join("gateway.pem"))?, quoted("", &folder.join("gateway.key"))?);
     let store = quoted("file://", &folder.join("store"))?;
     let client_secret = client_secret.expose();
     Ok(format!(
@@ -69,7 +70,10 @@ routes:
 /// A path behind `prefix` as a double-quoted YAML scalar that the loader expands back to exactly this text.
 fn quoted(prefix: &str, path: &Path) -> io::Result<String> {
     let text = path.to_str().ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidInput, "the folder's name is not UTF-8: choose another with --data-dir")
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the folder's name is not UTF-8: choose another with --data-dir",
+        )
     })?;
     // JSON's strings are YAML's double-quoted ones (YAML 1.2.2, 1.1); `$$` is the loader's word for `$`.
     Ok(serde_json::Value::from(format!("{prefix}{}", text.replace('$', "$$"))).to_string())

@@ -81,7 +81,11 @@ pub(super) enum DevIdpError {
 
 impl DevIdp {
     /// A provider on this loopback port, for one client that is sent back to exactly `redirect_uri`.
-    pub(super) fn new(port: u16, redirect_uri: String, client_secret: Secret<String>) -> Result<Self, DevIdpError> {
+    pub(super) fn new(
+        port: u16,
+        redirect_uri: String,
+        client_secret: Secret<String>,
+    ) -> Result<Self, DevIdpError> {
         let pem = rcgen::KeyPair::generate()?.serialize_pem();
         let point = SecretKey::from_pkcs8_pem(&pem)?.public_key().to_sec1_point(false);
         let [x, y] =
@@ -99,7 +103,12 @@ impl DevIdp {
     }
 
     /// Serves until `stop`.
-    pub(super) async fn serve(self, listener: LoopbackListener, tracker: TaskTracker, stop: CancellationToken) {
+    pub(super) async fn serve(
+        self,
+        listener: LoopbackListener,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+    ) {
         tracing::warn!(issuer = self.issuer, "development identity provider, not for production, is up");
         let this = Arc::new(self);
         while let Some(stream) = stop.run_until_cancelled(listener.accept()).await {
@@ -135,7 +144,9 @@ impl DevIdp {
             (&Method::GET, "/style.css") => pages::with_type("text/css; charset=utf-8", portal::STYLESHEET),
             (&Method::GET, "/authorize") => self.authorize(&query, now),
             (&Method::POST, "/token") => match Limited::new(body, FORM_LEN_MAX).collect().await {
-                Ok(form) => self.token(&parameters(&String::from_utf8_lossy(&form.to_bytes())), &parts.headers, now),
+                Ok(form) => {
+                    self.token(&parameters(&String::from_utf8_lossy(&form.to_bytes())), &parts.headers, now)
+                }
                 Err(_) => refuse("invalid_request"),
             },
             (&Method::GET, "/userinfo") => self.user_info(&parts.headers, now),
@@ -174,19 +185,28 @@ impl DevIdp {
     fn authorize(&self, query: &Parameters, now: Now) -> Answer {
         // Nobody is sent to an address that was not registered, not even with an error.
         if value(query, "client_id") != CLIENT_ID || value(query, "redirect_uri") != self.redirect_uri {
-            return pages::refused(StatusCode::BAD_REQUEST, "The client or its redirect_uri is not registered here.");
+            return pages::refused(
+                StatusCode::BAD_REQUEST,
+                "The client or its redirect_uri is not registered here.",
+            );
         }
         let challenge = value(query, "code_challenge");
         let has_challenge = value(query, "code_challenge_method") == "S256" && !challenge.is_empty();
         if value(query, "response_type") != "code" || !has_challenge {
-            return pages::refused(StatusCode::BAD_REQUEST, "Only the code flow with PKCE S256 is spoken here.");
+            return pages::refused(
+                StatusCode::BAD_REQUEST,
+                "Only the code flow with PKCE S256 is spoken here.",
+            );
         }
         let Some(person) = Person::named(value(query, "person")) else {
             return pages::choose(query);
         };
         let code = Code { person, nonce: query.get("nonce").cloned(), challenge: challenge.to_owned() };
         let Some(code) = self.grants().issue_code(code, now.wall) else {
-            return pages::refused(StatusCode::TOO_MANY_REQUESTS, "Too many sign-ins are under way; try again in a minute.");
+            return pages::refused(
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many sign-ins are under way; try again in a minute.",
+            );
         };
         self.back(&self.redirect_uri, &[("code", &code), ("state", value(query, "state"))])
     }
@@ -215,13 +235,16 @@ impl DevIdp {
         let Some((access_token, refresh_token)) = self.grants().issue_tokens(person, now.wall) else {
             return as_json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": "temporarily_unavailable" }));
         };
-        as_json(StatusCode::OK, &json!({
-            "access_token": access_token,
-            "token_type": "Bearer",
-            "expires_in": TOKEN_SECONDS,
-            "refresh_token": refresh_token,
-            "id_token": id_token,
-        }))
+        as_json(
+            StatusCode::OK,
+            &json!({
+                "access_token": access_token,
+                "token_type": "Bearer",
+                "expires_in": TOKEN_SECONDS,
+                "refresh_token": refresh_token,
+                "id_token": id_token,
+            }),
+        )
     }
 
     /// Whether the caller knows the client's secret: `client_secret_basic` or `client_secret_post`.
@@ -229,12 +252,19 @@ impl DevIdp {
         let secret = self.client_secret.expose();
         let is_equal = |ours: &str, theirs: &str| bool::from(ours.as_bytes().ct_eq(theirs.as_bytes()));
         match headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default()) {
-            Some(basic) => is_equal(&format!("Basic {}", STANDARD.encode(format!("{CLIENT_ID}:{secret}"))), basic),
+            Some(basic) => {
+                is_equal(&format!("Basic {}", STANDARD.encode(format!("{CLIENT_ID}:{secret}"))), basic)
+            }
             None => value(form, "client_id") == CLIENT_ID && is_equal(secret, value(form, "client_secret")),
         }
     }
 
-    fn id_token(&self, person: Person, nonce: Option<&str>, now: Now) -> Result<String, jsonwebtoken::errors::Error> {
+    fn id_token(
+        &self,
+        person: Person,
+        nonce: Option<&str>,
+        now: Now,
+    ) -> Result<String, jsonwebtoken::errors::Error> {
         let mut claims = person.claims();
         claims["iss"] = json!(self.issuer);
         claims["aud"] = json!(CLIENT_ID);
@@ -265,7 +295,10 @@ impl DevIdp {
                 Some(state) => self.back(after.as_str(), &[("state", state)]),
                 None => self.back(after.as_str(), &[]),
             },
-            (Some(_), _) => pages::refused(StatusCode::BAD_REQUEST, "The post_logout_redirect_uri is not registered here."),
+            (Some(_), _) => pages::refused(
+                StatusCode::BAD_REQUEST,
+                "The post_logout_redirect_uri is not registered here.",
+            ),
             (None, _) => pages::signed_out(),
         }
     }

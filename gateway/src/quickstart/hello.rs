@@ -2,7 +2,9 @@
 
 use std::io;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::loopback::LoopbackListener;

@@ -36,7 +36,11 @@ pub(super) struct Parts {
 }
 
 /// Starts the parts on loopback ports of the system's choice; they end with `stop`.
-pub(super) async fn start(options: &Options, tracker: &TaskTracker, stop: &CancellationToken) -> anyhow::Result<Parts> {
+pub(super) async fn start(
+    options: &Options,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<Parts> {
     let idp_listener = LoopbackListener::bind().await?;
     let app_listener = LoopbackListener::bind().await?;
     let hello_listener = LoopbackListener::bind().await?;

@@ -14,8 +14,8 @@ use std::{
 
 use pomerium_shared::clock::Now;
 use rcgen::{
-    BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, NameConstraints,
+    BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
 };
 
 /// The names that the gateway answers to in the quickstart. No wildcard: TLS libraries take none directly under a
@@ -38,7 +38,9 @@ pub(super) enum PkiError {
     #[error("the folder cannot be used; it must be writable by you")]
     Io(#[from] io::Error),
     /// A key or certificate that cannot be made or read.
-    #[error("a key or certificate cannot be made or read; delete ca.key, ca.pem and gateway.key to start anew")]
+    #[error(
+        "a key or certificate cannot be made or read; delete ca.key, ca.pem and gateway.key to start anew"
+    )]
     Certificate(#[from] rcgen::Error),
 }
 
@@ -134,12 +136,18 @@ mod tests {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(folder.join("ca.pem")).unwrap()).unwrap();
         let verifier =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), pomerium_shared::tls::provider()).build().unwrap();
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), pomerium_shared::tls::provider())
+                .build()
+                .unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let verifier: &dyn rustls::client::danger::ServerCertVerifier = &*verifier;
-        verifier.verify_server_cert(leaf, &[], &name, &[], UnixTime::since_unix_epoch(
-            Duration::from_secs(Now::read().unix_seconds().unsigned_abs()),
-        ))?;
+        verifier.verify_server_cert(
+            leaf,
+            &[],
+            &name,
+            &[],
+            UnixTime::since_unix_epoch(Duration::from_secs(Now::read().unix_seconds().unsigned_abs())),
+        )?;
         Ok(())
     }
 
@@ -149,8 +157,17 @@ mod tests {
         make(&folder, Now::read()).unwrap();
         let kept = ["ca.key", "ca.pem", "gateway.key"].map(|name| fs::read(folder.join(name)).unwrap());
         make(&folder, Now::read()).unwrap();
-        assert_eq!(["ca.key", "ca.pem", "gateway.key"].map(|name| fs::read(folder.join(name)).unwrap()), kept);
-        for (name, mode) in [("ca.key", 0o600), ("ca.pem", 0o600), ("gateway.key", 0o600), ("gateway.pem", 0o600), ("", 0o700)] {
+        assert_eq!(
+            ["ca.key", "ca.pem", "gateway.key"].map(|name| fs::read(folder.join(name)).unwrap()),
+            kept
+        );
+        for (name, mode) in [
+            ("ca.key", 0o600),
+            ("ca.pem", 0o600),
+            ("gateway.key", 0o600),
+            ("gateway.pem", 0o600),
+            ("", 0o700),
+        ] {
             assert_eq!(fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777, mode, "{name}");
         }
     }
@@ -175,7 +192,10 @@ mod tests {
         let stolen = KeyPair::from_pem(&fs::read_to_string(folder.join("ca.key")).unwrap()).unwrap();
         let forged = CertificateParams::new(vec!["bank.example".to_owned()])
             .unwrap()
-            .signed_by(&KeyPair::generate().unwrap(), &Issuer::from_params(&ca_params(Now::read()).unwrap(), &stolen))
+            .signed_by(
+                &KeyPair::generate().unwrap(),
+                &Issuer::from_params(&ca_params(Now::read()).unwrap(), &stolen),
+            )
             .unwrap();
         assert!(verify(&folder, forged.der(), "bank.example").is_err());
     }

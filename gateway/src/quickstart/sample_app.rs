@@ -31,7 +31,12 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const KEYS_LEN_MAX: usize = 64 * 1024;
 
 /// Serves until `stop`.
-pub(super) async fn serve(listener: LoopbackListener, keys: AssertionKeys, tracker: TaskTracker, stop: CancellationToken) {
+pub(super) async fn serve(
+    listener: LoopbackListener,
+    keys: AssertionKeys,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+) {
     let keys = Arc::new(keys);
     while let Some(stream) = stop.run_until_cancelled(listener.accept()).await {
         let keys = keys.clone();
@@ -89,7 +94,8 @@ impl AssertionKeys {
 
     /// Who the gateway says is asking. The keys are read each time: this app is for looking at, not for load.
     async fn verify(&self, headers: &HeaderMap) -> Result<Claims, Unknown> {
-        let token = headers.get(ASSERTION_HEADER).and_then(|value| value.to_str().ok()).ok_or(Unknown::Missing)?;
+        let token =
+            headers.get(ASSERTION_HEADER).and_then(|value| value.to_str().ok()).ok_or(Unknown::Missing)?;
         let keys = tokio::time::timeout(TIMEOUT, self.read()).await.ok().flatten().ok_or(Unknown::NoKeys)?;
         verify(token, &keys).ok_or(Unknown::NotValid)
     }
@@ -159,7 +165,10 @@ fn respond(page: &Markup) -> Response<Full<Bytes>> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     // The page is about one person: no cache may show it to the next.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+    );
     response
 }
 

@@ -35,7 +35,8 @@ async fn a_second_start_keeps_the_keys_and_shares_no_client_secret_with_the_firs
     let (kept, config) = (["ca.key", "ca.pem", "gateway.key"].map(read), read("pomerium.yaml"));
     let second = prepared(&folder).await;
     assert_eq!(["ca.key", "ca.pem", "gateway.key"].map(read), kept);
-    let secret = |config: &str| config.lines().find(|line| line.starts_with("idp_client_secret")).map(str::to_owned);
+    let secret =
+        |config: &str| config.lines().find(|line| line.starts_with("idp_client_secret")).map(str::to_owned);
     assert_ne!(secret(&read("pomerium.yaml")), secret(&config));
     for prepared in [first, second] {
         prepared.stop.cancel();

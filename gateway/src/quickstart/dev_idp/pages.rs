@@ -12,22 +12,26 @@ pub(super) const MARK: &str = "Development identity provider, not for production
 
 /// No scripts, no frames around it (a click on a name signs in), nothing from elsewhere. No `form-action`: browsers hold
 /// it against the redirects that follow a form, and those lead to the gateway and on to any app.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'";
+const CONTENT_SECURITY_POLICY: &str =
+    "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// The page with a button a person; the request's own parameters go along.
 pub(super) fn choose(query: &Parameters) -> Answer {
-    page("Who are you?", &html! {
-        h1 { "Who are you?" }
-        form method="get" action="/authorize" {
-            @for (name, value) in query {
-                @if name != "person" { input type="hidden" name=(name) value=(value); }
+    page(
+        "Who are you?",
+        &html! {
+            h1 { "Who are you?" }
+            form method="get" action="/authorize" {
+                @for (name, value) in query {
+                    @if name != "person" { input type="hidden" name=(name) value=(value); }
+                }
+                @for person in PEOPLE {
+                    p { button type="submit" name="person" value=(person.name) { (person.name) " (" (person.email) ")" } }
+                }
             }
-            @for person in PEOPLE {
-                p { button type="submit" name="person" value=(person.name) { (person.name) " (" (person.email) ")" } }
-            }
-        }
-        p { "It asks for no password: whoever can open this page on this machine is whoever they say." }
-    })
+            p { "It asks for no password: whoever can open this page on this machine is whoever they say." }
+        },
+    )
 }
 
 /// After signing out with nowhere to go.

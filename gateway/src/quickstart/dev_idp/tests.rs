@@ -26,15 +26,18 @@ fn pairs(changes: &[(&str, &str)], base: &[(&str, &str)]) -> Parameters {
 }
 
 fn authorize(idp: &DevIdp, changes: &[(&str, &str)]) -> Answer {
-    let query = pairs(changes, &[
-        ("response_type", "code"),
-        ("client_id", CLIENT_ID),
-        ("redirect_uri", REDIRECT_URI),
-        ("code_challenge", CHALLENGE),
-        ("code_challenge_method", "S256"),
-        ("state", "a state"),
-        ("nonce", "a nonce"),
-    ]);
+    let query = pairs(
+        changes,
+        &[
+            ("response_type", "code"),
+            ("client_id", CLIENT_ID),
+            ("redirect_uri", REDIRECT_URI),
+            ("code_challenge", CHALLENGE),
+            ("code_challenge_method", "S256"),
+            ("state", "a state"),
+            ("nonce", "a nonce"),
+        ],
+    );
     idp.authorize(&query, now())
 }
 
@@ -48,14 +51,17 @@ fn code(idp: &DevIdp) -> String {
 }
 
 fn redeem(idp: &DevIdp, code: &str, changes: &[(&str, &str)], at: Now) -> Answer {
-    let form = pairs(changes, &[
-        ("grant_type", "authorization_code"),
-        ("code", code),
-        ("redirect_uri", REDIRECT_URI),
-        ("code_verifier", VERIFIER),
-        ("client_id", CLIENT_ID),
-        ("client_secret", "right"),
-    ]);
+    let form = pairs(
+        changes,
+        &[
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", REDIRECT_URI),
+            ("code_verifier", VERIFIER),
+            ("client_id", CLIENT_ID),
+            ("client_secret", "right"),
+        ],
+    );
     idp.token(&form, &HeaderMap::new(), at)
 }
 
@@ -82,8 +88,13 @@ async fn a_click_on_alice_ends_in_tokens_that_say_so() {
     validation.set_audience(&[CLIENT_ID]);
     validation.set_issuer(&["http://127.0.0.1:4000"]);
     let key = DecodingKey::from_jwk(keys.find(KEY_ID).unwrap()).unwrap();
-    let claims = jsonwebtoken::decode::<Value>(tokens["id_token"].as_str().unwrap(), &key, &validation).unwrap().claims;
-    assert_eq!((claims["email"].as_str(), claims["nonce"].as_str()), (Some("alice@corp.example"), Some("a nonce")));
+    let claims = jsonwebtoken::decode::<Value>(tokens["id_token"].as_str().unwrap(), &key, &validation)
+        .unwrap()
+        .claims;
+    assert_eq!(
+        (claims["email"].as_str(), claims["nonce"].as_str()),
+        (Some("alice@corp.example"), Some("a nonce"))
+    );
 
     let mut headers = HeaderMap::new();
     let bearer = format!("Bearer {}", tokens["access_token"].as_str().unwrap());
@@ -97,18 +108,36 @@ async fn a_click_on_alice_ends_in_tokens_that_say_so() {
 async fn nobody_is_signed_in_without_a_click_and_the_page_says_what_it_is() {
     let answer = authorize(&provider(), &[("person", "mallory"), ("state", "\"><script>")]);
     assert_eq!(answer.status(), StatusCode::OK);
-    assert!(answer.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().contains("frame-ancestors 'none'"));
+    assert!(
+        answer.headers()[header::CONTENT_SECURITY_POLICY]
+            .to_str()
+            .unwrap()
+            .contains("frame-ancestors 'none'")
+    );
     let page = page(answer).await;
-    assert!(page.contains(pages::MARK) && page.contains("alice@corp.example") && page.contains("bob@corp.example"));
+    assert!(
+        page.contains(pages::MARK)
+            && page.contains("alice@corp.example")
+            && page.contains("bob@corp.example")
+    );
     assert!(!page.contains("<script"), "{page}");
 }
 
 #[test]
 fn a_foreign_redirect_uri_gets_nothing() {
     let idp = provider();
-    for foreign in ["https://evil.example/oauth2/callback", &format!("{REDIRECT_URI}/../x"), &format!("{REDIRECT_URI}?a=b"), ""] {
+    for foreign in [
+        "https://evil.example/oauth2/callback",
+        &format!("{REDIRECT_URI}/../x"),
+        &format!("{REDIRECT_URI}?a=b"),
+        "",
+    ] {
         let answer = authorize(&idp, &[("redirect_uri", foreign), ("person", "alice")]);
-        assert_eq!((answer.status(), answer.headers().get(header::LOCATION)), (StatusCode::BAD_REQUEST, None), "{foreign}");
+        assert_eq!(
+            (answer.status(), answer.headers().get(header::LOCATION)),
+            (StatusCode::BAD_REQUEST, None),
+            "{foreign}"
+        );
     }
     let code = code(&idp);
     let answer = redeem(&idp, &code, &[("redirect_uri", "https://evil.example/")], now());
@@ -119,7 +148,11 @@ fn a_foreign_redirect_uri_gets_nothing() {
 fn a_sign_in_without_pkce_s256_is_refused() {
     let idp = provider();
     for change in [("code_challenge", ""), ("code_challenge_method", "plain"), ("response_type", "token")] {
-        assert_eq!(authorize(&idp, &[change, ("person", "alice")]).status(), StatusCode::BAD_REQUEST, "{change:?}");
+        assert_eq!(
+            authorize(&idp, &[change, ("person", "alice")]).status(),
+            StatusCode::BAD_REQUEST,
+            "{change:?}"
+        );
     }
 }
 
@@ -149,15 +182,24 @@ fn a_wrong_client_secret_is_refused_and_leaves_the_code_alone() {
     let code = code(&idp);
     assert_eq!(redeem(&idp, &code, &[("client_secret", "wrong")], now()).status(), StatusCode::UNAUTHORIZED);
     let mut headers = HeaderMap::new();
-    headers.insert(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode("quickstart:wrong")).parse().unwrap());
-    let form = pairs(&[], &[
-        ("grant_type", "authorization_code"),
-        ("code", &code),
-        ("redirect_uri", REDIRECT_URI),
-        ("code_verifier", VERIFIER),
-    ]);
+    headers.insert(
+        header::AUTHORIZATION,
+        format!("Basic {}", STANDARD.encode("quickstart:wrong")).parse().unwrap(),
+    );
+    let form = pairs(
+        &[],
+        &[
+            ("grant_type", "authorization_code"),
+            ("code", &code),
+            ("redirect_uri", REDIRECT_URI),
+            ("code_verifier", VERIFIER),
+        ],
+    );
     assert_eq!(idp.token(&form, &headers, now()).status(), StatusCode::UNAUTHORIZED);
-    headers.insert(header::AUTHORIZATION, format!("Basic {}", STANDARD.encode("quickstart:right")).parse().unwrap());
+    headers.insert(
+        header::AUTHORIZATION,
+        format!("Basic {}", STANDARD.encode("quickstart:right")).parse().unwrap(),
+    );
     assert_eq!(idp.token(&form, &headers, now()).status(), StatusCode::OK);
 }
 
@@ -190,7 +232,11 @@ fn signing_out_leads_back_to_the_gateway_only() {
     let end = |uri: &str| idp.end_session(&pairs(&[("post_logout_redirect_uri", uri)], &[]));
     let ours = "https://authenticate.localhost:8443/.pomerium/signed_out";
     assert_eq!(location(&end(ours)).as_str(), ours);
-    for foreign in ["https://evil.example/", "https://authenticate.localhost:8444/", "http://authenticate.localhost:8443/"] {
+    for foreign in [
+        "https://evil.example/",
+        "https://authenticate.localhost:8444/",
+        "http://authenticate.localhost:8443/",
+    ] {
         assert_eq!(end(foreign).status(), StatusCode::BAD_REQUEST, "{foreign}");
     }
 }
@@ -198,8 +244,11 @@ fn signing_out_leads_back_to_the_gateway_only() {
 #[tokio::test]
 async fn a_name_that_was_pointed_at_loopback_is_not_served() {
     let idp = provider();
-    for (host, status) in [("127.0.0.1:4000", StatusCode::OK), ("rebound.evil.example:4000", StatusCode::MISDIRECTED_REQUEST)] {
-        let request = Request::get("/jwks").header(header::HOST, host).body(Full::<Bytes>::default()).unwrap();
+    for (host, status) in
+        [("127.0.0.1:4000", StatusCode::OK), ("rebound.evil.example:4000", StatusCode::MISDIRECTED_REQUEST)]
+    {
+        let request =
+            Request::get("/jwks").header(header::HOST, host).body(Full::<Bytes>::default()).unwrap();
         assert_eq!(idp.answer(request, now()).await.status(), status, "{host}");
     }
 }

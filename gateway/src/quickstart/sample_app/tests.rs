@@ -6,7 +6,8 @@ use super::*;
 
 /// A key, and the document that publishes it.
 fn key(id: &str) -> (EncodingKey, JwkSet) {
-    let key = EncodingKey::from_ec_pem(rcgen::KeyPair::generate().unwrap().serialize_pem().as_bytes()).unwrap();
+    let key =
+        EncodingKey::from_ec_pem(rcgen::KeyPair::generate().unwrap().serialize_pem().as_bytes()).unwrap();
     let mut jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap();
     jwk.common.key_id = Some(id.to_owned());
     (key, JwkSet { keys: vec![jwk] })
@@ -16,7 +17,12 @@ fn token(key: &EncodingKey, host: &str, expires_in: i64) -> String {
     let claims = json!({
         "iss": host, "aud": host, "email": "alice@corp.example", "exp": Now::read().unix_seconds() + expires_in,
     });
-    jsonwebtoken::encode(&Header { kid: Some("one".to_owned()), ..Header::new(Algorithm::ES256) }, &claims, key).unwrap()
+    jsonwebtoken::encode(
+        &Header { kid: Some("one".to_owned()), ..Header::new(Algorithm::ES256) },
+        &claims,
+        key,
+    )
+    .unwrap()
 }
 
 #[test]
