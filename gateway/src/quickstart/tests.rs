@@ -44,3 +44,18 @@ async fn a_second_start_keeps_the_keys_and_shares_no_client_secret_with_the_firs
         prepared.tracker.wait().await;
     }
 }
+
+#[test]
+fn the_configuration_in_the_readme_loads() {
+    let folder = tempfile::tempdir().unwrap();
+    pki::make(folder.path(), Now::read()).unwrap();
+    let readme = include_str!("../../../README.md");
+    let (_, rest) = readme.split_once("```yaml\n").unwrap();
+    let (yaml, _) = rest.split_once("```").unwrap();
+    let file = folder.path().join("config.yaml");
+    fs::write(&file, yaml.replace("/etc/pomerium-gateway", folder.path().to_str().unwrap())).unwrap();
+    let environment = |name: &str| (name == "GOOGLE_CLIENT_SECRET").then(|| "a secret".to_owned());
+    let loaded = config::load(Some(&file), &environment, Path::new(".")).unwrap();
+    assert_eq!(loaded.settings.routes.len(), 3);
+    assert!(loaded.warnings.is_empty());
+}
