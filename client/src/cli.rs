@@ -110,7 +110,7 @@ pub(crate) struct Shared {
 /// The gateway that a command is about.
 #[derive(Debug, Args)]
 pub(crate) struct GatewayArg {
-    /// Any host of the gateway, as https://host[:port]; the one used last if not given
+    /// Any host of the gateway, as https://host:port; the one used last if not given
     #[arg(value_name = "GATEWAY", env = "POMERIUM_URL")]
     gateway: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! Two-way copying between a client's stream and an app's.
 //!
 //! Each direction flows and ends by itself; a cut is never mistaken for an end; and every end has one reason. Here live
-//! the legs ([`leg`]) and the loop; who opens the legs, and who decides to cut, does not.
+//! the legs (`leg`) and the loop; who opens the legs, and who decides to cut, does not.
 
 use std::{
     io,

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 /// Print a valid token (a secret), signing in if there is none. Send it as `Authorization: Pomerium TOKEN`.
 #[derive(Debug, Args)]
 pub(crate) struct Auth {
-    /// Any host of the gateway, as https://host[:port]
+    /// Any host of the gateway, as https://host:port
     #[arg(value_name = "SERVER_URL", env = "POMERIUM_URL")]
     server_url: String,
     #[command(flatten)]

@@ -35,7 +35,7 @@ pub(crate) struct Connect {
     /// Names of routes, or their host:port; all TCP routes if none is given
     #[arg(value_name = "ROUTE")]
     routes: Vec<String>,
-    /// Any host of the gateway, as https://host[:port]; the one used last if not given
+    /// Any host of the gateway, as https://host:port; the one used last if not given
     #[arg(long, alias = "pomerium-url", value_name = "URL", env = "POMERIUM_URL")]
     gateway: Option<String>,
     #[command(flatten)]

@@ -26,7 +26,7 @@ use crate::{
 /// For ssh: ssh -o ProxyCommand='pomerium-cli tcp --listen - %h:%p' me@ssh.corp.example
 #[derive(Debug, Args)]
 pub(crate) struct Tcp {
-    /// host:port, tcp+https://host:port or tcp+https://gateway[:port]/host:port
+    /// host:port, tcp+https://host:port or tcp+https://gateway:443/host:port
     #[arg(value_name = "DEST")]
     destination: String,
     /// Local address to listen on; - is standard input and output

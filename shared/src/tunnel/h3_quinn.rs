@@ -1,7 +1,7 @@
 //! `h3`'s QUIC traits over quinn's streams.
 //!
-//! Here bytes cross between quinn and `h3`: many chunks a lock on the way in ([`recv`]), one buffer a frame on the way
-//! out ([`send`]), cut at frame borders ([`frames`]). What the bytes mean does not belong here.
+//! Here bytes cross between quinn and `h3`: many chunks a lock on the way in (`recv`), one buffer a frame on the way
+//! out (`send`), cut at frame borders (`frames`). What the bytes mean does not belong here.
 
 use std::{
     pin::Pin,
