@@ -9,8 +9,10 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 
-/// Names and addresses that the server certificate is for.
-const NAMES: [&str; 4] = ["localhost", "*.localhost", "*.corp.test", "127.0.0.1"];
+/// Names and addresses that the server certificate is for. One by one: clients refuse `*.localhost`, since a wildcard
+/// may not stand directly before the last label.
+const NAMES: [&str; 6] =
+    ["localhost", "app.localhost", "authenticate.localhost", "other.localhost", "*.corp.test", "127.0.0.1"];
 
 /// The files of an authority.
 #[derive(Debug, Clone)]

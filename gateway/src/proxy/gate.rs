@@ -69,7 +69,8 @@ impl Proxy {
     ) -> Result<Admitted, Refusal> {
         let now = Now::read();
         let route = live.router.http(&whereto.authority, &whereto.path).ok_or(Refusal::NoRoute)?;
-        let session = self.session(live, &parts.headers, &parts.uri, Some(&whereto.authority), now).await?;
+        let session =
+            self.session(live, &parts.headers, &parts.uri, Some(whereto.authority.host()), now).await?;
         let check = CheckRequest {
             session: session.as_ref(),
             request: RequestFacts {
@@ -102,7 +103,10 @@ impl Proxy {
     ) -> Result<Admitted, Refusal> {
         let now = Now::read();
         let route = live.router.tcp(to).ok_or(Refusal::NoRoute)?;
-        let session = self.session(live, &parts.headers, &parts.uri, None, now).await?;
+        // The authority of a tunnel is the app; the token was made for the gateway's host that the client speaks to.
+        let sign_in_host = live.settings.authenticate_url.host_str();
+        let host = connection.server_name.as_deref().or(sign_in_host);
+        let session = self.session(live, &parts.headers, &parts.uri, host, now).await?;
         let check = CheckRequest { session: session.as_ref(), request: stream_facts(to, connection), now };
         let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
         match authorize::check(&route.policy, &check, log) {
@@ -118,18 +122,16 @@ impl Proxy {
         live: &Live,
         headers: &HeaderMap,
         uri: &Uri,
-        host: Option<&Authority>,
+        host: Option<&str>,
         now: Now,
     ) -> Result<Option<Session>, Refusal> {
-        live.authenticate.session_of(headers, uri.query(), host.map(Authority::host), now.wall).await.map_err(
-            |error| {
-                tracing::error!(error = &error as &dyn std::error::Error, "session store failed");
-                Refusal::Gateway(
-                    "The session store does not answer. Try again; tell your administrator if it stays."
-                        .to_owned(),
-                )
-            },
-        )
+        live.authenticate.session_of(headers, uri.query(), host, now.wall).await.map_err(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "session store failed");
+            Refusal::Gateway(
+                "The session store does not answer. Try again; tell your administrator if it stays."
+                    .to_owned(),
+            )
+        })
     }
 }
 

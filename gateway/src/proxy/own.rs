@@ -88,7 +88,7 @@ impl Proxy {
             return Ok(status(StatusCode::METHOD_NOT_ALLOWED));
         }
         let Some(session) =
-            self.session(live, &parts.headers, &parts.uri, Some(&whereto.authority), now).await?
+            self.session(live, &parts.headers, &parts.uri, Some(whereto.authority.host()), now).await?
         else {
             return Err(sign_in(live, whereto, &parts, now)?);
         };
