@@ -36,10 +36,10 @@ In another terminal, in this folder, in this order:
 
    curl -i --cacert {ca} --resolve app.localhost:{port}:127.0.0.1 https://app.localhost:{port}/
 
-4. Be refused: sign out in both places, then repeat steps 1 to 3 and choose "bob". Each says why.
+4. Be refused: sign out in the browser and in the client, then repeat steps 1 to 3 and choose "bob". Each says why.
 
-   {cli} logout {gateway} --alternate-ca-path {ca}
    https://app.localhost:{port}/.pomerium/sign_out
+   {cli} logout {gateway}
 
 Keys, sessions and the configuration (pomerium.yaml, an ordinary one to start from) are in
 {folder}
@@ -78,8 +78,8 @@ mod tests {
             format!(
                 "curl -i --cacert {ca} --resolve app.localhost:8443:127.0.0.1 https://app.localhost:8443/"
             ),
-            format!("{cli} logout https://localhost:8443 --alternate-ca-path {ca}"),
             "https://app.localhost:8443/.pomerium/sign_out".to_owned(),
+            format!("{cli} logout https://localhost:8443"),
         ];
         let typed: Vec<&str> = commands
             .into_iter()
