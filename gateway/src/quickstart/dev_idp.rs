@@ -1,144 +1,164 @@
-//! The development identity provider: signs in whoever clicks on a name. Not for production: it listens on loopback
-//! only, and says on every page what it is.
+//! The development identity provider: signs in whoever clicks on a name. Not for production: it takes a loopback
+//! listener and no other, and says on every page and in its log line what it is.
+//!
+//! Here live its endpoints and the key that it signs with; what it has given out is in [`grants`], what people see in
+//! [`pages`].
+
+mod grants;
+mod pages;
 
 use std::{
     collections::HashMap,
     convert::Infallible,
-    sync::{Arc, Mutex},
-    time::{Duration, SystemTime},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use aws_lc_rs::{
-    digest::{SHA256, digest},
-    rand::{SecureRandom as _, SystemRandom},
-};
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::{body::Body, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use maud::{DOCTYPE, html};
 use p256::{SecretKey, elliptic_curve::sec1::ToSec1Point as _, pkcs8::DecodePrivateKey as _};
 use pomerium_shared::clock::Now;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_util::task::TaskTracker;
+use subtle::ConstantTimeEq as _;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
-/// People who can sign in: name and email.
-const PEOPLE: [(&str, &str); 2] = [("alice", "alice@corp.example"), ("bob", "bob@corp.example")];
+use self::grants::{Code, Grants, Person};
+use super::loopback::LoopbackListener;
+use crate::{portal, secret::Secret};
 
-const CLIENT_ID: &str = "quickstart";
-const CLIENT_SECRET: &str = "quickstart-only";
-const KEY_ID: &str = "dev";
+/// The one client that is registered.
+pub(super) const CLIENT_ID: &str = "quickstart";
 
-/// How long a code is good.
-const CODE_LIFETIME: Duration = Duration::from_secs(60);
+/// Names the key of this start.
+const KEY_ID: &str = "development";
 
-/// How long a token is good.
+/// Seconds for which ID and access tokens are good.
 const TOKEN_SECONDS: i64 = 3600;
-
-/// Codes and tokens kept at a time; beyond it sign-ins are refused.
-const ENTRIES_MAX: usize = 1000;
 
 /// Bytes of a posted form at most.
 const FORM_LEN_MAX: usize = 16 * 1024;
 
-/// The provider.
-#[derive(Debug)]
-pub(super) struct DevIdp(Arc<State>);
-
-struct State {
-    issuer: String,
-    redirect_uri: String,
-    signing: EncodingKey,
-    jwks: Value,
-    codes: Mutex<HashMap<String, Code>>,
-    tokens: Mutex<HashMap<String, &'static str>>,
-}
-
-impl std::fmt::Debug for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DevIdp").field("issuer", &self.issuer).finish_non_exhaustive()
-    }
-}
-
-/// What a code stands for.
-struct Code {
-    person: &'static str,
-    nonce: Option<String>,
-    challenge: String,
-    expires_at: SystemTime,
-}
+/// For a request's head to arrive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Answer = Response<Full<Bytes>>;
+type Parameters = HashMap<String, String>;
+
+/// The provider.
+pub(super) struct DevIdp {
+    port: u16,
+    issuer: String,
+    redirect_uri: String,
+    client_secret: Secret<String>,
+    signing: EncodingKey,
+    jwks: Value,
+    grants: Mutex<Grants>,
+}
+
+/// Why there is no provider.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DevIdpError {
+    /// No key was made.
+    #[error("no key could be made")]
+    Key(#[from] rcgen::Error),
+    /// The key that was made is no key for signing tokens.
+    #[error("the key cannot sign tokens")]
+    Signing(#[from] jsonwebtoken::errors::Error),
+    /// The key that was made has no public half.
+    #[error("the key has no public half")]
+    Public(#[from] p256::pkcs8::Error),
+}
 
 impl DevIdp {
-    /// A provider on this loopback port for the gateway on that one.
-    pub(super) fn new(port: u16, gateway_port: u16) -> anyhow::Result<Self> {
+    /// A provider on this loopback port, for one client that is sent back to exactly `redirect_uri`.
+    pub(super) fn new(
+        port: u16,
+        redirect_uri: String,
+        client_secret: Secret<String>,
+    ) -> Result<Self, DevIdpError> {
         let pem = rcgen::KeyPair::generate()?.serialize_pem();
-        let signing = EncodingKey::from_ec_pem(pem.as_bytes())?;
         let point = SecretKey::from_pkcs8_pem(&pem)?.public_key().to_sec1_point(false);
         let [x, y] =
             [&point.as_bytes()[1..33], &point.as_bytes()[33..65]].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
         let jwk = json!({ "kty": "EC", "use": "sig", "crv": "P-256", "alg": "ES256", "kid": KEY_ID, "x": x, "y": y });
-        Ok(Self(Arc::new(State {
+        Ok(Self {
+            port,
             issuer: format!("http://127.0.0.1:{port}"),
-            redirect_uri: format!("https://authenticate.localhost:{gateway_port}/oauth2/callback"),
-            signing,
+            redirect_uri,
+            client_secret,
+            signing: EncodingKey::from_ec_pem(pem.as_bytes())?,
             jwks: json!({ "keys": [jwk] }),
-            codes: Mutex::default(),
-            tokens: Mutex::default(),
-        })))
+            grants: Mutex::default(),
+        })
     }
 
-    /// Serves until dropped. Refuses a listener that others than this machine could reach.
-    pub(super) async fn serve(self, listener: TcpListener, tracker: TaskTracker) {
-        if !listener.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
-            return tracing::error!("the development identity provider listens on loopback only");
-        }
-        while let Ok((stream, _)) = listener.accept().await {
-            let state = self.0.clone();
-            tracker.spawn(async move {
-                let service = service_fn(move |request| {
-                    let state = state.clone();
-                    async move { Ok::<_, Infallible>(state.answer(request).await) }
+    /// Serves until `stop`.
+    pub(super) async fn serve(
+        self,
+        listener: LoopbackListener,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+    ) {
+        tracing::warn!(issuer = self.issuer, "development identity provider, not for production, is up");
+        let this = Arc::new(self);
+        while let Some(stream) = stop.run_until_cancelled(listener.accept()).await {
+            let this = this.clone();
+            let serving = async move {
+                let service = service_fn(|request| {
+                    let this = this.clone();
+                    async move { Ok::<_, Infallible>(this.answer(request, Now::read()).await) }
                 });
-                if let Err(error) =
-                    http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
-                {
+                let mut http = http1::Builder::new();
+                http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+                if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
                     tracing::debug!(%error, "a connection to the development identity provider ended");
                 }
-            });
+            };
+            tracker.spawn(stop.clone().run_until_cancelled_owned(serving));
         }
     }
-}
 
-impl State {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer<B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>>(
+        &self,
+        request: Request<B>,
+        now: Now,
+    ) -> Answer {
         let (parts, body) = request.into_parts();
-        let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+        if !self.is_addressed(&parts) {
+            return pages::refused(StatusCode::MISDIRECTED_REQUEST, "This address is not mine.");
+        }
         let query = parameters(parts.uri.query().unwrap_or_default());
         match (&parts.method, parts.uri.path()) {
-            (&Method::GET, "/.well-known/openid-configuration") => as_json(&self.metadata()),
-            (&Method::GET, "/jwks") => as_json(&self.jwks),
-            (&Method::GET, "/authorize") => self.authorize(&query, Now::read()),
+            (&Method::GET, "/.well-known/openid-configuration") => as_json(StatusCode::OK, &self.metadata()),
+            (&Method::GET, "/jwks") => as_json(StatusCode::OK, &self.jwks),
+            (&Method::GET, "/style.css") => pages::with_type("text/css; charset=utf-8", portal::STYLESHEET),
+            (&Method::GET, "/authorize") => self.authorize(&query, now),
             (&Method::POST, "/token") => match Limited::new(body, FORM_LEN_MAX).collect().await {
                 Ok(form) => {
-                    let form = String::from_utf8_lossy(&form.to_bytes()).into_owned();
-                    self.token(&parameters(&form), authorization, Now::read())
+                    self.token(&parameters(&String::from_utf8_lossy(&form.to_bytes())), &parts.headers, now)
                 }
-                Err(_) => plain(StatusCode::BAD_REQUEST, "bad form"),
+                Err(_) => refuse("invalid_request"),
             },
-            (&Method::GET, "/userinfo") => self.user_info(authorization),
+            (&Method::GET, "/userinfo") => self.user_info(&parts.headers, now),
             (&Method::GET, "/end_session") => self.end_session(&query),
-            _ => plain(StatusCode::NOT_FOUND, "development identity provider: no such page"),
+            _ => pages::refused(StatusCode::NOT_FOUND, "There is no such page."),
         }
+    }
+
+    /// Whether the request names this provider as its host: a page whose name was pointed at loopback does not.
+    fn is_addressed(&self, parts: &request::Parts) -> bool {
+        let host = parts.headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        host == format!("127.0.0.1:{}", self.port)
     }
 
     fn metadata(&self) -> Value {
@@ -151,6 +171,9 @@ impl State {
             "jwks_uri": at("/jwks"),
             "end_session_endpoint": at("/end_session"),
             "response_types_supported": ["code"],
+            "grant_types_supported": ["authorization_code", "refresh_token"],
+            "scopes_supported": ["openid", "profile", "email", "groups", "offline_access"],
+            "claims_supported": ["sub", "email", "email_verified", "name", "groups"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["ES256"],
             "code_challenge_methods_supported": ["S256"],
@@ -158,165 +181,177 @@ impl State {
         })
     }
 
-    /// The page with a button a person, or with `person` the way back.
-    fn authorize(&self, query: &HashMap<String, String>, now: Now) -> Answer {
-        let get = |name: &str| query.get(name).map_or("", String::as_str);
-        if get("client_id") != CLIENT_ID || get("redirect_uri") != self.redirect_uri {
-            return plain(
+    /// The page with a button a person, or, once one was chosen, the way back (RFC 6749, 4.1.1).
+    fn authorize(&self, query: &Parameters, now: Now) -> Answer {
+        // Nobody is sent to an address that was not registered, not even with an error.
+        if value(query, "client_id") != CLIENT_ID || value(query, "redirect_uri") != self.redirect_uri {
+            return pages::refused(
                 StatusCode::BAD_REQUEST,
-                "development identity provider: unknown client or redirect_uri",
+                "The client or its redirect_uri is not registered here.",
             );
         }
-        if get("response_type") != "code"
-            || get("code_challenge_method") != "S256"
-            || get("code_challenge").is_empty()
-        {
-            return plain(
+        let challenge = value(query, "code_challenge");
+        let has_challenge = value(query, "code_challenge_method") == "S256" && !challenge.is_empty();
+        if value(query, "response_type") != "code" || !has_challenge {
+            return pages::refused(
                 StatusCode::BAD_REQUEST,
-                "development identity provider: only the code flow with PKCE S256",
+                "Only the code flow with PKCE S256 is spoken here.",
             );
         }
-        let Some((person, _)) = PEOPLE.into_iter().find(|(name, _)| *name == get("person")) else {
-            return choose(query);
+        let Some(person) = Person::named(value(query, "person")) else {
+            return pages::choose(query);
         };
-        let code = random();
-        let entry = Code {
-            person,
-            nonce: query.get("nonce").cloned(),
-            challenge: get("code_challenge").to_owned(),
-            expires_at: now.wall + CODE_LIFETIME,
+        let code = Code { person, nonce: query.get("nonce").cloned(), challenge: challenge.to_owned() };
+        let Some(code) = self.grants().issue_code(code, now.wall) else {
+            return pages::refused(
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many sign-ins are under way; try again in a minute.",
+            );
         };
-        if let Ok(mut codes) = self.codes.lock() {
-            codes.retain(|_, code| code.expires_at > now.wall);
-            if codes.len() >= ENTRIES_MAX {
-                return plain(StatusCode::TOO_MANY_REQUESTS, "too many sign-ins at a time");
-            }
-            codes.insert(code.clone(), entry);
-        }
-        let Ok(mut target) = Url::parse(&self.redirect_uri) else {
-            return plain(StatusCode::BAD_REQUEST, "bad redirect_uri");
-        };
-        target.query_pairs_mut().append_pair("code", &code).append_pair("state", get("state"));
-        found(&target)
+        self.back(&self.redirect_uri, &[("code", &code), ("state", value(query, "state"))])
     }
 
-    fn token(&self, form: &HashMap<String, String>, authorization: Option<&str>, now: Now) -> Answer {
-        let get = |name: &str| form.get(name).map_or("", String::as_str);
-        let basic = format!("Basic {}", STANDARD.encode(format!("{CLIENT_ID}:{CLIENT_SECRET}")));
-        let has_secret = authorization == Some(basic.as_str())
-            || (get("client_id") == CLIENT_ID && get("client_secret") == CLIENT_SECRET);
-        if !has_secret {
-            return refuse("invalid_client");
+    fn token(&self, form: &Parameters, headers: &HeaderMap, now: Now) -> Answer {
+        if !self.is_client(form, headers) {
+            return as_json(StatusCode::UNAUTHORIZED, &json!({ "error": "invalid_client" }));
         }
-        if get("grant_type") != "authorization_code" {
-            return refuse("unsupported_grant_type");
-        }
-        let code = self.codes.lock().ok().and_then(|mut codes| codes.remove(get("code")));
-        let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, get("code_verifier").as_bytes()));
-        let is_good = |code: &Code| code.expires_at > now.wall && code.challenge == challenge;
-        let Some(code) = code.filter(is_good).filter(|_| get("redirect_uri") == self.redirect_uri) else {
-            return refuse("invalid_grant");
-        };
-        let access_token = random();
-        if let Ok(mut tokens) = self.tokens.lock() {
-            if tokens.len() >= ENTRIES_MAX {
-                tokens.clear();
+        let (person, nonce) = match value(form, "grant_type") {
+            "authorization_code" if value(form, "redirect_uri") == self.redirect_uri => {
+                match self.grants().redeem_code(value(form, "code"), value(form, "code_verifier"), now.wall) {
+                    Some(code) => (code.person, code.nonce),
+                    None => return refuse("invalid_grant"),
+                }
             }
-            tokens.insert(access_token.clone(), code.person);
+            "authorization_code" => return refuse("invalid_grant"),
+            "refresh_token" => match self.grants().redeem_refresh(value(form, "refresh_token"), now.wall) {
+                Some(person) => (person, None),
+                None => return refuse("invalid_grant"),
+            },
+            _ => return refuse("unsupported_grant_type"),
+        };
+        let Ok(id_token) = self.id_token(person, nonce.as_deref(), now) else {
+            return as_json(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": "server_error" }));
+        };
+        let Some((access_token, refresh_token)) = self.grants().issue_tokens(person, now.wall) else {
+            return as_json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": "temporarily_unavailable" }));
+        };
+        as_json(
+            StatusCode::OK,
+            &json!({
+                "access_token": access_token,
+                "token_type": "Bearer",
+                "expires_in": TOKEN_SECONDS,
+                "refresh_token": refresh_token,
+                "id_token": id_token,
+            }),
+        )
+    }
+
+    /// Whether the caller knows the client's secret: `client_secret_basic` or `client_secret_post`.
+    fn is_client(&self, form: &Parameters, headers: &HeaderMap) -> bool {
+        let secret = self.client_secret.expose();
+        let is_equal = |ours: &str, theirs: &str| bool::from(ours.as_bytes().ct_eq(theirs.as_bytes()));
+        match headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default()) {
+            Some(basic) => {
+                is_equal(&format!("Basic {}", STANDARD.encode(format!("{CLIENT_ID}:{secret}"))), basic)
+            }
+            None => value(form, "client_id") == CLIENT_ID && is_equal(secret, value(form, "client_secret")),
         }
-        let mut claims = claims_of(code.person);
+    }
+
+    fn id_token(
+        &self,
+        person: Person,
+        nonce: Option<&str>,
+        now: Now,
+    ) -> Result<String, jsonwebtoken::errors::Error> {
+        let mut claims = person.claims();
         claims["iss"] = json!(self.issuer);
         claims["aud"] = json!(CLIENT_ID);
         claims["iat"] = json!(now.unix_seconds());
         claims["exp"] = json!(now.unix_seconds() + TOKEN_SECONDS);
-        claims["nonce"] = json!(code.nonce);
+        if let Some(nonce) = nonce {
+            claims["nonce"] = json!(nonce);
+        }
         let header = Header { kid: Some(KEY_ID.to_owned()), ..Header::new(Algorithm::ES256) };
-        match jsonwebtoken::encode(&header, &claims, &self.signing) {
-            Ok(id_token) => as_json(&json!({
-                "access_token": access_token, "token_type": "Bearer", "expires_in": TOKEN_SECONDS, "id_token": id_token,
-            })),
-            Err(_) => refuse("server_error"),
-        }
+        jsonwebtoken::encode(&header, &claims, &self.signing)
     }
 
-    fn user_info(&self, authorization: Option<&str>) -> Answer {
+    fn user_info(&self, headers: &HeaderMap, now: Now) -> Answer {
+        let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = authorization.and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
-        let person = self.tokens.lock().ok().and_then(|tokens| tokens.get(token).copied());
-        person.map_or_else(
-            || plain(StatusCode::UNAUTHORIZED, "no such token"),
-            |person| as_json(&claims_of(person)),
-        )
+        match self.grants().person_of(token, now.wall) {
+            Some(person) => as_json(StatusCode::OK, &person.claims()),
+            None => as_json(StatusCode::UNAUTHORIZED, &json!({ "error": "invalid_token" })),
+        }
     }
 
-    fn end_session(&self, query: &HashMap<String, String>) -> Answer {
-        let target = query.get("post_logout_redirect_uri").and_then(|uri| Url::parse(uri).ok());
+    /// Back to the gateway, never to another site (OpenID Connect RP-Initiated Logout 1.0, 3).
+    fn end_session(&self, query: &Parameters) -> Answer {
+        let after = query.get("post_logout_redirect_uri").and_then(|uri| Url::parse(uri).ok());
         let ours = Url::parse(&self.redirect_uri).ok();
-        match (target, ours) {
-            (Some(target), Some(ours)) if target.origin() == ours.origin() => found(&target),
-            _ => plain(StatusCode::OK, "development identity provider: signed out"),
+        match (after, ours) {
+            (Some(after), Some(ours)) if after.origin() == ours.origin() => match query.get("state") {
+                Some(state) => self.back(after.as_str(), &[("state", state)]),
+                None => self.back(after.as_str(), &[]),
+            },
+            (Some(_), _) => pages::refused(
+                StatusCode::BAD_REQUEST,
+                "The post_logout_redirect_uri is not registered here.",
+            ),
+            (None, _) => pages::signed_out(),
         }
+    }
+
+    fn back(&self, to: &str, pairs: &[(&str, &str)]) -> Answer {
+        let location = Url::parse(to).ok().and_then(|mut url| {
+            if !pairs.is_empty() {
+                url.query_pairs_mut().extend_pairs(pairs);
+            }
+            HeaderValue::from_str(url.as_str()).ok()
+        });
+        let Some(location) = location else {
+            return pages::refused(StatusCode::BAD_REQUEST, "There is no way back.");
+        };
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::FOUND;
+        response.headers_mut().insert(header::LOCATION, location);
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+
+    fn grants(&self) -> MutexGuard<'_, Grants> {
+        // What a panic left behind is whole: each change is one call on a map.
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn choose(query: &HashMap<String, String>) -> Answer {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head { meta charset="utf-8"; meta name="viewport" content="width=device-width"; title { "Development identity provider" } }
-            body {
-                p { strong { "Development identity provider, not for production." } " It asks for no password and listens on this machine only." }
-                h1 { "Who are you?" }
-                form method="get" action="/authorize" {
-                    @for (name, value) in query { @if name != "person" { input type="hidden" name=(name) value=(value); } }
-                    @for (name, email) in PEOPLE { p { button name="person" value=(name) { (name) " (" (email) ")" } } }
-                }
-            }
-        }
-    };
-    let mut response = plain(StatusCode::OK, page.into_string());
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, http::HeaderValue::from_static("text/html; charset=utf-8"));
-    response
-}
-
-fn refuse(error: &str) -> Answer {
-    let mut response = as_json(&json!({ "error": error }));
-    *response.status_mut() = StatusCode::BAD_REQUEST;
-    response
-}
-
-fn claims_of(person: &str) -> Value {
-    let email = PEOPLE.iter().find(|(name, _)| *name == person).map_or("", |(_, email)| *email);
-    json!({ "sub": format!("dev-{person}"), "email": email, "email_verified": true, "name": person, "groups": ["everyone"] })
-}
-
-fn parameters(text: &str) -> HashMap<String, String> {
-    url::form_urlencoded::parse(text.as_bytes()).into_owned().collect()
-}
-
-fn random() -> String {
+/// 32 random bytes as text.
+pub(super) fn random() -> String {
     let mut bytes = [0; 32];
     SystemRandom::new().fill(&mut bytes).expect("the system's random source answers");
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn found(to: &Url) -> Answer {
-    let mut response = plain(StatusCode::FOUND, "");
-    if let Ok(location) = http::HeaderValue::from_str(to.as_str()) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    response
+/// The parameters of a query or form; of a name that comes twice, the last.
+fn parameters(text: &str) -> Parameters {
+    url::form_urlencoded::parse(text.as_bytes()).into_owned().collect()
 }
 
-fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Full::new(text.into()));
+fn value<'a>(of: &'a Parameters, name: &str) -> &'a str {
+    of.get(name).map_or("", String::as_str)
+}
+
+/// An error of the token endpoint (RFC 6749, 5.2).
+fn refuse(error: &str) -> Answer {
+    as_json(StatusCode::BAD_REQUEST, &json!({ "error": error }))
+}
+
+fn as_json(status: StatusCode, document: &Value) -> Answer {
+    let mut response = pages::with_type("application/json", document.to_string());
     *response.status_mut() = status;
     response
 }
 
-fn as_json(value: &Value) -> Answer {
-    let mut response = plain(StatusCode::OK, value.to_string());
-    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-    response
-}
+#[cfg(test)]
+mod tests;

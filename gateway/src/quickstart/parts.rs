@@ -1,116 +1,62 @@
-//! What stands behind and beside the quickstart's gateway: an app, a TCP service, the development identity provider.
-
-use std::{convert::Infallible, net::Ipv4Addr};
+//! Starts what stands behind and beside the quickstart's gateway: the development identity provider, an app, a TCP
+//! service. Each has its port before the configuration is written, and keeps it.
 
 use anyhow::Context as _;
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header};
-use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use maud::{DOCTYPE, html};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::dev_idp::DevIdp;
+use super::{
+    Options,
+    dev_idp::{self, DevIdp},
+    hello,
+    loopback::LoopbackListener,
+    sample_app::{self, AssertionKeys},
+};
+use crate::secret::Secret;
 
-/// The loopback ports of the parts.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ports {
+/// The app's host as browsers name it. Browsers take every name under `localhost` for this machine (RFC 6761, 6.3).
+pub(super) const APP_HOST: &str = "app.localhost";
+
+/// The TCP service as clients name it.
+pub(super) const SERVICE: &str = "hello.corp.example:7000";
+
+/// Whom policy allows.
+pub(super) const ALLOWED_EMAIL: &str = "alice@corp.example";
+
+/// What the configuration needs to know of the parts.
+#[derive(Debug)]
+pub(super) struct Parts {
+    /// The loopback port of the development identity provider.
     pub(super) identity_provider: u16,
+    /// What the gateway shows to it: another one at each start.
+    pub(super) client_secret: Secret<String>,
+    /// The loopback port of the app.
     pub(super) app: u16,
+    /// The loopback port of the TCP service.
     pub(super) service: u16,
 }
 
-/// Starts the parts on loopback ports of the system's choice.
+/// Starts the parts on loopback ports of the system's choice; they end with `stop`.
 pub(super) async fn start(
-    gateway_port: u16,
+    options: &Options,
     tracker: &TaskTracker,
     stop: &CancellationToken,
-) -> anyhow::Result<Ports> {
-    let (idp_listener, identity_provider) = bind().await?;
-    let (app_listener, app) = bind().await?;
-    let (service_listener, service) = bind().await?;
-    let idp = DevIdp::new(identity_provider, gateway_port)?;
-    tracker.spawn(stop.clone().run_until_cancelled_owned(idp.serve(idp_listener, tracker.clone())));
-    tracker.spawn(stop.clone().run_until_cancelled_owned(serve_app(app_listener, tracker.clone())));
-    tracker.spawn(stop.clone().run_until_cancelled_owned(serve_hello(service_listener, tracker.clone())));
-    Ok(Ports { identity_provider, app, service })
-}
-
-async fn bind() -> anyhow::Result<(TcpListener, u16)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot listen on loopback")?;
-    let port = listener.local_addr()?.port();
-    Ok((listener, port))
-}
-
-/// An internal web app that shows who it thinks you are.
-async fn serve_app(listener: TcpListener, tracker: TaskTracker) {
-    while let Ok((stream, _)) = listener.accept().await {
-        tracker.spawn(async move {
-            let service = service_fn(|request: Request<Incoming>| async move {
-                Ok::<_, Infallible>(app_page(request.headers()))
-            });
-            if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
-                tracing::debug!(%error, "the sample app's connection ended");
-            }
-        });
-    }
-}
-
-fn app_page(headers: &HeaderMap) -> Response<Full<Bytes>> {
-    let claims = headers
-        .get("x-pomerium-jwt-assertion")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|token| token.split('.').nth(1))
-        .and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok())
-        .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
-        .unwrap_or_default();
-    let email = claims.get("email").and_then(|v| v.as_str()).unwrap_or("nobody");
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head { meta charset="utf-8"; meta name="viewport" content="width=device-width"; title { "Internal app" } }
-            body {
-                h1 { "Hello, " (email) }
-                p { "This app listens on loopback only; the gateway brought you here and vouches for you. "
-                    "A real app verifies the assertion with the keys at " code { "/.well-known/pomerium/jwks.json" } "; this one only shows it." }
-                h2 { "The assertion's claims" }
-                pre { (serde_json::to_string_pretty(&claims).unwrap_or_default()) }
-                p { a href="/.pomerium/" { "Your session" } " · " a href="/.pomerium/sign_out" { "Sign out" } }
-            }
-        }
+) -> anyhow::Result<Parts> {
+    let idp_listener = LoopbackListener::bind().await?;
+    let app_listener = LoopbackListener::bind().await?;
+    let hello_listener = LoopbackListener::bind().await?;
+    let parts = Parts {
+        identity_provider: idp_listener.port(),
+        client_secret: Secret::new(dev_idp::random()),
+        app: app_listener.port(),
+        service: hello_listener.port(),
     };
-    let mut response = Response::new(Full::new(Bytes::from(page.into_string())));
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, http::HeaderValue::from_static("text/html; charset=utf-8"));
-    response
-}
-
-/// A TCP service that greets and repeats.
-async fn serve_hello(listener: TcpListener, tracker: TaskTracker) {
-    while let Ok((stream, _)) = listener.accept().await {
-        tracker.spawn(async move {
-            if let Err(error) = hello(stream).await {
-                tracing::debug!(%error, "the hello service's connection ended");
-            }
-        });
-    }
-}
-
-async fn hello(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.write_all(b"Hello from behind the gateway. What you type comes back.\n").await?;
-    let mut buffer = [0; 4096];
-    loop {
-        let len = stream.read(&mut buffer).await?;
-        if len == 0 {
-            return stream.shutdown().await;
-        }
-        stream.write_all(&buffer[..len]).await?;
-    }
+    let redirect_uri = format!("https://authenticate.localhost:{}/oauth2/callback", options.port);
+    let idp = DevIdp::new(idp_listener.port(), redirect_uri, parts.client_secret.clone())
+        .context("cannot make the development identity provider's key")?;
+    let keys = AssertionKeys::new(options.port, &options.folder.join("ca.pem"))
+        .context("cannot read the certificate authority")?;
+    tracker.spawn(idp.serve(idp_listener, tracker.clone(), stop.clone()));
+    tracker.spawn(sample_app::serve(app_listener, keys, tracker.clone(), stop.clone()));
+    tracker.spawn(hello::serve(hello_listener, tracker.clone(), stop.clone()));
+    Ok(parts)
 }
