@@ -101,7 +101,7 @@ pub enum Resolved {
     /// It carries one that is worth nothing, found here. A browser signs in again, a program gets a 401.
     Invalid(CredentialSource, InvalidCredential),
     /// It belongs to this living session, and was found here.
-    Valid(CredentialSource, Session),
+    Valid(CredentialSource, Box<Session>),
 }
 
 /// Why a credential is worth nothing.
@@ -161,7 +161,7 @@ impl Authenticate {
         now: SystemTime,
     ) -> Result<Option<Session>, StoreError> {
         Ok(match self.resolve(headers, query, host, now).await? {
-            Resolved::Valid(_, session) => Some(session),
+            Resolved::Valid(_, session) => Some(*session),
             Resolved::Absent | Resolved::Invalid(..) => None,
         })
     }
@@ -181,7 +181,7 @@ impl Authenticate {
             return Ok(Resolved::Absent);
         };
         Ok(match self.session_of_token(found.token.expose(), host, now).await? {
-            Ok(session) => Resolved::Valid(found.source, session),
+            Ok(session) => Resolved::Valid(found.source, Box::new(session)),
             Err(why) => Resolved::Invalid(found.source, why),
         })
     }

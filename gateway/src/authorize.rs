@@ -27,7 +27,7 @@ pub use self::{
     ppl::PolicyError,
     reason::{Reason, Reasons},
 };
-use crate::session::Session;
+use crate::{device::Device, session::Session};
 
 /// What is to be decided: who asks for what, from where, when.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +36,8 @@ pub struct CheckRequest<'a> {
     pub session: Option<&'a Session>,
     /// The request or stream.
     pub request: RequestFacts<'a>,
+    /// The device that asks, if it is known and belongs to the session's person.
+    pub device: Option<&'a Device>,
     /// The moment of the question.
     pub now: Now,
 }
@@ -60,4 +62,26 @@ pub struct RequestFacts<'a> {
     pub source_ip: IpAddr,
     /// Whether this is a CORS preflight: `OPTIONS` with `Origin` and `Access-Control-Request-Method`.
     pub is_cors_preflight: bool,
+    /// The client certificate of the connection, if one was shown.
+    pub certificate: Option<&'a PresentedCertificate>,
+    /// Where the client's address is in the networks of the world, where the operator configured the files for it.
+    pub place: Place<'a>,
+}
+
+/// A client certificate that a connection has shown; its holder proved to have the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresentedCertificate {
+    /// The **leaf** in DER: never another certificate of the chain.
+    pub leaf: Vec<u8>,
+    /// Whether its chain leads to the configured authority (`downstream_mtls`); `true` where none is configured.
+    pub is_valid: bool,
+}
+
+/// What MaxMind's files say of an address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// ISO 3166-1 alpha-2, upper case.
+    pub country: Option<&'a str>,
+    /// The number of the autonomous system.
+    pub asn: Option<u32>,
 }

@@ -10,6 +10,7 @@ pub mod authorize;
 mod body;
 pub mod commands;
 pub mod config;
+pub mod device;
 mod listen;
 pub mod portal;
 mod proxy;

@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, fmt, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::device::Thumbprint;
+
 /// Names one session; random, minted by the gateway, never taken from an identity provider.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -67,6 +69,9 @@ pub struct Session {
     pub issued_at: SystemTime,
     /// From this moment on the session is worth nothing.
     pub expires_at: SystemTime,
+    /// The device key that the session was begun with (`cnf`, RFC 8705, 3): its handle counts only on a connection whose
+    /// client proved to hold that key. `None`: whoever has the handle has the session.
+    pub bound_to: Option<Thumbprint>,
 }
 
 impl Session {

@@ -159,14 +159,13 @@ impl Store {
 }
 
 fn migrations() -> Migrator {
-    let sql = include_str!("store/migrations/0001_sessions.sql").into_sql_str();
-    Migrator::with_migrations(vec![Migration::new(
-        1,
-        Cow::Borrowed("sessions"),
-        MigrationType::Simple,
-        sql,
-        false,
-    )])
+    let one = |version, name, sql: &'static str| {
+        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations(vec![
+        one(1, "sessions", include_str!("store/migrations/0001_sessions.sql")),
+        one(2, "bound sessions", include_str!("store/migrations/0002_bound_sessions.sql")),
+    ])
 }
 
 fn random_key() -> Result<[u8; 32], aead::AeadError> {

@@ -9,6 +9,7 @@
 
 pub mod clock;
 pub mod destination;
+pub mod posture;
 pub mod problem;
 pub mod quic;
 pub mod reason;

@@ -222,6 +222,7 @@ impl Authenticate {
             claims: identity.claims,
             issued_at: now,
             expires_at: now + self.config.cookie.expire,
+            bound_to: None,
         };
         if let Err(error) = self.store.put_session(&session, &tokens).await {
             return store_failed(&error);

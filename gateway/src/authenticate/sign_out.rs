@@ -37,7 +37,7 @@ impl Authenticate {
             Err(error) => return store_failed(&error),
         };
         let session = match resolved {
-            Resolved::Valid(CredentialSource::Cookie, session) => Some(session),
+            Resolved::Valid(CredentialSource::Cookie, session) => Some(*session),
             Resolved::Valid(_, session) => {
                 return match self.end(&session.id).await {
                     Ok(_) => pages::text(StatusCode::OK, "signed out"),

@@ -127,6 +127,7 @@ async fn signed_in(service: &Authenticate) -> Browser {
         claims: [].into(),
         issued_at: at(NOW),
         expires_at: at(NOW + 3600),
+        bound_to: None,
     };
     let tokens = ProviderTokens {
         access: Secret::new("a".into()),

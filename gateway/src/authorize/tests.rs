@@ -14,7 +14,7 @@ use std::{
 
 use pomerium_shared::clock::Now;
 
-use super::{CheckRequest, Evaluation, RequestFacts};
+use super::{CheckRequest, Evaluation, Place, RequestFacts};
 use crate::session::{Session, SessionId, UserId};
 
 fn now() -> Now {
@@ -39,6 +39,7 @@ fn alice() -> Session {
         .into(),
         issued_at: now().wall - Duration::from_secs(60),
         expires_at: now().wall + Duration::from_secs(60),
+        bound_to: None,
     }
 }
 
@@ -49,11 +50,13 @@ fn get(path: &str) -> RequestFacts<'_> {
         path,
         source_ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
         is_cors_preflight: false,
+        certificate: None,
+        place: Place::default(),
     }
 }
 
 fn asked_by(session: Option<&Session>) -> CheckRequest<'_> {
-    CheckRequest { session, request: get("/docs"), now: now() }
+    CheckRequest { session, request: get("/docs"), device: None, now: now() }
 }
 
 /// An evaluation as tests write it: the value, and the reasons with commas between.

@@ -177,7 +177,12 @@ impl Proxy {
         };
         let live = self.live.load_full();
         let route = live.router.tcp(to).ok_or(EndReason::Policy)?;
-        let check = CheckRequest { session: session.as_ref(), request: stream_facts(to, connection), now };
+        let check = CheckRequest {
+            session: session.as_ref(),
+            request: stream_facts(to, connection),
+            device: None,
+            now,
+        };
         match route.policy.evaluate(&check).verdict() {
             Verdict::Allow => Ok(session
                 .map_or(RECHECK_INTERVAL, |s| s.expires_at.duration_since(now.wall).unwrap_or_default())),

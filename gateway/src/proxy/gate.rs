@@ -13,7 +13,7 @@ use super::{
     respond::{Denied, wants_html},
 };
 use crate::{
-    authorize::{self, CheckLog, CheckRequest, Permit, RequestFacts, Verdict},
+    authorize::{self, CheckLog, CheckRequest, Permit, Place, RequestFacts, Verdict},
     config::Route,
     session::Session,
 };
@@ -79,7 +79,10 @@ impl Proxy {
                 path: whereto.path.as_str(),
                 source_ip: connection.peer.ip(),
                 is_cors_preflight: is_cors_preflight(&parts.method, &parts.headers),
+                certificate: None,
+                place: Place::default(),
             },
+            device: None,
             now,
         };
         let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
@@ -107,7 +110,12 @@ impl Proxy {
         let sign_in_host = live.settings.authenticate_url.host_str();
         let host = connection.server_name.as_deref().or(sign_in_host);
         let session = self.session(live, &parts.headers, &parts.uri, host, now).await?;
-        let check = CheckRequest { session: session.as_ref(), request: stream_facts(to, connection), now };
+        let check = CheckRequest {
+            session: session.as_ref(),
+            request: stream_facts(to, connection),
+            device: None,
+            now,
+        };
         let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
         match authorize::check(&route.policy, &check, log) {
             Ok(permit) => Ok(Admitted { permit, route: route.clone(), session }),
@@ -143,6 +151,8 @@ pub(super) fn stream_facts<'a>(to: &'a Destination, connection: &Connection) -> 
         path: "",
         source_ip: connection.peer.ip(),
         is_cors_preflight: false,
+        certificate: None,
+        place: Place::default(),
     }
 }
 

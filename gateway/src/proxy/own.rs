@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     authenticate::AuthRequest,
-    authorize::{CheckRequest, RequestFacts, Verdict},
+    authorize::{CheckRequest, Place, RequestFacts, Verdict},
     body::{self, Body},
     config::{Route, RouteFrom},
     portal,
@@ -215,8 +215,10 @@ fn is_usable(route: &Route, session: &Session, connection: &Connection, now: Now
             path: "/",
             source_ip: connection.peer.ip(),
             is_cors_preflight: false,
+            certificate: None,
+            place: Place::default(),
         },
     };
-    let check = CheckRequest { session: Some(session), request, now };
+    let check = CheckRequest { session: Some(session), request, device: None, now };
     route.policy.evaluate(&check).verdict() == Verdict::Allow
 }

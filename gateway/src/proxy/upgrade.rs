@@ -15,7 +15,7 @@ use super::{
     gate::{Admitted, Whereto},
 };
 use crate::{
-    authorize::{CheckRequest, RequestFacts, Verdict},
+    authorize::{CheckRequest, Place, RequestFacts, Verdict},
     body::Body,
 };
 
@@ -119,8 +119,14 @@ impl UpgradeWatch {
             path: self.path.as_str(),
             source_ip: self.connection.peer.ip(),
             is_cors_preflight: false,
+            certificate: None,
+            place: Place::default(),
         };
-        match route.policy.evaluate(&CheckRequest { session: session.as_ref(), request, now }).verdict() {
+        match route
+            .policy
+            .evaluate(&CheckRequest { session: session.as_ref(), request, device: None, now })
+            .verdict()
+        {
             Verdict::Allow => None,
             Verdict::SignIn => Some(EndReason::Session),
             Verdict::Deny { .. } => Some(EndReason::Policy),

@@ -7,6 +7,7 @@ use sqlx::{Row, sqlite::SqliteRow};
 
 use super::{CACHED_SESSIONS_MAX, Store, StoreError, aead, from_millis, to_millis};
 use crate::{
+    device::Thumbprint,
     secret::Secret,
     session::{Session, SessionId, UserId},
 };
@@ -77,7 +78,8 @@ impl Store {
         .await?;
         sqlx::query(
             "INSERT INTO sessions (id, user_id, idp_id, email, name, groups_json, claims_json, issued_at_ms, \
-             expires_at_ms, refresh_at_ms, tokens_sealed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             expires_at_ms, refresh_at_ms, tokens_sealed, bound_to) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )
         .bind(session.id.as_str())
         .bind(session.user_id.as_str())
@@ -90,6 +92,7 @@ impl Store {
         .bind(to_millis(session.expires_at))
         .bind(row.refresh_at)
         .bind(row.sealed)
+        .bind(session.bound_to.as_ref().map(Thumbprint::as_str))
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
@@ -296,5 +299,6 @@ fn session_of_row(row: &SqliteRow) -> Result<Session, StoreError> {
         claims: serde_json::from_str(&claims).map_err(StoreError::Malformed)?,
         issued_at: from_millis(row.try_get("issued_at_ms")?),
         expires_at: from_millis(row.try_get("expires_at_ms")?),
+        bound_to: row.try_get::<Option<String>, _>("bound_to")?.map(Thumbprint::from_text),
     })
 }

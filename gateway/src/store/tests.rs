@@ -18,6 +18,7 @@ fn session(id: &str) -> Session {
         claims: [("email".to_owned(), vec!["alice@example.com".into()])].into(),
         issued_at: at(1_000),
         expires_at: at(51_400),
+        bound_to: None,
     }
 }
 

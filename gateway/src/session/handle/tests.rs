@@ -18,6 +18,7 @@ fn session() -> Session {
         claims: [].into(),
         issued_at: at(1_000),
         expires_at: at(2_000),
+        bound_to: None,
     }
 }
 

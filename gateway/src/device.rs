@@ -1,0 +1,73 @@
+//! Devices as policy sees them: plain data, without I/O.
+
+use std::{fmt, time::SystemTime};
+
+use pomerium_shared::posture::PostureReport;
+use serde::{Deserialize, Serialize};
+
+use crate::session::UserId;
+
+/// SHA-256 of a certificate in DER, base64url without padding: the `x5t#S256` of RFC 8705, 3.1. Names the key that a
+/// client proved to hold in its TLS handshake.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Thumbprint(String);
+
+impl Thumbprint {
+    /// The thumbprint of a certificate in DER.
+    #[must_use]
+    pub fn of(certificate: &[u8]) -> Self {
+        use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+        use sha2::Digest as _;
+        Self(URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(certificate)))
+    }
+
+    /// A thumbprint that was kept as text.
+    #[must_use]
+    pub fn from_text(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Thumbprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One device of one person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Names the device: the thumbprint of its key's certificate, or the id of its WebAuthn credential.
+    pub id: String,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// What the person calls it.
+    pub name: String,
+    /// How it proves that it is the one.
+    pub kind: DeviceKind,
+    /// Whether an administrator has approved it.
+    pub is_approved: bool,
+    /// When it was seen first.
+    pub enrolled_at: SystemTime,
+    /// Its latest report, and when the gateway received it.
+    pub posture: Option<(PostureReport, SystemTime)>,
+}
+
+/// How a device proves that it is the one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceKind {
+    /// The key of `pomerium-cli`, kept in a file or a keyring.
+    ClientKey,
+    /// A WebAuthn credential that may travel between machines.
+    WebauthnAny,
+    /// A WebAuthn credential that is fixed to one machine's hardware.
+    WebauthnEnclave,
+}
