@@ -12,20 +12,22 @@ use std::{
 
 use anyhow::Context as _;
 use pomerium_shared::telemetry;
-use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::reload::Reloader;
 use crate::{
     authenticate::refresh,
     config::{self, Codec, ConfigErrors, Loaded, Settings, Storage},
-    listen::{Lifetime, TlsKeys, https::Https, quic::Quic, redirect},
+    listen::{Lifetime, TlsKeys, bind, https::Https, quic::Quic, redirect},
     proxy::Proxy,
     store::Store,
 };
 
 /// For open streams and requests to end by themselves when the gateway stops.
 const DRAIN_TIME: Duration = Duration::from_secs(30);
+
+/// For what is then cut to say so.
+const CUT_TIME: Duration = Duration::from_secs(5);
 
 /// The exit code of a configuration that cannot be used (`EX_CONFIG`).
 pub(crate) const EXIT_CONFIG: u8 = 78;
@@ -79,6 +81,7 @@ pub(crate) async fn run(config_file: PathBuf, loaded: Loaded, ready: impl FnOnce
     let lifetime = Lifetime {
         drain: CancellationToken::new(),
         cut: CancellationToken::new(),
+        doors: TaskTracker::new(),
         tracker: TaskTracker::new(),
     };
     let secrets = keys::secrets(&settings, &store).await?;
@@ -86,7 +89,7 @@ pub(crate) async fn run(config_file: PathBuf, loaded: Loaded, ready: impl FnOnce
     let provider = live.provider();
     let proxy = Arc::new(Proxy::new(live, store.clone(), lifetime.tracker.clone(), lifetime.cut.clone()));
     let tls_keys = TlsKeys::new(&settings.certificates)?;
-    open_doors(&settings, &tls_keys, &proxy, &lifetime).await?;
+    open_doors(&settings, &tls_keys, &proxy, &lifetime)?;
     lifetime.tracker.spawn(refresh::run(store.clone(), provider, lifetime.drain.clone()));
     let reloader = Reloader::new(config_file, loaded.files, proxy.clone(), tls_keys, store.clone(), secrets);
     tracing::info!(address = %settings.address, routes = settings.routes.len(), "gateway is up");
@@ -113,29 +116,30 @@ async fn open_store(storage: &Storage) -> anyhow::Result<Store> {
 }
 
 /// Binds the sockets and starts what listens on them.
-async fn open_doors(
+fn open_doors(
     settings: &Settings,
     keys: &TlsKeys,
     proxy: &Arc<Proxy>,
     lifetime: &Lifetime,
 ) -> anyhow::Result<()> {
     let address = settings.address;
-    let listener =
-        TcpListener::bind(address).await.with_context(|| format!("cannot listen on TCP {address}"))?;
-    let bound = listener.local_addr().context("the TCP listener has no address")?;
     let speaks_quic = settings.codec == Codec::All;
-    let http3_port = speaks_quic.then_some(bound.port());
-    let https = Https::new(listener, keys, settings.codec, http3_port, proxy.clone(), lifetime.clone())?;
-    lifetime.tracker.spawn(https.run());
-    if speaks_quic {
-        let socket =
-            pomerium_shared::quic::bind(bound).with_context(|| format!("cannot listen on UDP {bound}"))?;
-        lifetime.tracker.spawn(Quic::new(socket, keys, proxy.clone(), lifetime.clone())?.run());
+    for listener in bind::tcp(address).with_context(|| format!("cannot listen on TCP {address}"))? {
+        let bound = listener.local_addr().context("the TCP listener has no address")?;
+        let http3_port = speaks_quic.then_some(bound.port());
+        if speaks_quic {
+            let socket = pomerium_shared::quic::bind(bound)
+                .with_context(|| format!("cannot listen on UDP {bound}"))?;
+            lifetime.doors.spawn(Quic::new(socket, keys, proxy.clone(), lifetime.clone())?.run());
+        }
+        let https = Https::new(listener, keys, settings.codec, http3_port, proxy.clone(), lifetime.clone())?;
+        lifetime.doors.spawn(https.run());
     }
     if let Some(address) = settings.http_redirect_addr {
-        let listener =
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on TCP {address}"))?;
-        lifetime.tracker.spawn(redirect::run(listener, lifetime.clone()));
+        let listeners = bind::tcp(address).with_context(|| format!("cannot listen on TCP {address}"))?;
+        for listener in listeners {
+            lifetime.doors.spawn(redirect::run(listener, lifetime.clone()));
+        }
     }
     Ok(())
 }
@@ -145,19 +149,18 @@ async fn drain(lifetime: &Lifetime, signals: &mut Signals) {
     tracing::info!(open = lifetime.tracker.len(), "draining");
     lifetime.drain.cancel();
     lifetime.tracker.close();
-    // The QUIC door stays open until it is cut, so an empty tracker cannot be waited for: one task is its own.
-    let streams_end = async {
-        while lifetime.tracker.len() > 1 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
+    lifetime.doors.close();
     tokio::select! {
-        () = streams_end => {}
+        () = lifetime.tracker.wait() => {}
         () = tokio::time::sleep(DRAIN_TIME) => {}
         () = signals.stop() => {}
     }
     lifetime.cut.cancel();
-    if tokio::time::timeout(Duration::from_secs(5), lifetime.tracker.wait()).await.is_err() {
+    let all = async {
+        lifetime.tracker.wait().await;
+        lifetime.doors.wait().await;
+    };
+    if tokio::time::timeout(CUT_TIME, all).await.is_err() {
         tracing::warn!(open = lifetime.tracker.len(), "some tasks did not end in time");
     }
 }

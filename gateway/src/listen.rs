@@ -3,6 +3,7 @@
 //! Here: sockets, handshakes, limits, and the way from a protocol's request to [`crate::proxy`] and back. Nothing is
 //! decided here.
 
+pub(crate) mod bind;
 pub(crate) mod https;
 pub(crate) mod quic;
 pub(crate) mod redirect;
@@ -33,6 +34,8 @@ pub(crate) struct Lifetime {
     pub(crate) drain: CancellationToken,
     /// Cancelled: end what is open.
     pub(crate) cut: CancellationToken,
-    /// Owns the tasks.
+    /// Owns the doors themselves.
+    pub(crate) doors: TaskTracker,
+    /// Owns what came in through them.
     pub(crate) tracker: TaskTracker,
 }

@@ -111,28 +111,6 @@ pub fn user(page: &UserPage<'_>) -> String {
     )
 }
 
-/// After signing out.
-#[must_use]
-pub fn signed_out() -> String {
-    layout(
-        "Signed out",
-        &html! { h1 { "Signed out" } p { "You are signed out of this gateway. Close the tab, or open an app to sign in again." } },
-    )
-}
-
-/// The question before signing out on another site's word.
-#[must_use]
-pub fn confirm_sign_out() -> String {
-    layout(
-        "Sign out?",
-        &html! {
-            h1 { "Sign out?" }
-            p { "Signing out ends your session on every app and closes its open connections." }
-            form method="post" action="/.pomerium/sign_out" { button type="submit" { "Sign out" } }
-        },
-    )
-}
-
 fn layout(title: &str, content: &Markup) -> String {
     html! {
         (DOCTYPE)

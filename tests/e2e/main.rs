@@ -13,6 +13,8 @@ mod fixtures;
 #[cfg(test)]
 mod forgery;
 #[cfg(test)]
+mod protocols;
+#[cfg(test)]
 mod psql;
 #[cfg(test)]
 mod refusal;

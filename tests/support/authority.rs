@@ -3,9 +3,14 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use aws_lc_rs::digest;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
+};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 
@@ -13,6 +18,13 @@ use rustls_pki_types::CertificateDer;
 /// may not stand directly before the last label.
 const NAMES: [&str; 6] =
     ["localhost", "app.localhost", "authenticate.localhost", "other.localhost", "*.corp.test", "127.0.0.1"];
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+#[expect(clippy::disallowed_methods, reason = "the programs under test read the same clock")]
+fn today() -> SystemTime {
+    SystemTime::now()
+}
 
 /// The files of an authority.
 #[derive(Debug, Clone)]
@@ -23,6 +35,8 @@ pub struct Authority {
     pub certificate: PathBuf,
     /// The server's private key, PEM.
     pub key: PathBuf,
+    /// SHA-256 of the server's public key (RFC 7469, 2.4), base64.
+    pub pin: String,
     root_der: CertificateDer<'static>,
 }
 
@@ -45,14 +59,16 @@ impl Authority {
         leaf.distinguished_name.push(DnType::CommonName, "gateway");
         leaf.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
         // Browsers refuse certificates that live longer than a good year.
-        leaf.not_before = rcgen::date_time_ymd(2026, 1, 1);
-        leaf.not_after = rcgen::date_time_ymd(2027, 1, 1);
+        let now = today();
+        leaf.not_before = (now - DAY).into();
+        leaf.not_after = (now + 90 * DAY).into();
         let leaf = leaf.signed_by(&key, &issuer)?;
 
         let authority = Self {
             root: folder.join("ca.pem"),
             certificate: folder.join("gateway.pem"),
             key: folder.join("gateway.key"),
+            pin: STANDARD.encode(digest::digest(&digest::SHA256, &key.subject_public_key_info())),
             root_der: root_certificate.der().clone(),
         };
         std::fs::write(&authority.root, root_certificate.pem())?;

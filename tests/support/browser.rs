@@ -15,6 +15,20 @@ use crate::{
     process::{Input, Process},
 };
 
+const ARGUMENTS: [&str; 11] = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-default-apps",
+    "--no-proxy-server",
+    "--host-resolver-rules=MAP *.localhost 127.0.0.1",
+];
+
 /// A running browser.
 #[derive(Debug)]
 pub struct Browser {
@@ -30,10 +44,27 @@ impl Browser {
     /// # Errors
     /// Chromium, its driver or `certutil` is not installed.
     pub async fn start(authority: &Authority) -> anyhow::Result<Self> {
+        Self::start_with(authority, &[]).await
+    }
+
+    /// Starts a browser that speaks nothing but HTTP/3 to these origins (`host:port`).
+    ///
+    /// # Errors
+    /// As [`Browser::start`].
+    pub async fn start_over_quic(authority: &Authority, origins: &[String]) -> anyhow::Result<Self> {
+        // For QUIC, Chromium takes no authority that a person has added: it takes this one key instead.
+        let pin = format!("--ignore-certificate-errors-spki-list={}", authority.pin);
+        let force = format!("--origin-to-force-quic-on={}", origins.join(","));
+        Self::start_with(authority, &[pin, force]).await
+    }
+
+    async fn start_with(authority: &Authority, more: &[String]) -> anyhow::Result<Self> {
         let home = tempfile::tempdir()?;
         trust(home.path(), authority).await?;
         let mut command = Command::new("chromedriver");
         command.arg("--port=0").env("HOME", home.path()).env("XDG_CONFIG_HOME", home.path().join(".config"));
+        // The driver starts a browser of many processes: they end with it, as one group.
+        command.process_group(0);
         command.env("XDG_CACHE_HOME", home.path().join(".cache")).env_remove("XDG_DATA_HOME");
         let driver = Process::spawn("chromedriver", &mut command, Input::None)?;
         let port = driver
@@ -43,14 +74,9 @@ impl Browser {
             })
             .await?;
         let profile = format!("--user-data-dir={}", home.path().join("profile").display());
-        let options = json!({
-            "args": [
-                "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-                "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                "--disable-default-apps", "--no-proxy-server", "--host-resolver-rules=MAP *.localhost 127.0.0.1",
-                profile,
-            ],
-        });
+        let arguments: Vec<&str> =
+            ARGUMENTS.into_iter().chain([profile.as_str()]).chain(more.iter().map(String::as_str)).collect();
+        let options = json!({ "args": arguments });
         let capabilities = [("goog:chromeOptions".to_owned(), options)].into_iter().collect();
         let client = ClientBuilder::new(HttpConnector::new())
             .capabilities(capabilities)
@@ -59,7 +85,7 @@ impl Browser {
         Ok(Self { client, _driver: driver, _home: home })
     }
 
-    /// Closes the window and the browser. Dropping kills the driver, but not all that it started.
+    /// Closes the window and the browser; dropping kills it.
     ///
     /// # Errors
     /// The driver does not answer.

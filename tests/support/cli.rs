@@ -16,6 +16,7 @@ use tokio::{process::Command, task::JoinSet};
 use url::Url;
 
 use crate::{
+    authority::Authority,
     gateway::{Gateway, binary},
     log::Log,
     person::Person,
@@ -62,6 +63,11 @@ impl Cli {
             trouble,
             _browser: browser,
         })
+    }
+
+    /// Makes the client trust another authority than the gateway's.
+    pub fn trust(&mut self, authority: &Authority) {
+        self.root.clone_from(&authority.root);
     }
 
     /// How often the client opened the browser.

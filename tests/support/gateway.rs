@@ -87,11 +87,19 @@ impl Gateway {
     /// # Errors
     /// One of them does not start.
     pub async fn start(routes: &[Route]) -> anyhow::Result<Self> {
+        Self::start_with(routes, "").await
+    }
+
+    /// Starts them with more lines of configuration.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub async fn start_with(routes: &[Route], more: &str) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let authority = Authority::create(folder.path())?;
         let port = port::reserve()?;
         let oidc = Oidc::start(port).await?;
-        let config = configuration(folder.path(), port, &oidc.issuer, &authority, routes);
+        let config = configuration(folder.path(), port, &oidc.issuer, &authority, routes) + more;
         std::fs::write(folder.path().join("config.yaml"), config)?;
         let process = spawn(folder.path())?;
         let mut gateway = Self { port, authority, oidc, process, folder };

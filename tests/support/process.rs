@@ -100,9 +100,23 @@ pub enum Input {
     Pipe,
 }
 
+impl Process {
+    /// Whether it leads a process group, so that all that it started can be ended with it.
+    fn leads_group(id: u32) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        // `pid (name) state ppid pgrp ...`; the name may hold anything.
+        stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(2)) == Some(id.to_string().as_str())
+    }
+}
+
 impl Drop for Process {
     #[expect(clippy::print_stderr, reason = "the test harness shows it under the failed test")]
     fn drop(&mut self) {
+        if let Some(id) = self.child.id().filter(|id| Self::leads_group(*id)) {
+            let group = format!("-{id}");
+            // What has ended already needs no signal.
+            let _ended = std::process::Command::new("kill").args(["-KILL", "--", &group]).status();
+        }
         if std::thread::panicking() {
             for (stream, log) in [("output", &self.output), ("errors", &self.errors)] {
                 eprintln!("---- {} ({stream})\n{}", self.name, log.text());

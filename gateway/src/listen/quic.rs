@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use pomerium_shared::{
@@ -147,8 +147,10 @@ async fn accept_streams(
 
 async fn answer(request: Request<()>, stream: ServerStream, facts: &Connection, proxy: &Arc<Proxy>) {
     if request.method() == Method::CONNECT {
-        connect(request, stream, facts, proxy).await;
-        return;
+        return match request.extensions().get::<h3::ext::Protocol>() {
+            None => connect(request, stream, facts, proxy).await,
+            Some(protocol) => refuse_protocol(*protocol, stream).await,
+        };
     }
     let (send, recv) = stream.split();
     let body = futures_util::stream::unfold(recv, |mut recv| async move {
@@ -205,6 +207,20 @@ async fn connect(request: Request<()>, mut stream: ServerStream, facts: &Connect
                 tracing::debug!(error = &*error, "a refusal was not delivered");
             }
         }
+    }
+}
+
+/// An extended `CONNECT` (RFC 9220), which this gateway has not offered: never taken for a plain one.
+async fn refuse_protocol(protocol: h3::ext::Protocol, mut stream: ServerStream) {
+    tracing::debug!(?protocol, "an extended CONNECT was refused");
+    let mut refusal = Response::new(());
+    *refusal.status_mut() = StatusCode::NOT_IMPLEMENTED;
+    let answered = match stream.respond(refusal).await {
+        Ok(()) => stream.finish().await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = answered {
+        tracing::debug!(%error, "a refusal was not delivered");
     }
 }
 

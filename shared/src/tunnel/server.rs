@@ -13,7 +13,7 @@ use crate::{
 /// An HTTP/3 connection on the gateway's side.
 pub type ServerConnection = h3::server::Connection<h3_quinn::Connection, Chunks>;
 
-/// Begins HTTP/3 on a QUIC connection: extended CONNECT (RFC 9220) and datagrams (RFC 9297) are announced.
+/// Begins HTTP/3 on a QUIC connection. Extended CONNECT (RFC 9220) and datagrams (RFC 9297) are not offered.
 ///
 /// # Errors
 /// [`TunnelError::Connection`]: it was lost meanwhile.
@@ -21,8 +21,6 @@ pub async fn accept(quic: quinn::Connection) -> Result<ServerConnection, TunnelE
     let connection = h3::server::builder()
         .max_field_section_size(FIELD_SECTION_LEN_MAX)
         .send_grease(false)
-        .enable_extended_connect(true)
-        .enable_datagram(true)
         .build(h3_quinn::Connection::new(quic))
         .await?;
     Ok(connection)
