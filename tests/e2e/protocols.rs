@@ -150,7 +150,7 @@ async fn a_certificate_that_nobody_vouches_for_gets_no_token() {
     let stranger = Authority::create(folder.path()).unwrap();
     let mut cli = Cli::new(&gateway, "alice").unwrap();
     cli.trust(&stranger);
-    for words in [&["tcp", DESTINATION, "--listen", "-"][..], &["routes"]] {
+    for words in [&["tcp", DESTINATION, "--listen", "-"][..], &["connect", DESTINATION]] {
         let mut client = cli.spawn(words, Input::None).unwrap();
         let status = client.wait().await.unwrap();
         assert_eq!(status.code(), Some(76), "{words:?}: {}", client.errors.text());
