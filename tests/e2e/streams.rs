@@ -1,5 +1,7 @@
 //! Many streams on one connection, and each direction by itself.
 
+use std::time::Duration;
+
 use support::{
     cli::Cli,
     echo::{Echo, FAREWELL},
@@ -61,4 +63,19 @@ async fn the_app_answers_after_the_client_has_finished() {
     sent.unwrap();
     received.unwrap();
     assert!(answer == [text.as_slice(), FAREWELL].concat(), "{} bytes came back", answer.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_with_idle_clients_stops_without_waiting_for_them_and_they_come_back() {
+    let echo = Echo::start().await.unwrap();
+    let mut gateway = Gateway::start(&[Route::tcp(DESTINATION, echo.address)]).await.unwrap();
+    let cli = Cli::new(&gateway, "alice").unwrap();
+    let (_client, port) = cli.listen(DESTINATION).await.unwrap();
+    assert_eq!(exchange(port, b"before").await.unwrap(), [b"before", FAREWELL].concat());
+    gateway.log().line_with(&["stream ended"]).await.unwrap();
+    // Open streams would have 30 seconds; nobody waits for a client that has none.
+    tokio::time::timeout(Duration::from_secs(15), gateway.stop()).await.unwrap().unwrap();
+    gateway.restart().await.unwrap();
+    assert_eq!(exchange(port, b"after").await.unwrap(), [b"after", FAREWELL].concat(), "{}", cli.trouble());
+    assert_eq!(cli.sign_ins(), 1);
 }

@@ -161,6 +161,17 @@ impl Gateway {
         self.process.signal("HUP")
     }
 
+    /// Asks it to stop (SIGTERM), and waits until it has.
+    ///
+    /// # Errors
+    /// It has ended before, or ends with a failure.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        self.process.signal("TERM")?;
+        let status = self.process.wait().await?;
+        anyhow::ensure!(status.success(), "the gateway ended with {status}");
+        Ok(())
+    }
+
     /// Ends it with SIGKILL.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use pomerium_shared::{
     reason::EndReason,
     tunnel::{self, ServerConnection, ServerSend, ServerStream},
 };
+use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::{HANDSHAKE_TIMEOUT, Lifetime, TlsError, TlsKeys};
@@ -17,6 +18,9 @@ use crate::{
     body::{self, Body, BodyError},
     proxy::{Connection, Proxy},
 };
+
+/// `H3_NO_ERROR` (RFC 9114, 8.1).
+const NO_ERROR: quinn::VarInt = quinn::VarInt::from_u32(0x100);
 
 /// The UDP door.
 #[derive(Debug)]
@@ -96,7 +100,12 @@ async fn serve(incoming: quinn::Incoming, proxy: Arc<Proxy>, lifetime: Lifetime)
         Ok(connection) => connection,
         Err(error) => return tracing::debug!(%error, "HTTP/3 did not begin"),
     };
-    accept_streams(&mut connection, &quic, &facts, &proxy, &lifetime).await;
+    let streams = TaskTracker::new();
+    accept_streams(&mut connection, &quic, &facts, &proxy, &lifetime, &streams).await;
+    // No error: the gateway has said goodbye, or the client is gone already.
+    quic.close(NO_ERROR, b"");
+    streams.close();
+    streams.wait().await;
     tracing::info!(peer = %facts.peer, "quic connection closed");
 }
 
@@ -106,13 +115,15 @@ fn server_name(quic: &quinn::Connection) -> Option<String> {
     data.server_name.map(|name| name.to_ascii_lowercase())
 }
 
-/// Takes requests until the connection ends; says goodbye (GOAWAY) once when the gateway drains.
+/// Takes requests until the connection ends. When the gateway drains it says goodbye (GOAWAY), and this returns with
+/// the last stream.
 async fn accept_streams(
     connection: &mut ServerConnection,
     quic: &quinn::Connection,
     facts: &Connection,
     proxy: &Arc<Proxy>,
     lifetime: &Lifetime,
+    streams: &TaskTracker,
 ) {
     let mut said_goodbye = false;
     loop {
@@ -124,8 +135,11 @@ async fn accept_streams(
                 if let Err(error) = connection.shutdown(0).await {
                     tracing::debug!(%error, "no GOAWAY");
                 }
+                streams.close();
                 continue;
             }
+            // A closed tracker takes tasks as before, and ends its wait when it holds none.
+            () = streams.wait() => return,
             accepted = connection.accept() => accepted,
         };
         let resolver = match accepted {
@@ -136,7 +150,7 @@ async fn accept_streams(
         // The address may have changed since the handshake: connections migrate.
         let facts = Connection { peer: quic.remote_address(), ..facts.clone() };
         let proxy = proxy.clone();
-        lifetime.tracker.spawn(async move {
+        streams.spawn(async move {
             match resolver.resolve_request().await {
                 Ok((request, stream)) => answer(request, ServerStream::new(stream), &facts, &proxy).await,
                 Err(error) => tracing::debug!(%error, "a malformed HTTP/3 request"),
