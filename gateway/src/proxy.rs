@@ -12,17 +12,18 @@ mod gate;
 mod headers;
 mod own;
 mod path;
+mod question;
 mod respond;
 mod router;
 mod upgrade;
 mod upstream;
+mod watch;
 
 use std::{collections::HashMap, net::SocketAddr, pin::Pin, sync::Arc};
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Request, Response};
 use pomerium_shared::clock::Now;
-use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::respond::Refusal;
@@ -102,12 +103,15 @@ pub(crate) enum LiveError {
     Signer(#[from] SignerError),
 }
 
+/// Counts reloads.
+type Revision = tokio::sync::watch::Sender<u64>;
+
 /// The proxy service.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     live: Arc<ArcSwap<Live>>,
-    /// Counts reloads: open streams are decided again on each.
-    revision: watch::Sender<u64>,
+    /// Open streams are decided again on each.
+    revision: Revision,
     store: Store,
     /// Owns upgraded connections and streams.
     tracker: TaskTracker,
@@ -118,17 +122,13 @@ pub(crate) struct Proxy {
 impl Proxy {
     pub(crate) fn new(live: Live, store: Store, tracker: TaskTracker, cut: CancellationToken) -> Self {
         let live = Arc::new(ArcSwap::from_pointee(live));
-        Self { live, revision: watch::Sender::new(0), store, tracker, cut }
+        Self { live, revision: Revision::new(0), store, tracker, cut }
     }
 
     /// Puts a new configuration to work; open streams that it no longer allows are cut.
     pub(crate) fn replace(&self, live: Live) {
         self.live.store(Arc::new(live));
         self.revision.send_modify(|revision| *revision += 1);
-    }
-
-    fn live_handle(&self) -> Arc<ArcSwap<Live>> {
-        self.live.clone()
     }
 
     /// The tasks of upgraded connections and streams.

@@ -9,6 +9,8 @@ mod browser;
 #[cfg(test)]
 mod configuration;
 #[cfg(test)]
+mod continuous;
+#[cfg(test)]
 mod fixtures;
 #[cfg(test)]
 mod forgery;

@@ -212,6 +212,17 @@ pub enum HostPattern {
     Wildcard(Regex),
 }
 
+impl HostPattern {
+    /// The host, where it is just one.
+    #[must_use]
+    pub fn as_exact(&self) -> Option<&str> {
+        match self {
+            Self::Exact(host) => Some(host),
+            Self::Wildcard(_) => None,
+        }
+    }
+}
+
 /// `prefix`, `path` or `regex`.
 #[derive(Debug, Clone)]
 pub enum PathMatch {

@@ -24,6 +24,11 @@ pub(crate) enum AuthorityError {
 }
 
 impl Authority {
+    /// A host by itself, as the configuration has it: lower case.
+    pub(crate) fn of_host(host: &str) -> Self {
+        Self { host: host.to_owned(), port: None }
+    }
+
     /// Reads the host of a request (RFC 9110, 7.2; RFC 9113, 8.3.1) and holds it against the TLS server name, if
     /// the client sent one.
     pub(crate) fn of(

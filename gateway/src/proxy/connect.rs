@@ -14,27 +14,23 @@ use tokio::net::TcpStream;
 use super::{
     Connection, Live, Proxy, Refusal,
     authority::Authority,
-    gate::{Admitted, refuse_authority, stream_facts},
+    gate::{Admitted, refuse_authority},
     respond::Audience,
     upstream::CONNECT_TIMEOUT,
+    watch::Watch,
 };
 use crate::{
-    authorize::{CheckRequest, Permit, Verdict},
+    authorize::Permit,
     body::Body,
     config::{Route, Target},
-    session::{Session, SessionId},
 };
-
-/// How often an open stream is decided again even if nothing is known to have changed: a lost notification must not
-/// keep somebody in.
-pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A stream that policy allowed and whose app accepted: answer 200, then [`Proxy::carry`] it.
 #[derive(Debug)]
 pub(crate) struct OpenStream {
     app: Leg,
     route: Arc<Route>,
-    session: Option<SessionId>,
+    watch: Watch,
     user: String,
     to: Destination,
     connection: Connection,
@@ -89,7 +85,7 @@ impl Proxy {
             .map_or("", |authority| authority.as_str())
             .parse()
             .map_err(|error| Refusal::BadRequest(format!("CONNECT names no destination: {error}")))?;
-        let Admitted { permit, route, session } =
+        let Admitted { permit, route, session, question } =
             self.admit_stream(live, &to, parts, connection, request_id).await?;
         let app = dial(permit, &route).await?;
         tracing::info!("request-id" = request_id, route = route.name, destination = %to, "stream opened");
@@ -97,7 +93,7 @@ impl Proxy {
             app,
             route,
             user: session.as_ref().map(|s| s.user_id.to_string()).unwrap_or_default(),
-            session: session.map(|s| s.id),
+            watch: self.watch(question, session.map(|s| s.id)),
             to,
             connection: connection.clone(),
             request_id: request_id.to_owned(),
@@ -107,14 +103,13 @@ impl Proxy {
 
     /// Carries an open stream until it ends, and logs why it did.
     pub(crate) async fn carry(&self, stream: OpenStream, client: Leg) {
-        let OpenStream { app, route, session, user, to, connection, request_id, began } = stream;
+        let OpenStream { app, route, watch, user, to, connection, request_id, began } = stream;
         let timeouts = self.live.load().settings.timeouts;
         let options = RelayOptions { idle: route.idle_timeout };
         let cut = async {
             tokio::select! {
                 biased;
-                reason = self.revoked(&to, session.as_ref(), &connection) => reason,
-                () = self.cut.cancelled() => EndReason::Shutdown,
+                reason = watch.revoked() => reason,
                 () = lapse(timeouts.write) => EndReason::Idle,
             }
         };
@@ -133,62 +128,6 @@ impl Proxy {
             "duration" = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             "stream ended"
         );
-    }
-
-    /// Resolves when the stream may no longer live: its session ended, or policy changed its mind. Levels, not
-    /// edges: whatever changed since the last look is seen by the next.
-    async fn revoked(
-        &self,
-        to: &Destination,
-        session: Option<&SessionId>,
-        connection: &Connection,
-    ) -> EndReason {
-        let mut revision = self.revision.subscribe();
-        let mut changes = self.store.changes();
-        loop {
-            revision.mark_unchanged();
-            changes.mark_unchanged();
-            let until = match self.still_allowed(to, session, connection).await {
-                Ok(until) => until,
-                Err(reason) => return reason,
-            };
-            tokio::select! {
-                _ = revision.changed() => {}
-                _ = changes.changed() => {}
-                () = tokio::time::sleep(until.min(RECHECK_INTERVAL)) => {}
-            }
-        }
-    }
-
-    /// Takes the decision again, now; `Ok` says for how long the session lasts.
-    async fn still_allowed(
-        &self,
-        to: &Destination,
-        session: Option<&SessionId>,
-        connection: &Connection,
-    ) -> Result<Duration, EndReason> {
-        let now = Now::read();
-        let session: Option<Session> = match session {
-            None => None,
-            Some(id) => {
-                let found = self.store.session(id).await.map_err(|_| EndReason::Session)?;
-                Some(found.filter(|s| s.is_valid_at(now.wall)).ok_or(EndReason::Session)?)
-            }
-        };
-        let live = self.live.load_full();
-        let route = live.router.tcp(to).ok_or(EndReason::Policy)?;
-        let check = CheckRequest {
-            session: session.as_ref(),
-            request: stream_facts(to, connection),
-            device: None,
-            now,
-        };
-        match route.policy.evaluate(&check).verdict() {
-            Verdict::Allow => Ok(session
-                .map_or(RECHECK_INTERVAL, |s| s.expires_at.duration_since(now.wall).unwrap_or_default())),
-            Verdict::SignIn => Err(EndReason::Session),
-            Verdict::Deny { .. } => Err(EndReason::Policy),
-        }
     }
 }
 

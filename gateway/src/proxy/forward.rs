@@ -61,6 +61,11 @@ impl Proxy {
         let route = admitted.route.clone();
         let upgrade = (route.allow_websockets && upgrade::is_websocket(&request))
             .then(|| hyper::upgrade::on(&mut request));
+        let watch = || {
+            let session = admitted.session.as_ref().map(|session| session.id.clone());
+            self.watch(admitted.question.clone(), session)
+        };
+        let request = request.map(|body| watch().over(body));
         let outgoing = outgoing_request(&call, &admitted, request, upgrade.is_some())?;
         let client = call.live.clients.get(&route.id).ok_or(Refusal::NoRoute)?;
         let sending = upstream::send(client, outgoing);
@@ -88,17 +93,10 @@ impl Proxy {
                 });
             };
             let app_side = hyper::upgrade::on(&mut response);
-            self.splice_upgrade(
-                client_side,
-                app_side,
-                &admitted,
-                call.whereto,
-                call.connection,
-                call.request_id,
-            );
+            self.splice_upgrade(client_side, app_side, &admitted, call.request_id);
             return Ok(response.map(|_| body::empty()));
         }
-        let mut response = response.map(body::boxed);
+        let mut response = response.map(|body| watch().over(body::boxed(body)));
         headers::strip_hop_by_hop(response.headers_mut());
         Ok(response)
     }

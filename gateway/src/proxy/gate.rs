@@ -10,10 +10,11 @@ use super::{
     Connection, Live, Proxy, Refusal,
     authority::{Authority, AuthorityError},
     path::CanonicalPath,
+    question::Question,
     respond::{Denied, wants_html},
 };
 use crate::{
-    authorize::{self, CheckLog, CheckRequest, Permit, Place, RequestFacts, Verdict},
+    authorize::{self, CheckLog, CheckRequest, Permit, Verdict},
     config::Route,
     session::Session,
 };
@@ -24,6 +25,7 @@ pub(crate) struct Admitted {
     pub(crate) permit: Permit,
     pub(crate) route: Arc<Route>,
     pub(crate) session: Option<Session>,
+    pub(super) question: Question,
 }
 
 /// Where an HTTP request wants to go, checked and in canonical form.
@@ -68,26 +70,14 @@ impl Proxy {
         request_id: &str,
     ) -> Result<Admitted, Refusal> {
         let now = Now::read();
-        let route = live.router.http(&whereto.authority, &whereto.path).ok_or(Refusal::NoRoute)?;
+        let question = Question::request(whereto, parts, connection);
+        let route = question.route(&live.router).ok_or(Refusal::NoRoute)?;
         let session =
             self.session(live, &parts.headers, &parts.uri, Some(whereto.authority.host()), now).await?;
-        let check = CheckRequest {
-            session: session.as_ref(),
-            request: RequestFacts {
-                method: parts.method.as_str(),
-                host: whereto.authority.host(),
-                path: whereto.path.as_str(),
-                source_ip: connection.peer.ip(),
-                is_cors_preflight: is_cors_preflight(&parts.method, &parts.headers),
-                certificate: None,
-                place: Place::default(),
-            },
-            device: None,
-            now,
-        };
+        let check = CheckRequest { session: session.as_ref(), request: question.facts(), device: None, now };
         let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
         match authorize::check(&route.policy, &check, log) {
-            Ok(permit) => Ok(Admitted { permit, route: route.clone(), session }),
+            Ok(permit) => Ok(Admitted { permit, route: route.clone(), session, question }),
             Err(denial) if denial.verdict == Verdict::SignIn => {
                 Err(sign_in(live, whereto, parts, now).unwrap_or_else(|refusal| refusal))
             }
@@ -105,20 +95,16 @@ impl Proxy {
         request_id: &str,
     ) -> Result<Admitted, Refusal> {
         let now = Now::read();
-        let route = live.router.tcp(to).ok_or(Refusal::NoRoute)?;
+        let question = Question::stream(to.clone(), connection);
+        let route = question.route(&live.router).ok_or(Refusal::NoRoute)?;
         // The authority of a tunnel is the app; the token was made for the gateway's host that the client speaks to.
         let sign_in_host = live.settings.authenticate_url.host_str();
         let host = connection.server_name.as_deref().or(sign_in_host);
         let session = self.session(live, &parts.headers, &parts.uri, host, now).await?;
-        let check = CheckRequest {
-            session: session.as_ref(),
-            request: stream_facts(to, connection),
-            device: None,
-            now,
-        };
+        let check = CheckRequest { session: session.as_ref(), request: question.facts(), device: None, now };
         let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
         match authorize::check(&route.policy, &check, log) {
-            Ok(permit) => Ok(Admitted { permit, route: route.clone(), session }),
+            Ok(permit) => Ok(Admitted { permit, route: route.clone(), session, question }),
             Err(denial) if denial.verdict == Verdict::SignIn => Err(Refusal::SignIn { redirect: None }),
             Err(denial) => Err(denied(denial, route, session.as_ref(), &sign_out_url(live))),
         }
@@ -140,19 +126,6 @@ impl Proxy {
                     .to_owned(),
             )
         })
-    }
-}
-
-/// What policy may know of a stream: there is no path in a `CONNECT`.
-pub(super) fn stream_facts<'a>(to: &'a Destination, connection: &Connection) -> RequestFacts<'a> {
-    RequestFacts {
-        method: "CONNECT",
-        host: to.host(),
-        path: "",
-        source_ip: connection.peer.ip(),
-        is_cors_preflight: false,
-        certificate: None,
-        place: Place::default(),
     }
 }
 
@@ -193,10 +166,4 @@ pub(super) fn sign_in(
         Ok(response) => Ok(Refusal::SignIn { redirect: Some(Box::new(response)) }),
         Err(_) => Err(Refusal::Gateway("The sign-in cannot begin. Try again.".to_owned())),
     }
-}
-
-fn is_cors_preflight(method: &Method, headers: &HeaderMap) -> bool {
-    *method == Method::OPTIONS
-        && headers.contains_key(header::ORIGIN)
-        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }

@@ -8,12 +8,13 @@ use serde_json::json;
 use super::{
     Connection, Live, Proxy, Refusal,
     authority::Authority,
-    gate::{Whereto, sign_in, stream_facts},
+    gate::{Whereto, sign_in},
+    question::Question,
     respond,
 };
 use crate::{
     authenticate::AuthRequest,
-    authorize::{CheckRequest, Place, RequestFacts, Verdict},
+    authorize::{CheckRequest, Verdict},
     body::{self, Body},
     config::{Route, RouteFrom},
     portal,
@@ -204,21 +205,13 @@ fn routes_document(live: &Live, session: &Session, connection: &Connection, now:
 }
 
 fn is_usable(route: &Route, session: &Session, connection: &Connection, now: Now) -> bool {
-    let request = match &route.from {
-        RouteFrom::Tcp { destinations } => match destinations.first() {
-            Some(to) => stream_facts(to, connection),
-            None => return false,
-        },
-        RouteFrom::Http { .. } => RequestFacts {
-            method: "GET",
-            host: "",
-            path: "/",
-            source_ip: connection.peer.ip(),
-            is_cors_preflight: false,
-            certificate: None,
-            place: Place::default(),
-        },
+    let question = match &route.from {
+        RouteFrom::Tcp { destinations } => {
+            let Some(to) = destinations.first() else { return false };
+            Question::stream(to.clone(), connection)
+        }
+        RouteFrom::Http { host, .. } => Question::opening(host, connection),
     };
-    let check = CheckRequest { session: Some(session), request, device: None, now };
+    let check = CheckRequest { session: Some(session), request: question.facts(), device: None, now };
     route.policy.evaluate(&check).verdict() == Verdict::Allow
 }

@@ -20,6 +20,11 @@ pub(crate) enum PathError {
 }
 
 impl CanonicalPath {
+    /// `/`.
+    pub(crate) fn root() -> Self {
+        Self("/".to_owned())
+    }
+
     /// Brings a raw request path (without the query) into canonical form.
     pub(crate) fn parse(raw: &str) -> Result<Self, PathError> {
         let decoded = decode_unreserved(raw)?;

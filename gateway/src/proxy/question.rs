@@ -1,0 +1,87 @@
+//! What is asked of policy: kept for as long as the answer matters, so that it can be asked again.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, header, request::Parts};
+use pomerium_shared::destination::Destination;
+
+use super::{Connection, authority::Authority, gate::Whereto, path::CanonicalPath, router::Router};
+use crate::{
+    authorize::{Place, RequestFacts},
+    config::{HostPattern, Route},
+};
+
+/// One request or stream, as policy may know it.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    subject: Subject,
+    connection: Connection,
+}
+
+#[derive(Debug, Clone)]
+enum Subject {
+    Stream(Destination),
+    Request { authority: Authority, path: CanonicalPath, method: Method, is_cors_preflight: bool },
+}
+
+impl Question {
+    /// May this stream be opened, or stay open? There is no path in a `CONNECT`.
+    pub(super) fn stream(to: Destination, connection: &Connection) -> Self {
+        Self { subject: Subject::Stream(to), connection: connection.clone() }
+    }
+
+    /// May this HTTP request be made, or go on?
+    pub(super) fn request(whereto: &Whereto, parts: &Parts, connection: &Connection) -> Self {
+        let subject = Subject::Request {
+            authority: whereto.authority.clone(),
+            path: whereto.path.clone(),
+            method: parts.method.clone(),
+            is_cors_preflight: is_cors_preflight(&parts.method, &parts.headers),
+        };
+        Self { subject, connection: connection.clone() }
+    }
+
+    /// May this web app's start page be opened? The host of a wildcard is not known before somebody asks.
+    pub(super) fn opening(host: &HostPattern, connection: &Connection) -> Self {
+        let subject = Subject::Request {
+            authority: Authority::of_host(host.as_exact().unwrap_or_default()),
+            path: CanonicalPath::root(),
+            method: Method::GET,
+            is_cors_preflight: false,
+        };
+        Self { subject, connection: connection.clone() }
+    }
+
+    /// The route that it is about.
+    pub(super) fn route<'a>(&self, router: &'a Router) -> Option<&'a Arc<Route>> {
+        match &self.subject {
+            Subject::Stream(to) => router.tcp(to),
+            Subject::Request { authority, path, .. } => router.http(authority, path),
+        }
+    }
+
+    /// What policy may know.
+    pub(super) fn facts(&self) -> RequestFacts<'_> {
+        let (method, host, path, is_cors_preflight) = match &self.subject {
+            Subject::Stream(to) => ("CONNECT", to.host(), "", false),
+            Subject::Request { authority, path, method, is_cors_preflight } => {
+                (method.as_str(), authority.host(), path.as_str(), *is_cors_preflight)
+            }
+        };
+        RequestFacts {
+            method,
+            host,
+            path,
+            source_ip: self.connection.peer.ip(),
+            is_cors_preflight,
+            certificate: None,
+            place: Place::default(),
+        }
+    }
+}
+
+fn is_cors_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::OPTIONS
+        && headers.contains_key(header::ORIGIN)
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
