@@ -10,7 +10,7 @@ use support::{
     browser::Browser,
     cli::Cli,
     echo::{Echo, FAREWELL},
-    gateway::{Gateway, Route},
+    gateway::{Gateway, Options, Route},
     http::{raw, secure},
     person::Person,
     process::Input,
@@ -129,7 +129,8 @@ async fn a_stream_over_http2_echoes_and_closes_by_halves() {
 async fn where_udp_does_not_get_through_the_client_goes_over_tcp() {
     let echo = Echo::start().await.unwrap();
     let routes = [Route::tcp(DESTINATION, echo.address)];
-    let gateway = Gateway::start_with(&routes, "codec_type: http1\n").await.unwrap();
+    let options = Options { more: "codec_type: http1\n", ..Options::default() };
+    let gateway = Gateway::start_with(&routes, &options).await.unwrap();
     let cli = Cli::new(&gateway, "alice").unwrap();
     let (_client, port) = cli.listen(DESTINATION).await.unwrap();
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();

@@ -1,7 +1,7 @@
 // A certified OpenID provider with two accounts. It signs in whoever types a known user name: for tests on loopback alone.
 //
-// Environment: PORT (0: any), CLIENT_SECRET, REDIRECT_URIS and SIGNED_OUT_URIS (separated by spaces).
-// Prints `issuer URL` once it answers.
+// Environment: PORT (0: any), CLIENT_SECRET, REDIRECT_URIS and SIGNED_OUT_URIS (separated by spaces), and
+// ACCESS_TOKEN_SECONDS. Prints `issuer URL` once it answers. `POST /people/NAME` with JSON changes what it says of somebody.
 import { createServer } from 'node:http';
 import Provider, { interactionPolicy } from 'oidc-provider';
 
@@ -61,17 +61,24 @@ function configuration() {
         },
       },
     },
-    ttl: { AccessToken: 600, IdToken: 600, RefreshToken: 3600, Session: 3600, Grant: 3600, Interaction: 600 },
+    ttl: { AccessToken: Number(process.env.ACCESS_TOKEN_SECONDS ?? 600), IdToken: 600, RefreshToken: 3600, Session: 3600, Grant: 3600, Interaction: 600 },
   };
 }
 
-async function form(request) {
+async function text(request) {
   let body = '';
   for await (const chunk of request) {
     body += chunk;
-    if (body.length > 65536) throw new Error('the form is too long');
+    if (body.length > 65536) throw new Error('the body is too long');
   }
-  return new URLSearchParams(body);
+  return body;
+}
+
+async function change(request, response) {
+  const person = PEOPLE[request.url.split('/')[2]];
+  if (request.method !== 'POST' || !person) throw new Error('nobody of this name');
+  Object.assign(person, JSON.parse(await text(request)));
+  response.end();
 }
 
 async function interaction(provider, request, response) {
@@ -81,7 +88,7 @@ async function interaction(provider, request, response) {
     return;
   }
   if (request.method === 'POST') {
-    const login = (await form(request)).get('login');
+    const login = new URLSearchParams(await text(request)).get('login');
     if (PEOPLE[login]) {
       await provider.interactionFinished(request, response, { login: { accountId: login } });
       return;
@@ -99,14 +106,17 @@ server.listen(Number(process.env.PORT ?? 0), '127.0.0.1', () => {
   for (const event of ['authorization.error', 'grant.error', 'server_error', 'userinfo.error', 'end_session.error']) {
     provider.on(event, (_ctx, error) => console.error(event, error.message, error.error_description ?? ''));
   }
+  provider.on('grant.success', (ctx) => console.log(`granted ${ctx.oidc.params.grant_type}`));
   const answer = provider.callback();
   server.on('request', (request, response) => {
-    if (!request.url.startsWith('/interaction/')) {
+    const own = request.url.startsWith('/interaction/') ? interaction(provider, request, response)
+      : request.url.startsWith('/people/') ? change(request, response) : undefined;
+    if (!own) {
       answer(request, response);
       return;
     }
-    interaction(provider, request, response).catch((error) => {
-      console.error('interaction', error);
+    own.catch((error) => {
+      console.error(request.url, error);
       response.statusCode = 400;
       response.end(String(error.message));
     });

@@ -34,6 +34,8 @@ pub struct Cli {
     root: PathBuf,
     sign_ins: Arc<AtomicUsize>,
     trouble: Log,
+    /// Who signs in when the client opens its browser.
+    pub person: Arc<Person>,
     _browser: JoinSet<()>,
 }
 
@@ -52,15 +54,16 @@ impl Cli {
 
         let sign_ins = Arc::new(AtomicUsize::new(0));
         let trouble = Log::default();
-        let person = Person::new(name, &gateway.authority)?;
+        let person = Arc::new(Person::new(name, &gateway.authority)?);
         let mut browser = JoinSet::new();
-        browser.spawn(browse(urls, person, sign_ins.clone(), trouble.clone()));
+        browser.spawn(browse(urls, person.clone(), sign_ins.clone(), trouble.clone()));
         Ok(Self {
             folder,
             gateway_url: format!("https://localhost:{}", gateway.port),
             root: gateway.authority.root.clone(),
             sign_ins,
             trouble,
+            person,
             _browser: browser,
         })
     }
@@ -171,7 +174,7 @@ fn port_in(line: &str) -> Option<u16> {
 }
 
 /// Opens what the client asks for.
-async fn browse(urls: PathBuf, person: Person, sign_ins: Arc<AtomicUsize>, trouble: Log) {
+async fn browse(urls: PathBuf, person: Arc<Person>, sign_ins: Arc<AtomicUsize>, trouble: Log) {
     let mut seen = 0;
     loop {
         let text = tokio::fs::read_to_string(&urls).await.unwrap_or_default();

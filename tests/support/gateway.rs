@@ -1,6 +1,9 @@
 //! The gateway under test, with a configuration, a certificate and a store of its own.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -68,6 +71,21 @@ impl Route {
     }
 }
 
+/// What a gateway may be started with.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// More lines of configuration, each with its end.
+    pub more: &'static str,
+    /// How long the provider's access tokens live.
+    pub token_life: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { more: "", token_life: Duration::from_secs(600) }
+    }
+}
+
 /// A running gateway.
 #[derive(Debug)]
 pub struct Gateway {
@@ -87,19 +105,19 @@ impl Gateway {
     /// # Errors
     /// One of them does not start.
     pub async fn start(routes: &[Route]) -> anyhow::Result<Self> {
-        Self::start_with(routes, "").await
+        Self::start_with(routes, &Options::default()).await
     }
 
-    /// Starts them with more lines of configuration.
+    /// Starts them with options.
     ///
     /// # Errors
     /// As [`Gateway::start`].
-    pub async fn start_with(routes: &[Route], more: &str) -> anyhow::Result<Self> {
+    pub async fn start_with(routes: &[Route], options: &Options) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let authority = Authority::create(folder.path())?;
         let port = port::reserve()?;
-        let oidc = Oidc::start(port).await?;
-        let config = configuration(folder.path(), port, &oidc.issuer, &authority, routes) + more;
+        let oidc = Oidc::start_with(port, options.token_life).await?;
+        let config = configuration(folder.path(), port, &oidc.issuer, &authority, routes) + options.more;
         std::fs::write(folder.path().join("config.yaml"), config)?;
         let process = spawn(folder.path())?;
         let mut gateway = Self { port, authority, oidc, process, folder };
@@ -153,6 +171,14 @@ impl Gateway {
         Ok(())
     }
 
+    /// Changes what the identity provider says of somebody.
+    ///
+    /// # Errors
+    /// It knows nobody of this name.
+    pub async fn change_person(&self, name: &str, claims: &serde_json::Value) -> anyhow::Result<()> {
+        self.oidc.change(&self.authority.client_config(&[b"http/1.1"])?, name, claims).await
+    }
+
     /// Sends SIGHUP.
     ///
     /// # Errors
@@ -202,7 +228,7 @@ impl Gateway {
                     process.wait().await?;
                     bail!("the gateway ended:\n{}\n{}", process.output.text(), process.errors.text());
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         Box::pin(wait::within("the gateway to answer", ready)).await?

@@ -9,6 +9,7 @@ pub mod app;
 pub mod authority;
 pub mod browser;
 pub mod cli;
+pub mod crowd;
 pub mod echo;
 pub mod form;
 pub mod gateway;

@@ -1,7 +1,11 @@
 //! The OpenID provider: npm's certified `oidc-provider`, with the accounts `alice` and `bob`.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::Full;
+use rustls::ClientConfig;
 use tokio::process::Command;
 
 use crate::process::{Input, Process};
@@ -24,6 +28,14 @@ impl Oidc {
     /// # Errors
     /// It does not start; `tests/run` installs what it needs.
     pub async fn start(port: u16) -> anyhow::Result<Self> {
+        Self::start_with(port, Duration::from_secs(600)).await
+    }
+
+    /// Starts a provider whose access tokens end after `life`: the gateway refreshes a minute ahead.
+    ///
+    /// # Errors
+    /// As [`Oidc::start`].
+    pub async fn start_with(port: u16, life: Duration) -> anyhow::Result<Self> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("idp");
         let host = format!("https://authenticate.localhost:{port}");
         let mut command = Command::new("node");
@@ -31,11 +43,30 @@ impl Oidc {
             .arg("server.js")
             .current_dir(folder)
             .env("CLIENT_SECRET", CLIENT_SECRET)
+            .env("ACCESS_TOKEN_SECONDS", life.as_secs().to_string())
             .env("REDIRECT_URIS", format!("{host}/oauth2/callback"))
             .env("SIGNED_OUT_URIS", format!("{host}/.pomerium/signed_out"));
         let process = Process::spawn("identity provider", &mut command, Input::None)?;
         let issuer =
             process.output.find("issuer", |line| line.strip_prefix("issuer ").map(str::to_owned)).await?;
         Ok(Self { issuer, process })
+    }
+
+    /// Changes what the provider says of somebody from now on: `claims` is merged into theirs.
+    ///
+    /// # Errors
+    /// There is nobody of this name.
+    pub async fn change(
+        &self,
+        tls: &Arc<ClientConfig>,
+        name: &str,
+        claims: &serde_json::Value,
+    ) -> anyhow::Result<()> {
+        let uri = format!("{}/people/{name}", self.issuer);
+        let body = Full::new(Bytes::from(claims.to_string()));
+        let request = Request::post(uri).header(header::CONTENT_TYPE, "application/json").body(body)?;
+        let page = crate::http::send(tls, request).await?;
+        anyhow::ensure!(page.status.is_success(), "{} answered {}: {}", page.url, page.status, page.text());
+        Ok(())
     }
 }

@@ -133,6 +133,16 @@ impl Person {
         token.context("the redirect carries no token")
     }
 
+    /// Signs out in the browser, which ends the session everywhere.
+    ///
+    /// # Errors
+    /// The gateway does not say that it is done.
+    pub async fn sign_out(&self, origin: &Url) -> anyhow::Result<()> {
+        let page = self.open(&origin.join("/.pomerium/sign_out")?).await?;
+        anyhow::ensure!(page.status.is_success(), "{} answered {}", page.url, page.status);
+        Ok(())
+    }
+
     /// Sends the form of a page.
     ///
     /// # Errors
