@@ -1,0 +1,100 @@
+//! Measures how soon live streams end when the reason they were allowed goes away: from the change to each stream's end
+//! as the program behind the client sees it.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use serde_json::json;
+use support::{
+    cli::Cli,
+    crowd::Crowd,
+    echo::Echo,
+    gateway::{Gateway, Options, Route},
+    process::Process,
+};
+use tokio::time::Instant;
+
+const DESTINATION: &str = "bench.corp.test:9";
+
+/// Whoever is in the group `staff`.
+const STAFF: &str = "[{allow: {and: [{groups: {has: staff}}]}}]";
+
+/// Whoever is in a group that nobody is in.
+const ADMINS: &str = "[{allow: {and: [{groups: {has: admins}}]}}]";
+
+struct Live {
+    gateway: Gateway,
+    cli: Cli,
+    crowd: Crowd,
+    route: Route,
+    _client: Process,
+    _echo: Echo,
+}
+
+async fn live(streams: usize, options: &Options) -> anyhow::Result<Live> {
+    let echo = Echo::start().await?;
+    let route = Route::tcp(DESTINATION, echo.address).policy(STAFF);
+    let gateway = Box::pin(Gateway::start_with(std::slice::from_ref(&route), options)).await?;
+    let cli = Cli::new(&gateway, "alice")?;
+    let (client, port) = cli.listen(DESTINATION).await?;
+    let crowd = Crowd::open(port, streams).await?;
+    Ok(Live { gateway, cli, crowd, route, _client: client, _echo: echo })
+}
+
+/// The person signs out in a browser: from the click.
+async fn signed_out(streams: usize) -> anyhow::Result<Vec<Duration>> {
+    let live = live(streams, &Options::default()).await?;
+    let url = live.gateway.url("localhost")?;
+    let change = Instant::now();
+    let (left, ends) = tokio::join!(live.cli.person.sign_out(&url), live.crowd.ends());
+    left?;
+    Ok(since(change, &ends?))
+}
+
+/// The operator changes the policy and sends SIGHUP: from the signal.
+async fn policy_changed(streams: usize) -> anyhow::Result<Vec<Duration>> {
+    let live = live(streams, &Options::default()).await?;
+    live.gateway.write_routes(&[live.route.clone().policy(ADMINS)])?;
+    live.gateway.reload()?;
+    let change = Instant::now();
+    Ok(since(change, &live.crowd.ends().await?))
+}
+
+/// The provider drops a group: from the moment at which it has told so on a refresh.
+async fn group_dropped(streams: usize) -> anyhow::Result<Vec<Duration>> {
+    let options = Options { token_life: Duration::from_secs(75), ..Options::default() };
+    let live = live(streams, &options).await?;
+    live.gateway.change_person("alice", &json!({"groups": ["visitors"]})).await?;
+    live.gateway.oidc.process.output.line_with("granted refresh_token").await?;
+    let change = Instant::now();
+    Ok(since(change, &live.crowd.ends().await?))
+}
+
+fn since(change: Instant, ends: &[Instant]) -> Vec<Duration> {
+    ends.iter().map(|end| end.saturating_duration_since(change)).collect()
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let streams: usize = std::env::var("BENCH_STREAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
+    print_head(streams);
+    print_row("signed out", &Box::pin(signed_out(streams)).await?);
+    print_row("policy changed", &Box::pin(policy_changed(streams)).await?);
+    print_row("group dropped", &Box::pin(group_dropped(streams)).await?);
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the table is the result")]
+fn print_head(streams: usize) {
+    println!("{streams} live streams; milliseconds from the change to a stream's end\n");
+    println!("{:16} {:>8} {:>8} {:>8}", "change", "median", "p99", "last");
+}
+
+#[expect(clippy::print_stdout, reason = "the table is the result")]
+fn print_row(name: &str, sorted: &[Duration]) {
+    let at = |percent: usize| {
+        let rank = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+        sorted.get(rank).map_or(0, Duration::as_millis)
+    };
+    println!("{name:16} {:>8} {:>8} {:>8}", at(50), at(99), at(100));
+}
