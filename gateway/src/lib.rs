@@ -11,6 +11,8 @@ mod body;
 pub mod commands;
 pub mod config;
 pub mod device;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod listen;
 pub mod portal;
 mod proxy;

@@ -29,6 +29,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub(crate) use self::respond::Refusal;
 use self::{assertion::Signer, respond::Audience, router::Router, upstream::UpstreamClient};
 pub(crate) use self::{assertion::SignerError, upstream::UpstreamError};
+#[cfg(fuzzing)]
+pub(crate) use self::{authority::Authority, path::CanonicalPath};
 use crate::{
     authenticate::{Authenticate, provider::Provider},
     body::Body,

@@ -1,5 +1,7 @@
 //! Which host a request is for, and whether everything that names one agrees.
 
+use std::net::Ipv6Addr;
+
 use http::{HeaderMap, Uri, header};
 
 /// The host (lower case, without port and brackets' case changed) and port that a request names.
@@ -57,7 +59,7 @@ impl Authority {
     /// Parses `host[:port]`; user information is refused.
     pub(crate) fn parse(text: &str) -> Result<Self, AuthorityError> {
         let parsed: http::uri::Authority = text.parse().map_err(|_| AuthorityError::Missing)?;
-        if text.contains('@') || parsed.host().is_empty() {
+        if text.contains('@') || !is_host(parsed.host()) {
             return Err(AuthorityError::Missing);
         }
         let after_host = &text[parsed.host().len()..];
@@ -85,6 +87,14 @@ impl Authority {
     }
 }
 
+/// A DNS name (with underscores, which some networks have) or an address; not all that RFC 3986 lets pass as `reg-name`.
+fn is_host(text: &str) -> bool {
+    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +117,10 @@ mod tests {
         assert_eq!(of("https://a:1/", &["a:2"], None), Err(Contradiction));
         assert_eq!(of("/", &["u@a"], None), Err(Missing));
         assert_eq!(of("/", &["a:x"], None), Err(Missing));
+        for odd in ["$[", "[", "[x]", "a;b", "a'b", "%61", ":443", "$[::1]:443"] {
+            assert_eq!(of("/", &[odd], None), Err(Missing), "{odd}");
+        }
+        assert_eq!(of("/", &["[::1]:8443"], None).as_deref(), Ok("[::1]:8443"));
         assert_eq!(of("/", &["a"], Some("b")), Err(Misdirected));
         assert_eq!(of("/", &["A:8443"], Some("a")).as_deref(), Ok("a:8443"));
     }
