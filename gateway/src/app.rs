@@ -18,7 +18,8 @@ use self::reload::Reloader;
 use crate::{
     authenticate::refresh,
     config::{self, Codec, ConfigErrors, Loaded, Settings, Storage},
-    listen::{Lifetime, TlsKeys, bind, https::Https, quic::Quic, redirect},
+    forward_auth::ForwardAuth,
+    listen::{Lifetime, TlsKeys, bind, https::Https, inner::Inner, quic::Quic, redirect},
     proxy::Proxy,
     store::Store,
 };
@@ -140,6 +141,23 @@ fn open_doors(
         for listener in listeners {
             lifetime.doors.spawn(redirect::run(listener, lifetime.clone()));
         }
+    }
+    open_inner_doors(settings, proxy, lifetime)
+}
+
+/// Opens the doors for other programs of the operator, as far as they are configured.
+fn open_inner_doors(
+    settings: &Settings,
+    proxy: &Arc<Proxy>,
+    lifetime: &Lifetime,
+) -> anyhow::Result<()> {
+    if let Some(door) = &settings.forward_auth {
+        let address = door.address;
+        for listener in bind::tcp(address).with_context(|| format!("cannot listen on TCP {address}"))? {
+            let service = ForwardAuth::new(proxy.clone(), door.trusted_peers.clone());
+            lifetime.doors.spawn(Inner::new(listener, service, lifetime.clone()).run());
+        }
+        tracing::info!(%address, "forward auth is up");
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ mod keys;
 mod material;
 mod routes;
 mod section;
+mod services;
 mod settings;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 
 pub(crate) mod bind;
 pub(crate) mod https;
+pub(crate) mod inner;
 pub(crate) mod quic;
 pub(crate) mod redirect;
 mod tls;

@@ -17,6 +17,7 @@ mod respond;
 mod router;
 mod upgrade;
 mod upstream;
+mod verify;
 mod watch;
 
 use std::{collections::HashMap, net::SocketAddr, pin::Pin, sync::Arc};
@@ -28,9 +29,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::respond::Refusal;
 use self::{assertion::Signer, respond::Audience, router::Router, upstream::UpstreamClient};
-pub(crate) use self::{assertion::SignerError, upstream::UpstreamError};
 #[cfg(fuzzing)]
 pub(crate) use self::{authority::Authority, path::CanonicalPath};
+pub(crate) use self::{
+    assertion::SignerError,
+    upstream::UpstreamError,
+    verify::{HeaderChanges, Verified},
+};
 use crate::{
     authenticate::{Authenticate, provider::Provider},
     body::Body,

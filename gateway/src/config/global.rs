@@ -11,7 +11,7 @@ use url::Url;
 
 use super::{
     Certificate, Codec, CookieSettings, IssuerFormat, SameSite, Settings, Storage, Timeouts, identity, keys,
-    routes, section::Section,
+    routes, section::Section, services,
 };
 use crate::yaml::Value;
 
@@ -27,6 +27,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     if address.is_some() && address == http_redirect_addr {
         top.error("http_redirect_addr", "must differ from address");
     }
+    let forward_auth = services::forward_auth(top, listen_address(top, "forward_auth_address"));
     let codecs =
         [("auto", Codec::All), ("http3", Codec::All), ("http1", Codec::Http1), ("http2", Codec::Http2)];
     let codec = top.one_of("codec_type", &codecs).unwrap_or(Codec::All);
@@ -56,6 +57,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     Some(Settings {
         address: address?,
         http_redirect_addr,
+        forward_auth,
         codec,
         certificates: certificates?,
         shared_secret,

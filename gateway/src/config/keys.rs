@@ -20,6 +20,8 @@ pub(super) const GLOBAL: &[&str] = &[
     "databroker_storage_connection_string",
     "databroker_storage_type",
     "default_upstream_timeout",
+    "forward_auth_address",
+    "forward_auth_trusted_peers",
     "http_redirect_addr",
     "idp_client_id",
     "idp_client_secret",

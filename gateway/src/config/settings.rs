@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
 use pomerium_shared::destination::Destination;
 use regex::Regex;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -17,6 +18,8 @@ pub struct Settings {
     pub address: SocketAddr,
     /// `http_redirect_addr`: a plain listener that sends browsers to HTTPS.
     pub http_redirect_addr: Option<SocketAddr>,
+    /// `forward_auth_address`: where other proxies ask over HTTP. `None`: they cannot.
+    pub forward_auth: Option<ForwardAuthDoor>,
     /// `codec_type`: which protocols the listeners speak.
     pub codec: Codec,
     /// `certificates` and its kin: at least one; chosen by server name, the first is the default.
@@ -53,6 +56,15 @@ pub struct Settings {
     pub log_level: String,
     /// `policy` followed by `routes`: the first that matches is taken.
     pub routes: Vec<Arc<Route>>,
+}
+
+/// The door for proxies that carry the traffic themselves and ask what may pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardAuthDoor {
+    /// `forward_auth_address`.
+    pub address: SocketAddr,
+    /// `forward_auth_trusted_peers`: who may ask. What they say of a request is believed.
+    pub trusted_peers: Vec<IpNet>,
 }
 
 /// `codec_type`.

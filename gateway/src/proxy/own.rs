@@ -138,6 +138,15 @@ fn public_endpoint(
     Some(Ok(response))
 }
 
+/// Whether a carrier must leave a request to the gateway: its pages and calls, and all of the sign-in host.
+pub(super) fn is_own(live: &Live, whereto: &Whereto) -> bool {
+    let path = whereto.path.as_str();
+    is_authenticate_host(live, &whereto.authority)
+        || path == "/.pomerium"
+        || path.starts_with("/.pomerium/")
+        || path.starts_with("/.well-known/pomerium")
+}
+
 fn is_authenticate_host(live: &Live, authority: &Authority) -> bool {
     live.settings.authenticate_url.host_str() == Some(authority.host())
         && live.settings.authenticate_url.port_or_known_default() == Some(authority.port().unwrap_or(443))
