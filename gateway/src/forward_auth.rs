@@ -25,6 +25,9 @@ const VERIFY_PATH: &str = "/verify";
 /// Where nginx asks: it knows 2xx, 401 and 403, and answers 500 to anything else.
 const VERIFY_NGINX_PATH: &str = "/verify/nginx";
 
+/// Where nginx gets the page for a refusal: never 2xx, even if access was granted in the meantime.
+const REFUSED_PATH: &str = "/verify/refused";
+
 /// For one decision. Proxies wait longer, so they hear why.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -89,6 +92,7 @@ impl Answers for ForwardAuth {
             match request.uri().path() {
                 VERIFY_PATH => self.verify(Dialect::Forwarded, request).await,
                 VERIFY_NGINX_PATH => for_nginx(self.verify(Dialect::Original, request).await),
+                REFUSED_PATH => refused(self.verify(Dialect::Forwarded, request).await),
                 path if path.starts_with("/.pomerium/") || path.starts_with("/.well-known/pomerium") => {
                     self.own(request).await
                 }
@@ -141,6 +145,13 @@ fn for_nginx(mut response: Response<Body>) -> Response<Body> {
         _ if status.is_client_error() => StatusCode::FORBIDDEN,
         _ => status,
     };
+    response
+}
+
+fn refused(response: Response<Body>) -> Response<Body> {
+    if response.status().is_success() {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "Access was granted just now. Try again.\n");
+    }
     response
 }
 

@@ -72,7 +72,7 @@ async fn signing_out_cuts_a_download_and_a_tunnel() {
 }
 
 /// A client of alice's with live streams, through a gateway whose route has this policy.
-async fn live(policy: &str, options: &Options) -> anyhow::Result<Live> {
+async fn live(policy: &str, options: &Options<'_>) -> anyhow::Result<Live> {
     let echo = Echo::start().await?;
     let route = Route::tcp(DESTINATION, echo.address).policy(policy);
     let gateway = Gateway::start_with(std::slice::from_ref(&route), options).await?;

@@ -15,6 +15,8 @@ mod fixtures;
 #[cfg(test)]
 mod forgery;
 #[cfg(test)]
+mod forward_auth;
+#[cfg(test)]
 mod protocols;
 #[cfg(test)]
 mod psql;

@@ -73,16 +73,18 @@ impl Route {
 
 /// What a gateway may be started with.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct Options<'a> {
     /// More lines of configuration, each with its end.
-    pub more: &'static str,
+    pub more: &'a str,
+    /// The port that browsers use, where another proxy has it.
+    pub front: Option<u16>,
     /// How long the provider's access tokens live.
     pub token_life: Duration,
 }
 
-impl Default for Options {
+impl Default for Options<'_> {
     fn default() -> Self {
-        Self { more: "", token_life: Duration::from_secs(600) }
+        Self { more: "", front: None, token_life: Duration::from_secs(600) }
     }
 }
 
@@ -112,12 +114,15 @@ impl Gateway {
     ///
     /// # Errors
     /// As [`Gateway::start`].
-    pub async fn start_with(routes: &[Route], options: &Options) -> anyhow::Result<Self> {
+    pub async fn start_with(routes: &[Route], options: &Options<'_>) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let authority = Authority::create(folder.path())?;
         let port = port::reserve()?;
-        let oidc = Oidc::start_with(port, options.token_life).await?;
-        let config = configuration(folder.path(), port, &oidc.issuer, &authority, routes) + options.more;
+        let public = options.front.unwrap_or(port);
+        let oidc = Oidc::start_with(public, options.token_life).await?;
+        let config = configuration(folder.path(), public, &oidc.issuer, &authority, routes)
+            .replace(&format!("address: 127.0.0.1:{public}"), &format!("address: 127.0.0.1:{port}"))
+            + options.more;
         std::fs::write(folder.path().join("config.yaml"), config)?;
         let process = spawn(folder.path())?;
         let mut gateway = Self { port, authority, oidc, process, folder };

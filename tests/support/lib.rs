@@ -1,4 +1,4 @@
-//! The real parts that the end-to-end stories are told with: an OpenID provider, OpenSSH, PostgreSQL, Chromium, and
+//! The real parts that the end-to-end stories are told with: an OpenID provider, OpenSSH, PostgreSQL, nginx, Chromium, and
 //! the two binaries under test.
 //!
 //! Each fixture owns a temporary folder and its processes, is ready when its constructor returns, ends when it is
@@ -15,6 +15,7 @@ pub mod form;
 pub mod gateway;
 pub mod http;
 pub mod log;
+pub mod nginx;
 pub mod oidc;
 pub mod person;
 pub mod port;
