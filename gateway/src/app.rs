@@ -17,7 +17,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::reload::Reloader;
 use crate::{
     authenticate::refresh,
-    config::{self, Codec, ConfigErrors, Loaded, Settings, Storage},
+    config::{self, Codec, ConfigErrors, GrpcTls, Loaded, Services, Settings, Storage},
+    ext_authz::ExtAuthz,
     forward_auth::ForwardAuth,
     listen::{Lifetime, TlsKeys, bind, https::Https, inner::Inner, quic::Quic, redirect},
     proxy::Proxy,
@@ -78,7 +79,7 @@ pub(crate) async fn run(config_file: PathBuf, loaded: Loaded, ready: impl FnOnce
         tracing::warn!(%warning, "configuration");
     }
     let settings = Arc::new(loaded.settings);
-    let store = open_store(&settings.storage).await?;
+    let store = open_store(&settings).await?;
     let lifetime = Lifetime {
         drain: CancellationToken::new(),
         cut: CancellationToken::new(),
@@ -90,8 +91,11 @@ pub(crate) async fn run(config_file: PathBuf, loaded: Loaded, ready: impl FnOnce
     let provider = live.provider();
     let proxy = Arc::new(Proxy::new(live, store.clone(), lifetime.tracker.clone(), lifetime.cut.clone()));
     let tls_keys = TlsKeys::new(&settings.certificates)?;
-    open_doors(&settings, &tls_keys, &proxy, &lifetime)?;
-    lifetime.tracker.spawn(refresh::run(store.clone(), provider, lifetime.drain.clone()));
+    if settings.services == Services::All {
+        open_doors(&settings, &tls_keys, &proxy, &lifetime)?;
+        lifetime.tracker.spawn(refresh::run(store.clone(), provider, lifetime.drain.clone()));
+    }
+    open_inner_doors(&settings, &tls_keys, &proxy, &secrets, &lifetime)?;
     let reloader = Reloader::new(config_file, loaded.files, proxy.clone(), tls_keys, store.clone(), secrets);
     tracing::info!(address = %settings.address, routes = settings.routes.len(), "gateway is up");
     ready();
@@ -107,13 +111,15 @@ pub(crate) async fn run(config_file: PathBuf, loaded: Loaded, ready: impl FnOnce
     Ok(())
 }
 
-async fn open_store(storage: &Storage) -> anyhow::Result<Store> {
-    match storage {
-        Storage::Memory => Store::in_memory().await.context("cannot make the in-memory store"),
-        Storage::Folder(folder) => Store::open(folder)
-            .await
-            .with_context(|| format!("cannot open the store in {}", folder.display())),
-    }
+async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
+    let Storage::Folder(folder) = &settings.storage else {
+        return Store::in_memory().await.context("cannot make the in-memory store");
+    };
+    let opened = match settings.services {
+        Services::All => Store::open(folder).await,
+        Services::Authorize => Store::open_beside(folder).await,
+    };
+    opened.with_context(|| format!("cannot open the store in {}", folder.display()))
 }
 
 /// Binds the sockets and starts what listens on them.
@@ -142,20 +148,35 @@ fn open_doors(
             lifetime.doors.spawn(redirect::run(listener, lifetime.clone()));
         }
     }
-    open_inner_doors(settings, proxy, lifetime)
+    Ok(())
 }
 
 /// Opens the doors for other programs of the operator, as far as they are configured.
 fn open_inner_doors(
     settings: &Settings,
+    keys: &TlsKeys,
     proxy: &Arc<Proxy>,
+    secrets: &keys::Secrets,
     lifetime: &Lifetime,
 ) -> anyhow::Result<()> {
+    if let Some(door) = &settings.grpc {
+        let address = door.address;
+        for listener in bind::tcp(address).with_context(|| format!("cannot listen on TCP {address}"))? {
+            let tls = match &door.tls {
+                GrpcTls::None => None,
+                GrpcTls::Token => Some(keys.service_config(None)?),
+                GrpcTls::Mutual(roots) => Some(keys.service_config(Some(roots))?),
+            };
+            let service = ExtAuthz::new(proxy.clone(), settings.services, secrets.shared());
+            lifetime.doors.spawn(Inner::new(listener, tls, service, lifetime.clone()).run());
+        }
+        tracing::info!(%address, "authorization over gRPC is up");
+    }
     if let Some(door) = &settings.forward_auth {
         let address = door.address;
         for listener in bind::tcp(address).with_context(|| format!("cannot listen on TCP {address}"))? {
-            let service = ForwardAuth::new(proxy.clone(), door.trusted_peers.clone());
-            lifetime.doors.spawn(Inner::new(listener, service, lifetime.clone()).run());
+            let service = ForwardAuth::new(proxy.clone(), settings.services, door.trusted_peers.clone());
+            lifetime.doors.spawn(Inner::new(listener, None, service, lifetime.clone()).run());
         }
         tracing::info!(%address, "forward auth is up");
     }

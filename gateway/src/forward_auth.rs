@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use self::asserted::{AssertionError, Dialect};
 use crate::{
     body::{self, Body},
+    config::Services,
     listen::inner::{Answers, Caller},
     proxy::{Connection, HeaderChanges, Proxy, Verified},
 };
@@ -35,12 +36,13 @@ const DECISION_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct ForwardAuth {
     proxy: Arc<Proxy>,
+    services: Services,
     trusted_peers: Vec<IpNet>,
 }
 
 impl ForwardAuth {
-    pub(crate) fn new(proxy: Arc<Proxy>, trusted_peers: Vec<IpNet>) -> Self {
-        Self { proxy, trusted_peers }
+    pub(crate) fn new(proxy: Arc<Proxy>, services: Services, trusted_peers: Vec<IpNet>) -> Self {
+        Self { proxy, services, trusted_peers }
     }
 
     async fn verify(&self, dialect: Dialect, request: Request<Incoming>) -> Response<Body> {
@@ -61,6 +63,12 @@ impl ForwardAuth {
 
     /// The gateway's own pages on the hosts of the asking proxy, such as the end of a sign-in.
     async fn own(&self, request: Request<Incoming>) -> Response<Body> {
+        if self.services == Services::Authorize {
+            return plain(
+                StatusCode::NOT_FOUND,
+                "This process decides only: its pages are at the gateway.\n",
+            );
+        }
         let (mut parts, incoming) = request.into_parts();
         let path_and_query = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let Ok(path_and_query) = HeaderValue::from_str(path_and_query) else {

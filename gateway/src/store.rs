@@ -55,6 +55,8 @@ struct Inner {
     pool: SqlitePool,
     master_key: Secret<[u8; 32]>,
     cache: Mutex<Cache>,
+    /// Whether another process writes too: what it ended must not be read from the cache.
+    is_beside: bool,
     changes: watch::Sender<u64>,
 }
 
@@ -92,6 +94,19 @@ impl Store {
     /// # Errors
     /// [`StoreError::Folder`], [`StoreError::Database`], [`StoreError::Migration`].
     pub async fn open(folder: &Path) -> Result<Self, StoreError> {
+        Self::open_as(folder, false).await
+    }
+
+    /// The same for a process beside the one that writes: each session is read from the database, so that one that was
+    /// ended there has ended here.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_beside(folder: &Path) -> Result<Self, StoreError> {
+        Self::open_as(folder, true).await
+    }
+
+    async fn open_as(folder: &Path, is_beside: bool) -> Result<Self, StoreError> {
         files::prepare_folder(folder).map_err(StoreError::Folder)?;
         let master_key =
             files::master_key(&folder.join(MASTER_KEY_FILE), &random_key()?).map_err(StoreError::Folder)?;
@@ -102,7 +117,8 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             // An acknowledged write survives a power cut, not only a crash of the process.
             .synchronous(SqliteSynchronous::Full);
-        Self::connect(options, SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX), master_key).await
+        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX);
+        Self::connect(options, pool, master_key, is_beside).await
     }
 
     /// A store that is gone with the process.
@@ -116,18 +132,20 @@ impl Store {
             .max_connections(1)
             .idle_timeout(None)
             .max_lifetime(None);
-        Self::connect(SqliteConnectOptions::new().in_memory(true), pool, Secret::new(random_key()?)).await
+        let options = SqliteConnectOptions::new().in_memory(true);
+        Self::connect(options, pool, Secret::new(random_key()?), false).await
     }
 
     async fn connect(
         options: SqliteConnectOptions,
         pool: SqlitePoolOptions,
         master_key: Secret<[u8; 32]>,
+        is_beside: bool,
     ) -> Result<Self, StoreError> {
         let pool = pool.connect_with(options.foreign_keys(true).busy_timeout(BUSY_TIMEOUT)).await?;
         migrations().run(&pool).await?;
         let (changes, _) = watch::channel(0);
-        Ok(Self { inner: Arc::new(Inner { pool, master_key, cache: Mutex::default(), changes }) })
+        Ok(Self { inner: Arc::new(Inner { pool, master_key, cache: Mutex::default(), is_beside, changes }) })
     }
 
     /// Follows the store: the number rises after each session that was put, replaced or ended. Whoever holds

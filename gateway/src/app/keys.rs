@@ -20,6 +20,13 @@ pub(crate) struct Secrets {
     cookie: Secret<[u8; 32]>,
 }
 
+impl Secrets {
+    /// What services prove themselves to each other with, among other things.
+    pub(super) fn shared(&self) -> Secret<[u8; 32]> {
+        self.shared.clone()
+    }
+}
+
 /// The configured secrets, or those that the store made once and keeps.
 pub(crate) async fn secrets(settings: &Settings, store: &Store) -> anyhow::Result<Secrets> {
     Ok(Secrets {

@@ -18,15 +18,14 @@ use crate::yaml::Value;
 /// Reads everything; `None` when something that has no default is missing or wrong, which was said.
 pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     top.check_keys(keys::Place::Global);
-    if top.filled("services").is_some_and(|services| services != "all") {
-        top.error("services", "only \"all\" is built: the parts cannot run apart yet");
-    }
+    let services = services::services(top);
     let address = listen_address(top, "address")
         .or_else(|| (!top.has("address")).then_some(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 443)));
     let http_redirect_addr = listen_address(top, "http_redirect_addr");
     if address.is_some() && address == http_redirect_addr {
         top.error("http_redirect_addr", "must differ from address");
     }
+    let grpc = services::grpc(top, services, listen_address(top, "grpc_address"));
     let forward_auth = services::forward_auth(top, listen_address(top, "forward_auth_address"));
     let codecs =
         [("auto", Codec::All), ("http3", Codec::All), ("http1", Codec::Http1), ("http2", Codec::Http2)];
@@ -46,6 +45,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let set_response_headers = response_headers(top);
     let timeouts = timeouts(top);
     let storage = storage(top);
+    services::check_storage(top, services, storage.as_ref());
     let log_level = log_level(top);
     let defaults =
         routes::Defaults { timeouts, pass_identity_headers, set_response_headers: &set_response_headers };
@@ -57,6 +57,8 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     Some(Settings {
         address: address?,
         http_redirect_addr,
+        services,
+        grpc,
         forward_auth,
         codec,
         certificates: certificates?,

@@ -1,10 +1,75 @@
 //! Which parts run, and the doors for other programs of the operator: forward auth and gRPC.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::{ForwardAuthDoor, section::Section};
+use super::{ForwardAuthDoor, GrpcDoor, GrpcTls, Services, Storage, section::Section};
+
+/// `services`: `all`, its parts in any order, or `authorize` alone.
+pub(super) fn services(top: &Section<'_>) -> Services {
+    const NAME: &str = "services";
+    const ALL: [&str; 4] = ["authenticate", "authorize", "databroker", "proxy"];
+    let named: Vec<&str> = top
+        .list(NAME)
+        .unwrap_or_default()
+        .iter()
+        // An old name of the same.
+        .map(|(name, _)| if *name == "cache" { "databroker" } else { *name })
+        .collect();
+    match named.as_slice() {
+        [] | ["all"] => Services::All,
+        ["authorize"] => Services::Authorize,
+        names if ALL.iter().all(|part| names.contains(part)) && names.len() == ALL.len() => Services::All,
+        _ => {
+            top.error(NAME, "expected all or authorize: the other parts run together, in one process");
+            Services::All
+        }
+    }
+}
+
+/// Decisions alone need the sessions that another process makes.
+pub(super) fn check_storage(top: &Section<'_>, services: Services, storage: Option<&Storage>) {
+    if services == Services::Authorize && storage == Some(&Storage::Memory) {
+        let message =
+            "services: authorize reads the sessions of another process: use file, with the same folder";
+        top.error("databroker_storage_type", message);
+    }
+}
+
+/// `grpc_address`, `grpc_insecure` and `grpc_client_ca`.
+pub(super) fn grpc(top: &Section<'_>, services: Services, address: Option<SocketAddr>) -> Option<GrpcDoor> {
+    const ADDRESS: &str = "grpc_address";
+    const INSECURE: &str = "grpc_insecure";
+    const ROOTS: &str = "grpc_client_ca";
+    let is_apart = services == Services::Authorize;
+    let everywhere = || SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 443);
+    let address = address.or_else(|| (is_apart && !top.has(ADDRESS)).then(everywhere));
+    let roots = top.roots(ROOTS);
+    let is_insecure = top.flag(INSECURE).unwrap_or(!is_apart && roots.is_none());
+    let address = address?;
+    let tls = match roots {
+        Some(_) if is_insecure => {
+            top.error(INSECURE, format!("must be false with {ROOTS}: certificates are shown over TLS alone"));
+            return None;
+        }
+        Some(roots) => GrpcTls::Mutual(roots),
+        None if is_insecure => GrpcTls::None,
+        None => GrpcTls::Token,
+    };
+    let needs_token = !matches!(tls, GrpcTls::Mutual(_));
+    if needs_token && !["shared_secret", "shared_secret_file"].iter().any(|name| top.has(name)) {
+        let message = format!("callers prove themselves with shared_secret: set it, or {ROOTS}");
+        top.error(ADDRESS, message);
+    }
+    if tls == GrpcTls::None && !address.ip().is_loopback() {
+        top.warn(
+            INSECURE,
+            "carries credentials without TLS: keep it within a network of its own, or set it to false",
+        );
+    }
+    Some(GrpcDoor { address, tls })
+}
 
 /// `forward_auth_address` and `forward_auth_trusted_peers`.
 ///

@@ -18,6 +18,10 @@ pub struct Settings {
     pub address: SocketAddr,
     /// `http_redirect_addr`: a plain listener that sends browsers to HTTPS.
     pub http_redirect_addr: Option<SocketAddr>,
+    /// `services`: which parts this process runs.
+    pub services: Services,
+    /// `grpc_address`: where Envoy and its kin ask over gRPC. `None`: they cannot.
+    pub grpc: Option<GrpcDoor>,
     /// `forward_auth_address`: where other proxies ask over HTTP. `None`: they cannot.
     pub forward_auth: Option<ForwardAuthDoor>,
     /// `codec_type`: which protocols the listeners speak.
@@ -56,6 +60,35 @@ pub struct Settings {
     pub log_level: String,
     /// `policy` followed by `routes`: the first that matches is taken.
     pub routes: Vec<Arc<Route>>,
+}
+
+/// `services`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Services {
+    /// `all`: everything in one process.
+    All,
+    /// `authorize`: decisions alone, for other proxies. Sessions come from the storage, where another process puts them.
+    Authorize,
+}
+
+/// The door for Envoy's authorization protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrpcDoor {
+    /// `grpc_address`.
+    pub address: SocketAddr,
+    /// `grpc_insecure` and `grpc_client_ca`.
+    pub tls: GrpcTls,
+}
+
+/// How callers over gRPC reach the door, and how they prove themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GrpcTls {
+    /// `grpc_insecure`: plain; by a token that `shared_secret` signs.
+    None,
+    /// The gateway's certificates; by such a token.
+    Token,
+    /// The gateway's certificates; by a client certificate from one of these authorities (`grpc_client_ca`).
+    Mutual(Vec<CertificateDer<'static>>),
 }
 
 /// The door for proxies that carry the traffic themselves and ask what may pass.

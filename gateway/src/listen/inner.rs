@@ -9,14 +9,16 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
+use tokio_rustls::TlsAcceptor;
 use tracing::Instrument as _;
 
-use super::{HEADER_LEN_MAX, Lifetime};
+use super::{HANDSHAKE_TIMEOUT, HEADER_LEN_MAX, Lifetime};
 use crate::body::Body;
 
 /// Connections at most: proxies keep a few open each.
@@ -36,6 +38,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 pub(crate) struct Caller {
     /// The other end of the connection.
     pub(crate) peer: SocketAddr,
+    /// Whether it showed a client certificate from one of the door's authorities.
+    pub(crate) has_certificate: bool,
 }
 
 /// What answers behind such a door.
@@ -52,14 +56,20 @@ pub(crate) trait Answers: Send + Sync + 'static {
 #[derive(Debug)]
 pub(crate) struct Inner<S> {
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     service: Arc<S>,
     lifetime: Lifetime,
 }
 
 impl<S: Answers> Inner<S> {
     /// Takes a bound listener; nothing is accepted before [`Inner::run`].
-    pub(crate) fn new(listener: TcpListener, service: S, lifetime: Lifetime) -> Self {
-        Self { listener, service: Arc::new(service), lifetime }
+    pub(crate) fn new(
+        listener: TcpListener,
+        tls: Option<ServerConfig>,
+        service: S,
+        lifetime: Lifetime,
+    ) -> Self {
+        Self { listener, tls: tls.map(Arc::new), service: Arc::new(service), lifetime }
     }
 
     /// Accepts connections until the lifetime drains.
@@ -73,10 +83,10 @@ impl<S: Answers> Inner<S> {
                 accepted = accept(&self.listener, &limit) => accepted,
             };
             let Some((stream, peer, permit)) = accepted else { continue };
-            let (service, lifetime) = (self.service.clone(), self.lifetime.clone());
-            let caller = Caller { peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()) };
+            let (service, tls, lifetime) = (self.service.clone(), self.tls.clone(), self.lifetime.clone());
+            let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
             let serve = async move {
-                converse(stream, caller, service, &lifetime).await;
+                meet(stream, peer, tls, service, &lifetime).await;
                 drop(permit);
             };
             self.lifetime.tracker.spawn(serve.instrument(tracing::debug_span!("inner", %peer)));
@@ -96,6 +106,32 @@ async fn accept(
             tokio::time::sleep(Duration::from_millis(100)).await;
             None
         }
+    }
+}
+
+/// Finishes the handshake, where there is one.
+async fn meet<S: Answers>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<ServerConfig>>,
+    service: Arc<S>,
+    lifetime: &Lifetime,
+) {
+    let Some(config) = tls else {
+        let caller = Caller { peer, has_certificate: false };
+        return converse(stream, caller, service, lifetime).await;
+    };
+    let handshake = TlsAcceptor::from(config).accept(stream);
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => {
+            // The handshake ends without one that the door's authorities do not vouch for.
+            let has_certificate =
+                stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
+            let caller = Caller { peer, has_certificate };
+            converse(stream, caller, service, lifetime).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => tracing::debug!("TLS handshake timed out"),
     }
 }
 

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     client::verify_server_name,
-    server::{ClientHello, ParsedCertificate, ResolvesServerCert},
+    server::{
+        ClientHello, ParsedCertificate, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+    },
     sign::CertifiedKey,
 };
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 
 use crate::config::Certificate;
 
@@ -31,6 +33,9 @@ pub(crate) enum TlsError {
     /// The TLS library refuses the settings.
     #[error("the TLS settings cannot be used")]
     Settings(#[source] rustls::Error),
+    /// The authorities for client certificates.
+    #[error("the authorities for client certificates cannot be used")]
+    ClientRoots(#[source] VerifierBuilderError),
 }
 
 /// The certificates in use; a reload swaps them while connections go on.
@@ -53,6 +58,35 @@ impl TlsKeys {
     pub(crate) fn replace(&self, certificates: &[Certificate]) -> Result<(), TlsError> {
         self.0.store(Arc::new(load(certificates)?));
         Ok(())
+    }
+
+    /// A server configuration with these keys for HTTP/2 between services. With `roots`, callers must show a
+    /// certificate from one of these authorities.
+    ///
+    /// # Errors
+    /// [`TlsError::Settings`].
+    pub(crate) fn service_config(
+        &self,
+        roots: Option<&[CertificateDer<'static>]>,
+    ) -> Result<ServerConfig, TlsError> {
+        let provider = pomerium_shared::tls::provider();
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Settings)?;
+        let builder = match roots {
+            None => builder.with_no_client_auth(),
+            Some(roots) => {
+                let mut store = RootCertStore::empty();
+                for root in roots {
+                    store.add(root.clone()).map_err(TlsError::Settings)?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider).build();
+                builder.with_client_cert_verifier(verifier.map_err(TlsError::ClientRoots)?)
+            }
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(self.clone()));
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(config)
     }
 
     /// A server configuration with these keys and protocols.

@@ -149,7 +149,7 @@ impl Store {
         let session = session_of_row(&row)?;
         let mut cache = self.cache();
         // Something was written since: what was read may be what was ended.
-        if cache.generation == generation {
+        if cache.generation == generation && !self.inner.is_beside {
             if cache.sessions.len() >= CACHED_SESSIONS_MAX {
                 cache.sessions.clear();
             }
