@@ -34,10 +34,11 @@ const CUT_TIME: Duration = Duration::from_secs(5);
 /// The exit code of a configuration that cannot be used (`EX_CONFIG`).
 pub(crate) const EXIT_CONFIG: u8 = 78;
 
-/// Runs the gateway until a signal ends it.
+/// Runs the gateway until a signal ends it. `services` goes before the file's key of that name.
 #[must_use]
-pub fn main(config_file: PathBuf) -> ExitCode {
-    let loaded = match load(&config_file) {
+pub fn main(config_file: PathBuf, services: Option<String>) -> ExitCode {
+    let source = Source { file: config_file, services };
+    let loaded = match source.load() {
         Ok(loaded) => loaded,
         Err(errors) => {
             report(&errors.to_string());
@@ -47,7 +48,7 @@ pub fn main(config_file: PathBuf) -> ExitCode {
     let result = telemetry::init(telemetry::LogFormat::Json, &loaded.settings.log_level)
         .context("cannot set up the log")
         .and_then(|()| start_runtime())
-        .and_then(|runtime| runtime.block_on(run(config_file, loaded, || {})));
+        .and_then(|runtime| runtime.block_on(run(source, loaded, || {})));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -57,9 +58,24 @@ pub fn main(config_file: PathBuf) -> ExitCode {
     }
 }
 
-/// Reads the configuration with this process's environment.
-pub(crate) fn load(file: &Path) -> Result<Loaded, ConfigErrors> {
-    config::load(Some(file), &|name| std::env::var(name).ok(), Path::new("."))
+/// Where the configuration comes from, now and at each reload.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    pub(crate) file: PathBuf,
+    /// What the command line says of `services`.
+    pub(crate) services: Option<String>,
+}
+
+impl Source {
+    /// Reads the configuration with this process's environment. The command line counts as environment, which goes
+    /// before the file.
+    pub(crate) fn load(&self) -> Result<Loaded, ConfigErrors> {
+        let environment = |name: &str| match &self.services {
+            Some(services) if name == "SERVICES" => Some(services.clone()),
+            _ => std::env::var(name).ok(),
+        };
+        config::load(Some(&self.file), &environment, Path::new("."))
+    }
 }
 
 /// Says why the gateway does not start, before and beside any log.
@@ -74,7 +90,7 @@ pub(crate) fn start_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Runs a loaded configuration until a signal; `ready` is called when it accepts connections.
-pub(crate) async fn run(config_file: PathBuf, loaded: Loaded, ready: impl FnOnce()) -> anyhow::Result<()> {
+pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) -> anyhow::Result<()> {
     for warning in &loaded.warnings {
         tracing::warn!(%warning, "configuration");
     }
@@ -96,7 +112,7 @@ pub(crate) async fn run(config_file: PathBuf, loaded: Loaded, ready: impl FnOnce
         lifetime.tracker.spawn(refresh::run(store.clone(), provider, lifetime.drain.clone()));
     }
     open_inner_doors(&settings, &tls_keys, &proxy, &secrets, &lifetime)?;
-    let reloader = Reloader::new(config_file, loaded.files, proxy.clone(), tls_keys, store.clone(), secrets);
+    let reloader = Reloader::new(source, loaded.files, proxy.clone(), tls_keys, store.clone(), secrets);
     tracing::info!(address = %settings.address, routes = settings.routes.len(), "gateway is up");
     ready();
 

@@ -58,13 +58,14 @@ async fn run_quickstart(arguments: &QuickstartArguments) -> anyhow::Result<()> {
     };
     let options = quickstart::Options { folder, port: arguments.port };
     let prepared = quickstart::prepare(&options).await?;
-    let loaded = app::load(&prepared.file).map_err(|errors| anyhow::anyhow!("{errors}"))?;
+    let source = app::Source { file: prepared.file.clone(), services: None };
+    let loaded = source.load().map_err(|errors| anyhow::anyhow!("{errors}"))?;
     let banner = prepared.banner.clone();
     let ready = move || {
         // Nobody reads a closed terminal.
         let _ = std::io::stdout().lock().write_all(banner.as_bytes());
     };
-    let result = app::run(prepared.file.clone(), loaded, ready).await;
+    let result = app::run(source, loaded, ready).await;
     prepared.stop.cancel();
     prepared.tracker.close();
     result

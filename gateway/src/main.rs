@@ -25,6 +25,9 @@ enum Command {
         /// The YAML file; SIGHUP or a change of the file reloads it.
         #[arg(long, short, value_name = "FILE", env = "POMERIUM_CONFIG")]
         config: PathBuf,
+        /// Which parts this process runs, in the place of the file's services: all, or authorize alone.
+        #[arg(long, value_name = "NAME")]
+        services: Option<String>,
     },
     /// Tells everything that is wrong with a configuration file.
     CheckConfig {
@@ -38,7 +41,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { config } => app::main(config),
+        Command::Run { config, services } => app::main(config, services),
         Command::CheckConfig { file } => commands::check_config(&file),
         Command::Quickstart(arguments) => commands::quickstart(&arguments),
     }

@@ -220,6 +220,18 @@ impl Gateway {
         Box::pin(self.wait_until_ready()).await
     }
 
+    /// Starts a process beside it, with the same configuration (and `more`), folder and store.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn spawn_beside(&self, arguments: &[&str], more: &str) -> anyhow::Result<Process> {
+        let file = self.folder.path().join("beside.yaml");
+        std::fs::write(&file, format!("{more}{}", std::fs::read_to_string(self.config())?))?;
+        let mut command = Command::new(binary("pomerium-gateway")?);
+        command.args(["run", "--config"]).arg(file).args(arguments).current_dir(self.folder.path());
+        Process::spawn("process beside the gateway", &mut command, Input::None)
+    }
+
     async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let person = Person::new("nobody", &self.authority)?;
         let ping = Url::parse(&format!("https://localhost:{}/ping", self.port))?;

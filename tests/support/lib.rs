@@ -11,6 +11,7 @@ pub mod browser;
 pub mod cli;
 pub mod crowd;
 pub mod echo;
+pub mod envoy;
 pub mod form;
 pub mod gateway;
 pub mod http;

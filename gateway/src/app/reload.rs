@@ -6,7 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::keys::{self, Secrets};
+use super::{
+    Source,
+    keys::{self, Secrets},
+};
 use crate::{listen::TlsKeys, proxy::Proxy, store::Store};
 
 /// Between looks at the files.
@@ -15,7 +18,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Keeps a running gateway in step with its configuration file.
 #[derive(Debug)]
 pub(crate) struct Reloader {
-    file: PathBuf,
+    source: Source,
     watched: Vec<PathBuf>,
     proxy: Arc<Proxy>,
     tls_keys: TlsKeys,
@@ -25,14 +28,14 @@ pub(crate) struct Reloader {
 
 impl Reloader {
     pub(crate) fn new(
-        file: PathBuf,
+        source: Source,
         watched: Vec<PathBuf>,
         proxy: Arc<Proxy>,
         tls_keys: TlsKeys,
         store: Store,
         secrets: Secrets,
     ) -> Self {
-        Self { file, watched, proxy, tls_keys, store, secrets }
+        Self { source, watched, proxy, tls_keys, store, secrets }
     }
 
     /// Reloads for as long as it is polled; never returns.
@@ -65,11 +68,11 @@ impl Reloader {
             let metadata = std::fs::metadata(path).ok()?;
             Some((metadata.modified().ok()?, metadata.len()))
         };
-        std::iter::once(of(&self.file)).chain(self.watched.iter().map(|path| of(path))).collect()
+        std::iter::once(of(&self.source.file)).chain(self.watched.iter().map(|path| of(path))).collect()
     }
 
     fn reload(&mut self) {
-        let loaded = match super::load(&self.file) {
+        let loaded = match self.source.load() {
             Ok(loaded) => loaded,
             Err(errors) => {
                 return tracing::error!(%errors, "the configuration was not reloaded: the old one stays");

@@ -1,3 +1,5 @@
+mod services;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -120,7 +122,7 @@ fn every_wrong_key_is_named_with_its_place_and_what_to_do() {
         ("client_ca: x\n", "pomerium.yaml:7:1: client_ca: is removed: use downstream_mtls.ca"),
         (
             "services: proxy\n",
-            "pomerium.yaml:7:1: services: only \"all\" is built: the parts cannot run apart yet",
+            "pomerium.yaml:7:1: services: expected all or authorize: the other parts run together",
         ),
         ("timeout_read: 30\n", "expected a duration with its unit, like 30s, 5m or 1h30m"),
         (

@@ -53,6 +53,10 @@ pub(super) fn read(check: CheckRequest) -> Result<Question, QuestionError> {
     }
     let path: Option<PathAndQuery> = http.path.starts_with('/').then(|| http.path.parse().ok()).flatten();
     let path = path.ok_or(Malformed("request.http.path"))?;
+    // A comma is a list of hosts, of which one may be a stranger's.
+    if http.host.contains(',') {
+        return Err(Malformed("request.http.host"));
+    }
     let host = HeaderValue::from_str(&http.host).map_err(|_| Malformed("request.http.host"))?;
     let uri = Uri::builder().scheme("https").authority(http.host.as_str()).path_and_query(path).build();
     let uri = uri.map_err(|_| Malformed("request.http.host"))?;

@@ -84,8 +84,16 @@ pub(super) fn read(dialect: Dialect, headers: &HeaderMap) -> Result<Asserted, As
     if scheme != "https" && scheme != "wss" {
         return Err(AssertionError::NotHttps);
     }
+    let named_by = match dialect {
+        Dialect::Forwarded => FORWARDED_HOST,
+        Dialect::Original => ORIGINAL_URL,
+    };
+    // A comma is a list of hosts, of which one may be a stranger's.
+    if authority.as_str().contains(',') {
+        return Err(AssertionError::Malformed(named_by));
+    }
     let host = authority.as_str();
-    let host = HeaderValue::from_str(host).map_err(|_| AssertionError::Malformed(FORWARDED_HOST))?;
+    let host = HeaderValue::from_str(host).map_err(|_| AssertionError::Malformed(named_by))?;
     let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority).path_and_query(path).build();
     let uri = uri.map_err(|_| AssertionError::Malformed(FORWARDED_URI))?;
     Ok(Asserted { method, uri, host, client: client(headers)? })

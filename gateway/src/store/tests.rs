@@ -129,6 +129,18 @@ async fn an_ended_session_is_gone_from_the_cache_and_followers_hear_of_it() {
 }
 
 #[tokio::test]
+async fn what_one_process_ends_has_ended_in_the_one_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = Store::open(folder.path()).await.unwrap();
+    let beside = Store::open_beside(folder.path()).await.unwrap();
+    writer.put_session(&session("s1"), &tokens()).await.unwrap();
+    let id = SessionId::new("s1");
+    assert!(beside.session(&id).await.unwrap().is_some());
+    assert!(writer.end_session(&id).await.unwrap());
+    assert_eq!(beside.session(&id).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn a_refresh_never_brings_back_an_ended_session_nor_moves_its_end() {
     let store = Store::in_memory().await.unwrap();
     store.put_session(&session("s1"), &tokens()).await.unwrap();

@@ -1,0 +1,88 @@
+//! `services` and the doors for other programs.
+
+use super::*;
+
+#[test]
+fn doors_for_other_programs_are_closed_unless_named() {
+    let settings = good("").settings;
+    assert_eq!(settings.services, Services::All);
+    assert!(settings.grpc.is_none() && settings.forward_auth.is_none());
+    let parts = good("services: [proxy, authenticate, cache, authorize]\n").settings;
+    assert_eq!(parts.services, Services::All);
+}
+
+#[test]
+fn forward_auth_trusts_loopback_or_whom_the_operator_names() {
+    let door = good("forward_auth_address: 127.0.0.1:5480\n").settings.forward_auth.unwrap();
+    let trusts = |door: &ForwardAuthDoor, peer: &str| {
+        let peer: std::net::IpAddr = peer.parse().unwrap();
+        door.trusted_peers.iter().any(|network| network.contains(&peer))
+    };
+    assert!(trusts(&door, "127.0.0.2") && trusts(&door, "::1") && !trusts(&door, "10.0.0.5"));
+    let text = "forward_auth_address: ':5480'\nforward_auth_trusted_peers: [10.0.0.5, 10.1.0.0/24]\n";
+    let loaded = good(text);
+    let door = loaded.settings.forward_auth.unwrap();
+    assert!(trusts(&door, "10.0.0.5") && trusts(&door, "10.1.0.9"));
+    assert!(!trusts(&door, "127.0.0.1") && !trusts(&door, "10.0.0.6"));
+    assert!(
+        loaded.warnings.iter().any(|warning| warning.key == "forward_auth_address"),
+        "{:?}",
+        loaded.warnings
+    );
+}
+
+#[test]
+fn authorize_alone_has_a_door_over_tls_and_the_storage_of_another_process() {
+    let secret = format!("shared_secret: {SECRET}\n");
+    let settings = good(&format!("services: authorize\n{secret}")).settings;
+    assert_eq!(settings.services, Services::Authorize);
+    let door = settings.grpc.unwrap();
+    assert_eq!((door.address.to_string().as_str(), door.tls), ("[::]:443", GrpcTls::Token));
+    let text = minimal(&secret);
+    let from_environment = read(&text, &[("SERVICES", "authorize")]).unwrap();
+    assert_eq!(from_environment.settings.services, Services::Authorize);
+}
+
+#[test]
+fn callers_over_grpc_prove_themselves_by_token_or_certificate() {
+    let secret = format!("shared_secret: {SECRET}\n");
+    let tls = |rest: &str| good(&format!("grpc_address: 127.0.0.1:5443\n{rest}")).settings.grpc.unwrap().tls;
+    assert_eq!(tls(&secret), GrpcTls::None);
+    assert_eq!(tls(&format!("{secret}grpc_insecure: false\n")), GrpcTls::Token);
+    assert!(matches!(tls("grpc_client_ca_file: cert.pem\n"), GrpcTls::Mutual(roots) if roots.len() == 1));
+}
+
+#[test]
+fn doors_that_would_let_strangers_in_are_refused() {
+    let secret = format!("shared_secret: {SECRET}\n");
+    for (rest, expected) in [
+        (
+            "forward_auth_address: ':5480'\n",
+            "7:1: forward_auth_address: is not a loopback address: name the proxies",
+        ),
+        ("forward_auth_address: 5480\n", "forward_auth_address: expected a text"),
+        ("forward_auth_trusted_peers: [10.0.0.5]\n", "has no effect without forward_auth_address"),
+        (
+            "forward_auth_address: ':1'\nforward_auth_trusted_peers: [proxy]\n",
+            "expected addresses or networks",
+        ),
+        ("forward_auth_address: ':1'\nforward_auth_trusted_peers: [0.0.0.0/0]\n", "trusts every address"),
+        ("services: [authorize, proxy]\n", "services: expected all or authorize"),
+        ("services: authenticate\n", "services: expected all or authorize"),
+        (
+            "grpc_address: 127.0.0.1:1\n",
+            "callers prove themselves with shared_secret: set it, or grpc_client_ca",
+        ),
+        ("grpc_address: 127.0.0.1:1\ngrpc_client_ca_file: none.pem\n", "grpc_client_ca_file: cannot read"),
+        (
+            "grpc_address: 127.0.0.1:1\ngrpc_insecure: true\ngrpc_client_ca_file: cert.pem\n",
+            "grpc_insecure: must be false with grpc_client_ca",
+        ),
+        ("services: authorize\ndatabroker_storage_type: memory\n", "reads the sessions of another process"),
+    ] {
+        let rest =
+            if expected.contains("shared_secret") { rest.to_owned() } else { format!("{rest}{secret}") };
+        let errors = errors(&rest);
+        assert!(errors.contains(expected), "{rest}\n{errors}");
+    }
+}
