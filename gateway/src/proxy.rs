@@ -29,13 +29,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::respond::Refusal;
 use self::{assertion::Signer, respond::Audience, router::Router, upstream::UpstreamClient};
-#[cfg(fuzzing)]
-pub(crate) use self::{authority::Authority, path::CanonicalPath};
 pub(crate) use self::{
     assertion::SignerError,
     upstream::UpstreamError,
     verify::{HeaderChanges, Verified},
 };
+#[cfg(fuzzing)]
+pub(crate) use self::{authority::Authority, path::CanonicalPath};
 use crate::{
     authenticate::{Authenticate, provider::Provider},
     body::Body,

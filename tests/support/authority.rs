@@ -11,8 +11,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
 };
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, client::WantsClientCert};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Names and addresses that the server certificate is for. One by one: clients refuse `*.localhost`, since a wildcard
 /// may not stand directly before the last label.
@@ -82,14 +82,32 @@ impl Authority {
     /// # Errors
     /// The certificate does not parse.
     pub fn client_config(&self, protocols: &[&[u8]]) -> anyhow::Result<Arc<ClientConfig>> {
+        let mut config = self.client_builder()?.with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+
+    /// The same with a certificate of the client's own.
+    ///
+    /// # Errors
+    /// A certificate does not parse, or the key does not fit.
+    pub fn client_config_with(
+        &self,
+        protocols: &[&[u8]],
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> anyhow::Result<Arc<ClientConfig>> {
+        let mut config = self.client_builder()?.with_client_auth_cert(chain, key)?;
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+
+    fn client_builder(&self) -> anyhow::Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.root_der.clone())?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        Ok(ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        Ok(Arc::new(config))
+            .with_root_certificates(roots))
     }
 }
