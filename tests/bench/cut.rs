@@ -31,7 +31,7 @@ struct Live {
     _echo: Echo,
 }
 
-async fn live(streams: usize, options: &Options) -> anyhow::Result<Live> {
+async fn live(streams: usize, options: &Options<'_>) -> anyhow::Result<Live> {
     let echo = Echo::start().await?;
     let route = Route::tcp(DESTINATION, echo.address).policy(STAFF);
     let gateway = Box::pin(Gateway::start_with(std::slice::from_ref(&route), options)).await?;

@@ -52,6 +52,9 @@ pub enum Answer {
     },
 }
 
+/// A question under way. Boxed: Envoy's messages are large.
+pub type Asking<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Answer>> + Send + 'a>>;
+
 /// One connection to the gateway's door for gRPC.
 #[derive(Debug)]
 pub struct Envoy {
@@ -91,15 +94,17 @@ impl Envoy {
     ///
     /// # Errors
     /// The status of gRPC, or no answer.
-    pub async fn ask(&self, token: Option<&str>, question: CheckRequest) -> anyhow::Result<Answer> {
-        let mut request = tonic::Request::new(question);
-        if let Some(token) = token {
-            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
-        }
-        let mut client =
-            AuthorizationClient::with_origin(Http2(self.sender.clone()), "http://localhost".parse()?);
-        let response = wait::within("an answer over gRPC", client.check(request)).await??;
-        answer(response.into_inner())
+    pub fn ask<'a>(&'a self, token: Option<&'a str>, question: CheckRequest) -> Asking<'a> {
+        Box::pin(async move {
+            let mut request = tonic::Request::new(question);
+            if let Some(token) = token {
+                request.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
+            }
+            let mut client =
+                AuthorizationClient::with_origin(Http2(self.sender.clone()), "http://localhost".parse()?);
+            let response = wait::within("an answer over gRPC", client.check(request)).await??;
+            answer(response.into_inner())
+        })
     }
 
     /// Calls some method of some service, and gives the code of gRPC.
@@ -159,7 +164,7 @@ fn answer(response: CheckResponse) -> anyhow::Result<Answer> {
     let code = response.status.context("an answer has a status")?.code;
     match response.http_response {
         Some(HttpResponse::OkResponse(ok)) if code == 0 => {
-            let set = ok.headers.iter().map(|option| pair(option)).collect::<anyhow::Result<_>>()?;
+            let set = ok.headers.iter().map(pair).collect::<anyhow::Result<_>>()?;
             Ok(Answer::Ok { set, removed: ok.headers_to_remove })
         }
         Some(HttpResponse::DeniedResponse(denied)) if code != 0 => {

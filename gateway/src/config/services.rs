@@ -46,7 +46,7 @@ pub(super) fn grpc(top: &Section<'_>, services: Services, address: Option<Socket
     let everywhere = || SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 443);
     let address = address.or_else(|| (is_apart && !top.has(ADDRESS)).then(everywhere));
     let roots = top.roots(ROOTS);
-    let is_insecure = top.flag(INSECURE).unwrap_or(!is_apart && roots.is_none());
+    let is_insecure = top.flag(INSECURE).unwrap_or_else(|| !is_apart && roots.is_none());
     let address = address?;
     let tls = match roots {
         Some(_) if is_insecure => {
