@@ -11,6 +11,7 @@ mod body;
 pub mod commands;
 pub mod config;
 pub mod device;
+mod duration;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod listen;

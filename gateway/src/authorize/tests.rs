@@ -56,7 +56,7 @@ fn get(path: &str) -> RequestFacts<'_> {
 }
 
 fn asked_by(session: Option<&Session>) -> CheckRequest<'_> {
-    CheckRequest { session, request: get("/docs"), device: None, now: now() }
+    CheckRequest { session, request: get("/docs"), device: None, records: None, now: now() }
 }
 
 /// An evaluation as tests write it: the value, and the reasons with commas between.

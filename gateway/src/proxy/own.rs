@@ -212,6 +212,6 @@ fn is_usable(route: &Route, session: &Session, connection: &Connection, now: Now
         }
         RouteFrom::Http { host, .. } => Question::opening(host, connection),
     };
-    let check = CheckRequest { session: Some(session), request: question.facts(), device: None, now };
+    let check = CheckRequest { session: Some(session), request: question.facts(), device: None, records: None, now };
     route.policy.evaluate(&check).verdict() == Verdict::Allow
 }

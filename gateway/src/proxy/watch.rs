@@ -84,7 +84,7 @@ impl Watch {
         let live = self.live.load_full();
         let route = self.question.route(&live.router).ok_or(EndReason::Policy)?;
         let check =
-            CheckRequest { session: session.as_ref(), request: self.question.facts(), device: None, now };
+            CheckRequest { session: session.as_ref(), request: self.question.facts(), device: None, records: None, now };
         match route.policy.evaluate(&check).verdict() {
             Verdict::Allow => {
                 let ends = session.map(|session| session.expires_at.duration_since(now.wall));
