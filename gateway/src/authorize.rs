@@ -27,7 +27,7 @@ pub use self::{
     calendar::{AgeLimit, ClockTest, DateRange, DayTime, Days},
     certificate::{CertificateMatcher, PresentedCertificate},
     criterion::{ClaimPath, Criterion},
-    decision::{Decision, Evaluation, Verdict},
+    decision::{CERTIFICATE_REQUIRED, DEVICE_NOT_AUTHORIZED, Decision, Evaluation, Verdict},
     matcher::{AsnMatcher, IpMatcher, ListMatcher, StringMatcher},
     permit::{CheckLog, Denial, Permit, check},
     policy::{Policy, Remedy, ShortForms},

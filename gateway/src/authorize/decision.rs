@@ -3,9 +3,9 @@
 use super::reason::{Reason, Reasons};
 
 /// The reference's status for a request without a valid client certificate.
-const CERTIFICATE_REQUIRED: u16 = 495;
+pub const CERTIFICATE_REQUIRED: u16 = 495;
 /// The reference's status for a device that may not.
-const DEVICE_NOT_AUTHORIZED: u16 = 450;
+pub const DEVICE_NOT_AUTHORIZED: u16 = 450;
 
 const MISSING_CERTIFICATE: Reasons =
     Reasons::only(Reason::ClientCertificateRequired).union(Reasons::only(Reason::InvalidClientCertificate));
