@@ -3,20 +3,25 @@
 //! A remedy is named only if it would help: the criteria that nobody can mend (a group, an address) are taken as they
 //! are, those that somebody can mend as yes or no, and whatever then still refuses has no remedy.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use jiff::{Timestamp, ZonedDateTime, tz::TimeZone};
 use pomerium_shared::clock::Now;
 
 use super::{LabelledGroup, Policy};
-use crate::authorize::{
-    CheckRequest, Criterion, Evaluation, Verdict,
-    ppl::{Group, Operator},
-    reason::Reason,
+use crate::{
+    authorize::{
+        CheckRequest, Criterion, Evaluation, Verdict,
+        ppl::{Group, Operator},
+        reason::Reason,
+    },
+    session::Session,
 };
 
 /// How many edges of the clock are looked at for the one that opens the door: two a day for a month.
 const EDGES_MAX: usize = 64;
+/// Nobody is told to wait for longer than this beyond the end of their session.
+const WAIT_MAX: Duration = Duration::from_secs(366 * 86_400);
 
 /// What a refused person can do. Several of them may be needed, or one of several enough.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,10 +128,19 @@ impl Policy {
             Verdict::SignIn => return vec![Remedy::SignIn],
             Verdict::Deny { .. } => {}
         }
-        let Some(opening) = self.opening(check) else { return Vec::new() };
+        // Whose session ends while they wait signs in again as the one they are.
+        let lasting = check.session.map(|session| Session {
+            expires_at: session.expires_at.checked_add(WAIT_MAX).unwrap_or(session.expires_at),
+            ..session.clone()
+        });
+        let asked = CheckRequest { session: lasting.as_ref(), ..*check };
+        let Some(opening) = self.opening(&asked) else { return Vec::new() };
         let mut remedies = self.mends(&opening);
         if opening.now != check.now {
             remedies.extend(self.wait(check, &opening));
+        }
+        if check.session.is_some_and(|session| !session.is_valid_at(opening.now.wall)) {
+            remedies.push(Remedy::SignIn);
         }
         remedies.sort();
         remedies.dedup();
@@ -139,7 +153,10 @@ impl Policy {
             let wall = self.next_edge(check)?;
             Some(CheckRequest { now: Now { wall, ..check.now }, ..*check })
         };
-        std::iter::successors(Some(*check), later).take(EDGES_MAX).find(|check| self.could_allow(check))
+        std::iter::successors(Some(*check), later)
+            .take(EDGES_MAX)
+            .take_while(|check| check.session.is_none() || check.live_session().is_some())
+            .find(|check| self.could_allow(check))
     }
 
     /// Whether the answer could be yes if all that can be mended were as it should be.

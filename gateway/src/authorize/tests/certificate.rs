@@ -39,9 +39,9 @@ fn a_client_certificate_is_known_by_hashes_and_names() {
     let other = "ab".repeat(32);
     let certificate = PresentedCertificate { leaf, is_valid: true };
     for (matcher, expected) in [
-        (format!("{{fingerprint: {fingerprint}}}"), true),
+        (format!("{{fingerprint: '{fingerprint}'}}"), true),
         (format!("{{fingerprint: '{}'}}", with_colons.join(":")), true),
-        (format!("{{fingerprint: [{other}, {fingerprint}]}}"), true),
+        (format!("{{fingerprint: [{other}, '{fingerprint}']}}"), true),
         (format!("{{fingerprint: {other}}}"), false),
         (format!("{{spki_hash: '{key_hash}'}}"), true),
         (format!("{{spki_hash: '{key_hash}', fingerprint: {other}}}"), false),

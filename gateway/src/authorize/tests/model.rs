@@ -90,7 +90,7 @@ const SAMPLES: &[Sample] = &[
         ["-user-unauthenticated", "-posture-unknown", "+posture-age-ok", "-posture-age-unauthorized"],
     ),
     (
-        "client_certificate: {fingerprint: 0000000000000000000000000000000000000000000000000000000000000000}",
+        "client_certificate: {fingerprint: '0000000000000000000000000000000000000000000000000000000000000000'}",
         [
             "-client-certificate-required",
             "-client-certificate-unauthorized",

@@ -122,6 +122,18 @@ fn waiting_and_mending_are_both_named_where_both_are_needed() {
     assert_eq!(remedies(policy, &check), ["Sign in again.", "Wait until 2026-03-04 09:00 (UTC)."]);
 }
 
+#[test]
+fn whose_session_ends_while_they_wait_signs_in_again_then() {
+    let session =
+        Session { expires_at: long_session().issued_at + Duration::from_secs(60 * 3600), ..long_session() };
+    let check = at("2026-03-04T11:00:00Z", asked_by(Some(&session)));
+    let hers = "allow: {and: [{email: alice@corp.example}, {time_of_day: {timezone: UTC, after: 9AM, before: 10AM}}]}";
+    assert_eq!(remedies(hers, &check), ["Sign in.", "Wait until 2026-03-05 09:00 (UTC)."]);
+    let bobs =
+        "allow: {and: [{email: bob@corp.example}, {time_of_day: {timezone: UTC, after: 9AM, before: 10AM}}]}";
+    assert_eq!(remedies(bobs, &check), [""; 0]);
+}
+
 /// The promise of `wait`: at that moment the answer is yes.
 #[test]
 fn at_the_moment_that_is_named_the_door_is_open() {
