@@ -4,13 +4,18 @@
 //! allowed that no rule allows. `config` builds a [`Policy`] for each route; `proxy` puts every request and every
 //! stream before [`check`], and needs its [`Permit`] to go on.
 
+mod calendar;
+mod certificate;
 mod criterion;
 mod decision;
 mod matcher;
 mod permit;
 mod policy;
+mod posture;
 pub mod ppl;
 mod reason;
+mod record;
+mod ssh;
 #[cfg(test)]
 mod tests;
 
@@ -19,13 +24,18 @@ use std::net::IpAddr;
 use pomerium_shared::clock::Now;
 
 pub use self::{
+    calendar::{AgeLimit, ClockTest, DateRange, DayTime, Days},
+    certificate::{CertificateMatcher, PresentedCertificate},
     criterion::{ClaimPath, Criterion},
-    decision::{Decision, Evaluation, Verdict},
-    matcher::{IpMatcher, ListMatcher, StringMatcher},
+    decision::{CERTIFICATE_REQUIRED, DEVICE_NOT_AUTHORIZED, Decision, Evaluation, Verdict},
+    matcher::{AsnMatcher, IpMatcher, ListMatcher, StringMatcher},
     permit::{CheckLog, Denial, Permit, check},
-    policy::{Policy, ShortForms},
+    policy::{Policy, Remedy, ShortForms},
+    posture::{DeviceMatcher, PostureTest, Version},
     ppl::PolicyError,
     reason::{Reason, Reasons},
+    record::{RecordMatcher, Records, RecordsError},
+    ssh::{SshKey, SshTest},
 };
 use crate::{device::Device, session::Session};
 
@@ -38,6 +48,8 @@ pub struct CheckRequest<'a> {
     pub request: RequestFacts<'a>,
     /// The device that asks, if it is known and belongs to the session's person.
     pub device: Option<&'a Device>,
+    /// External data, for `record`; `None` when nobody provides any.
+    pub records: Option<&'a Records>,
     /// The moment of the question.
     pub now: Now,
 }
@@ -46,6 +58,12 @@ impl<'a> CheckRequest<'a> {
     /// The session, if it counts now.
     fn live_session(&self) -> Option<&'a Session> {
         self.session.filter(|session| session.is_valid_at(self.now.wall))
+    }
+
+    /// The device, if it is that of the person whose session counts: a device vouches for nobody else.
+    fn own_device(&self) -> Option<&'a Device> {
+        let session = self.live_session()?;
+        self.device.filter(|device| device.user_id == session.user_id)
     }
 }
 
@@ -66,15 +84,6 @@ pub struct RequestFacts<'a> {
     pub certificate: Option<&'a PresentedCertificate>,
     /// Where the client's address is in the networks of the world, where the operator configured the files for it.
     pub place: Place<'a>,
-}
-
-/// A client certificate that a connection has shown; its holder proved to have the key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PresentedCertificate {
-    /// The **leaf** in DER: never another certificate of the chain.
-    pub leaf: Vec<u8>,
-    /// Whether its chain leads to the configured authority (`downstream_mtls`); `true` where none is configured.
-    pub is_valid: bool,
 }
 
 /// What MaxMind's files say of an address.

@@ -8,7 +8,6 @@
 
 pub mod check;
 mod diagnostic;
-mod duration;
 mod environment;
 mod global;
 mod identity;

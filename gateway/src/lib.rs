@@ -11,6 +11,7 @@ mod body;
 pub mod commands;
 pub mod config;
 pub mod device;
+mod duration;
 mod ext_authz;
 mod forward_auth;
 #[cfg(fuzzing)]

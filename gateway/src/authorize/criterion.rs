@@ -1,13 +1,17 @@
 //! Criteria: single questions about a session or a request, each with a yes, a no and the reason for it.
 
+mod evaluate;
+
 use std::fmt;
 
 use super::{
-    CheckRequest, Evaluation,
-    matcher::{IpMatcher, ListMatcher, StringMatcher},
-    reason::{Reason, Reasons},
+    calendar::{AgeLimit, ClockTest},
+    certificate::CertificateMatcher,
+    matcher::{AsnMatcher, IpMatcher, ListMatcher, StringMatcher, shortened},
+    posture::{DeviceMatcher, PostureTest},
+    record::RecordMatcher,
+    ssh::SshTest,
 };
-use crate::session::Session;
 
 /// How many segments a claim's path may have to be looked for inside nested claims.
 const CLAIM_SEGMENTS_MAX: usize = 5;
@@ -39,6 +43,34 @@ pub enum Criterion {
     SourceIp(IpMatcher),
     /// The request is a CORS preflight.
     CorsPreflight,
+    /// The path is one of the gateway's own.
+    PomeriumRoutes,
+    /// The date, the day of the week or the time of day.
+    Clock(ClockTest),
+    /// External data.
+    Record(RecordMatcher),
+    /// The device.
+    Device(DeviceMatcher),
+    /// What the device reported of itself.
+    Posture(PostureTest),
+    /// The client certificate; any of these.
+    ClientCertificate(Vec<CertificateMatcher>),
+    /// No client certificate was shown, or one that is not valid.
+    InvalidClientCertificate,
+    /// How long ago the person signed in.
+    SessionAge(AgeLimit),
+    /// The session is bound to a device's key.
+    SessionBound,
+    /// How the person signed in: the claims `amr` and `acr`.
+    AuthMethod(ListMatcher),
+    /// The country of the client's address; one that is not known matches nothing.
+    Country(StringMatcher),
+    /// The autonomous system of the client's address; one that is not known matches nothing.
+    Asn(AsnMatcher),
+    /// The tool that an MCP request calls. No such request is told apart from others, so that it is never true.
+    McpTool(StringMatcher),
+    /// An SSH login. No such request comes here, so that it is never true.
+    Ssh(SshTest),
 }
 
 /// Which claim: the text as it stands, else its segments in nested claims.
@@ -55,92 +87,81 @@ impl ClaimPath {
         let is_new = nested != text && nested.split('.').count() <= CLAIM_SEGMENTS_MAX;
         Self { literal: text.to_owned(), nested: is_new.then_some(nested) }
     }
-
-    fn values<'a>(&self, session: &'a Session) -> &'a [serde_json::Value] {
-        let values = session.claims.get(&self.literal);
-        let values = values.or_else(|| session.claims.get(self.nested.as_ref()?));
-        values.map_or(&[], Vec::as_slice)
-    }
 }
 
 impl Criterion {
-    /// Answers the question.
-    pub(super) fn evaluate(&self, check: &CheckRequest<'_>) -> Evaluation {
-        use Reason as R;
-        let request = &check.request;
+    /// The name, as it is written in a policy.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
         match self {
-            Self::Accept => Evaluation { value: true, reasons: Reasons::only(R::Accept) },
-            Self::Reject => Evaluation { value: false, reasons: Reasons::only(R::Reject) },
-            Self::AuthenticatedUser => of_session(check, R::UserOk, R::UserUnauthorized, |_| true),
-            Self::Email(matcher) => of_session(check, R::EmailOk, R::EmailUnauthorized, |session| {
-                !session.email.is_empty() && matcher.matches(&session.email)
-            }),
-            Self::Domain(matcher) => of_session(check, R::DomainOk, R::DomainUnauthorized, |session| {
-                domain(&session.email).is_some_and(|domain| matcher.matches(domain))
-            }),
-            Self::User(matcher) => of_session(check, R::UserOk, R::UserUnauthorized, |session| {
-                let id = session.user_id.as_str();
-                !id.is_empty() && matcher.matches(id)
-            }),
-            Self::Claim(path, matcher) => of_session(check, R::ClaimOk, R::ClaimUnauthorized, |session| {
-                matcher.matches(path.values(session))
-            }),
-            Self::Groups(matcher) => of_session(check, R::GroupsOk, R::GroupsUnauthorized, |session| {
-                matcher.matches(&session.groups)
-            }),
-            Self::HttpMethod(matcher) => {
-                answer(matcher.matches(request.method), R::HttpMethodOk, R::HttpMethodUnauthorized)
-            }
-            Self::HttpPath(matcher) => {
-                answer(matcher.matches(request.path), R::HttpPathOk, R::HttpPathUnauthorized)
-            }
-            Self::SourceIp(matcher) => {
-                answer(matcher.matches(request.source_ip), R::SourceIpOk, R::SourceIpUnauthorized)
-            }
-            Self::CorsPreflight => answer(request.is_cors_preflight, R::CorsRequest, R::NonCorsRequest),
+            Self::Accept => "accept",
+            Self::Reject => "reject",
+            Self::AuthenticatedUser => "authenticated_user",
+            Self::Email(_) => "email",
+            Self::Domain(_) => "domain",
+            Self::User(_) => "user",
+            Self::Claim(..) => "claim",
+            Self::Groups(_) => "groups",
+            Self::HttpMethod(_) => "http_method",
+            Self::HttpPath(_) => "http_path",
+            Self::SourceIp(_) => "source_ip",
+            Self::CorsPreflight => "cors_preflight",
+            Self::PomeriumRoutes => "pomerium_routes",
+            Self::Clock(test) => test.name(),
+            Self::Record(_) => "record",
+            Self::Device(_) => "device",
+            Self::Posture(test) => test.name(),
+            Self::ClientCertificate(_) => "client_certificate",
+            Self::InvalidClientCertificate => "invalid_client_certificate",
+            Self::SessionAge(_) => "session/age",
+            Self::SessionBound => "session/bound",
+            Self::AuthMethod(_) => "auth/method",
+            Self::Country(_) => "network/country",
+            Self::Asn(_) => "network/asn",
+            Self::McpTool(_) => "mcp_tool",
+            Self::Ssh(test) => test.name(),
         }
     }
-}
-
-fn answer(value: bool, yes: Reason, no: Reason) -> Evaluation {
-    Evaluation { value, reasons: Reasons::only(if value { yes } else { no }) }
-}
-
-fn of_session(
-    check: &CheckRequest<'_>,
-    yes: Reason,
-    no: Reason,
-    matches: impl FnOnce(&Session) -> bool,
-) -> Evaluation {
-    match check.live_session() {
-        Some(session) => answer(matches(session), yes, no),
-        None => answer(false, yes, Reason::UserUnauthenticated),
-    }
-}
-
-/// The part behind the `@`. An address with several has no domain, unless its local part is quoted (RFC 5321,
-/// 4.1.2): two readers could take it for mail to two domains.
-fn domain(email: &str) -> Option<&str> {
-    let (local, domain) = email.rsplit_once('@')?;
-    let is_quoted = local.len() >= 2 && local.starts_with('"') && local.ends_with('"');
-    (!local.is_empty() && !domain.is_empty() && (is_quoted || !local.contains('@'))).then_some(domain)
 }
 
 impl fmt::Display for Criterion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
         match self {
-            Self::Accept => f.write_str("accept"),
-            Self::Reject => f.write_str("reject"),
-            Self::AuthenticatedUser => f.write_str("authenticated_user"),
-            Self::Email(matcher) => write!(f, "email {matcher}"),
-            Self::Domain(matcher) => write!(f, "domain {matcher}"),
-            Self::User(matcher) => write!(f, "user {matcher}"),
-            Self::Claim(path, matcher) => write!(f, "claim/{} {matcher}", path.literal.escape_debug()),
-            Self::Groups(matcher) => write!(f, "groups {matcher}"),
-            Self::HttpMethod(matcher) => write!(f, "http_method {matcher}"),
-            Self::HttpPath(matcher) => write!(f, "http_path {matcher}"),
-            Self::SourceIp(matcher) => write!(f, "source_ip {matcher}"),
-            Self::CorsPreflight => f.write_str("cors_preflight"),
+            Self::Accept
+            | Self::Reject
+            | Self::AuthenticatedUser
+            | Self::CorsPreflight
+            | Self::PomeriumRoutes
+            | Self::InvalidClientCertificate
+            | Self::SessionBound => Ok(()),
+            Self::Email(matcher)
+            | Self::Domain(matcher)
+            | Self::User(matcher)
+            | Self::HttpMethod(matcher)
+            | Self::HttpPath(matcher)
+            | Self::Country(matcher)
+            | Self::McpTool(matcher) => write!(f, " {matcher}"),
+            Self::Claim(path, matcher) => write!(f, "/{path} {matcher}"),
+            Self::Groups(matcher) | Self::AuthMethod(matcher) => write!(f, " {matcher}"),
+            Self::SourceIp(matcher) => write!(f, " {matcher}"),
+            Self::Clock(test) => write!(f, " {test}"),
+            Self::Record(matcher) => write!(f, " {matcher}"),
+            Self::Device(matcher) => write!(f, " {matcher}"),
+            Self::Posture(test) => write!(f, "{test}"),
+            Self::ClientCertificate(matchers) => {
+                f.write_str(" ")?;
+                shortened(f, matchers, |f, matcher| write!(f, "{matcher}"))
+            }
+            Self::SessionAge(limit) => write!(f, " {limit}"),
+            Self::Asn(matcher) => write!(f, " {matcher}"),
+            Self::Ssh(test) => write!(f, "{test}"),
         }
+    }
+}
+
+impl fmt::Display for ClaimPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.literal.escape_debug())
     }
 }

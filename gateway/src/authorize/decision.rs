@@ -2,6 +2,15 @@
 
 use super::reason::{Reason, Reasons};
 
+/// The reference's status for a request without a valid client certificate.
+pub const CERTIFICATE_REQUIRED: u16 = 495;
+/// The reference's status for a device that may not.
+pub const DEVICE_NOT_AUTHORIZED: u16 = 450;
+
+const MISSING_CERTIFICATE: Reasons =
+    Reasons::only(Reason::ClientCertificateRequired).union(Reasons::only(Reason::InvalidClientCertificate));
+const CERTIFICATE: Reasons = MISSING_CERTIFICATE.union(Reasons::only(Reason::ClientCertificateUnauthorized));
+
 /// What one action (`allow` or `deny`) came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Evaluation {
@@ -35,15 +44,32 @@ pub enum Verdict {
 }
 
 impl Decision {
-    /// What to answer: sign-in first where anything depended on who it is, then `deny`, then `allow`, else no.
+    /// What to answer. In this order: a client certificate that `deny` misses, sign-in wherever anything depended on who
+    /// it is, a device likewise, then `deny`, then `allow`, else no.
     #[must_use]
     pub const fn verdict(&self) -> Verdict {
-        if self.needs_sign_in() {
+        if self.deny.value && self.deny.reasons.intersects(MISSING_CERTIFICATE) {
+            Verdict::Deny { status: CERTIFICATE_REQUIRED }
+        } else if self.depends_on(Reason::UserUnauthenticated) {
             Verdict::SignIn
+        } else if self.depends_on(Reason::DeviceUnauthenticated) {
+            Verdict::Deny { status: DEVICE_NOT_AUTHORIZED }
         } else if self.deny.value || !self.allow.value {
-            Verdict::Deny { status: 403 }
+            Verdict::Deny { status: self.status() }
         } else {
             Verdict::Allow
+        }
+    }
+
+    /// The status of a refusal, by the reasons that the person may see.
+    const fn status(&self) -> u16 {
+        let reasons = self.visible_reasons();
+        if reasons.contains(Reason::DeviceUnauthorized) {
+            DEVICE_NOT_AUTHORIZED
+        } else if reasons.intersects(CERTIFICATE) {
+            CERTIFICATE_REQUIRED
+        } else {
+            403
         }
     }
 
@@ -63,7 +89,7 @@ impl Decision {
             };
             format!("{words} ({reason}).")
         };
-        if self.needs_sign_in() {
+        if self.verdict() == Verdict::SignIn {
             return vec![sentence(Reason::UserUnauthenticated)];
         }
         let sentences: Vec<_> = self.visible_reasons().iter().map(sentence).collect();
@@ -73,8 +99,8 @@ impl Decision {
         sentences
     }
 
-    const fn needs_sign_in(&self) -> bool {
-        let unauthenticated = Reason::UserUnauthenticated;
-        self.allow.reasons.contains(unauthenticated) || self.deny.reasons.contains(unauthenticated)
+    /// Whether either action came out as it did for this reason, too.
+    pub(super) const fn depends_on(&self, reason: Reason) -> bool {
+        self.allow.reasons.contains(reason) || self.deny.reasons.contains(reason)
     }
 }

@@ -51,6 +51,23 @@ impl StringMatcher {
     pub(super) fn matches(&self, text: &str) -> bool {
         !self.tests.is_empty() && self.tests.iter().all(|test| test.matches(text))
     }
+
+    /// Whether `not` or `not_in` names the text.
+    pub(super) fn excludes(&self, text: &str) -> bool {
+        self.tests.iter().any(|test| test.is_negative() && !test.matches(text))
+    }
+
+    /// The texts that must be equal or unequal to something.
+    pub(super) fn whole_texts(&self) -> impl Iterator<Item = &str> {
+        self.tests
+            .iter()
+            .flat_map(|test| match test {
+                StringTest::Is(text) | StringTest::Not(text) => std::slice::from_ref(text),
+                StringTest::In(texts) | StringTest::NotIn(texts) => texts.0.as_slice(),
+                StringTest::Contains(_) | StringTest::StartsWith(_) | StringTest::EndsWith(_) => &[],
+            })
+            .map(String::as_str)
+    }
 }
 
 impl StringTest {
@@ -64,6 +81,10 @@ impl StringTest {
             Self::In(wanted) => wanted.contains(text),
             Self::NotIn(unwanted) => !unwanted.contains(text),
         }
+    }
+
+    const fn is_negative(&self) -> bool {
+        matches!(self, Self::Not(_) | Self::NotIn(_))
     }
 }
 
@@ -124,12 +145,16 @@ impl ListMatcher {
         Self { tests: vec![test] }
     }
 
-    pub(super) fn matches(&self, elements: &[impl Element]) -> bool {
+    pub(super) fn matches<'a, E: Element + 'a>(
+        &self,
+        elements: impl IntoIterator<Item = &'a E> + Clone,
+    ) -> bool {
+        let any_equals = |scalar| elements.clone().into_iter().any(|element| element.equals(scalar));
         !self.tests.is_empty()
             && self.tests.iter().all(|test| match test {
-                ListTest::Has(wanted) => elements.iter().any(|element| element.equals(wanted)),
-                ListTest::Is(wanted) => matches!(elements, [only] if only.equals(wanted)),
-                ListTest::Exclude(unwanted) => !elements.iter().any(|element| element.equals(unwanted)),
+                ListTest::Has(wanted) => any_equals(wanted),
+                ListTest::Is(wanted) => any_equals(wanted) && elements.clone().into_iter().nth(1).is_none(),
+                ListTest::Exclude(unwanted) => !any_equals(unwanted),
             })
     }
 }
@@ -145,6 +170,21 @@ impl IpMatcher {
     pub(super) fn matches(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.networks.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Numbers of autonomous systems, at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AsnMatcher {
+    /// Sorted for the search.
+    pub(super) numbers: Vec<u32>,
+    /// Whether the number must be one of them, or none of them.
+    pub(super) is_one_of: bool,
+}
+
+impl AsnMatcher {
+    pub(super) fn matches(&self, number: u32) -> bool {
+        self.numbers.binary_search(&number).is_ok() == self.is_one_of
     }
 }
 
@@ -207,7 +247,14 @@ impl fmt::Display for IpMatcher {
     }
 }
 
-fn and_between<T>(
+impl fmt::Display for AsnMatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_one_of { "in " } else { "not_in " })?;
+        shortened(f, &self.numbers, |f, number| write!(f, "{number}"))
+    }
+}
+
+pub(super) fn and_between<T>(
     f: &mut fmt::Formatter<'_>,
     items: &[T],
     show: impl Fn(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
@@ -221,7 +268,8 @@ fn and_between<T>(
     Ok(())
 }
 
-fn shortened<T>(
+/// The first few of a list, and how many more.
+pub(super) fn shortened<T>(
     f: &mut fmt::Formatter<'_>,
     items: &[T],
     show: impl Fn(&mut fmt::Formatter<'_>, &T) -> fmt::Result,

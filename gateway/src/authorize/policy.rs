@@ -1,5 +1,11 @@
 //! A route's policy, compiled: two lists of groups, evaluated without allocation.
 
+mod remedy;
+
+use std::time::SystemTime;
+
+pub use remedy::Remedy;
+
 use super::{
     CheckRequest, Decision, Evaluation,
     criterion::{ClaimPath, Criterion},
@@ -115,6 +121,18 @@ impl Policy {
         let any =
             |groups: &[LabelledGroup]| join_any(groups.iter().map(|labelled| labelled.group.evaluate(check)));
         Decision { allow: any(&self.allow), deny: any(&self.deny) }
+    }
+
+    /// The next moment after `check.now` at which the answer may change by the clock alone: a date, a day, a time, an age,
+    /// or the session's end. It may be one at which it does not. `None`: the clock will never change it.
+    #[must_use]
+    pub fn next_edge(&self, check: &CheckRequest<'_>) -> Option<SystemTime> {
+        let session_end = check.live_session().map(|session| session.expires_at);
+        self.criteria().filter_map(|criterion| criterion.next_edge(check)).chain(session_end).min()
+    }
+
+    fn criteria(&self) -> impl Iterator<Item = &Criterion> {
+        self.allow.iter().chain(&self.deny).flat_map(|labelled| &labelled.group.criteria)
     }
 
     /// How each criterion came out: `allow.or[0] email is "alice@example.com": false (email-unauthorized)`. For

@@ -3,10 +3,17 @@
 //! What a tree means is not known here, only what may be written. Whatever could be true for everybody by mistake
 //! (an empty list, an empty matcher, `accept: false`) does not load.
 
+mod calendar;
+mod certificate;
 mod criterion;
+mod device;
 mod error;
+mod fields;
 mod matcher;
+mod network;
+mod record;
 
+pub use criterion::CRITERIA;
 pub use error::{Found, PolicyError, PolicyProblem, Vocabulary};
 
 use super::criterion::Criterion;

@@ -44,6 +44,22 @@ macro_rules! reasons {
 reasons! {
     /// `accept`.
     Accept = "accept", "Everybody may use this route", "This route's policy refuses everybody";
+    /// `network/asn` matched.
+    AsnOk = "asn-ok",
+        "Your network is one that this route's policy allows",
+        "Your network is one that this route's policy refuses";
+    /// `network/asn` did not match; also when the network is not known.
+    AsnUnauthorized = "asn-unauthorized",
+        "Your network is not one that this route's policy refuses",
+        "Your network is not one that this route's policy allows";
+    /// `auth/method` matched.
+    AuthMethodOk = "auth-method-ok",
+        "The way you signed in is one that this route's policy allows",
+        "The way you signed in is one that this route's policy refuses";
+    /// `auth/method` did not match; also when the provider did not say.
+    AuthMethodUnauthorized = "auth-method-unauthorized",
+        "The way you signed in is not one that this route's policy refuses",
+        "This route's policy asks for another way of signing in";
     /// `claim/...` matched.
     ClaimOk = "claim-ok",
         "A claim of your account is one that this route's policy allows",
@@ -52,10 +68,58 @@ reasons! {
     ClaimUnauthorized = "claim-unauthorized",
         "Your account lacks the claim that this route's policy refuses",
         "Your account lacks a claim that this route's policy asks for";
+    /// `client_certificate` matched.
+    ClientCertificateOk = "client-certificate-ok",
+        "Your client certificate is one that this route's policy allows",
+        "Your client certificate is one that this route's policy refuses";
+    /// No client certificate was shown, where the criterion needs one.
+    ClientCertificateRequired = "client-certificate-required",
+        "No client certificate was shown",
+        "A valid client certificate is required, and none was shown";
+    /// `client_certificate` did not match.
+    ClientCertificateUnauthorized = "client-certificate-unauthorized",
+        "Your client certificate is not one that this route's policy refuses",
+        "Your client certificate is not one that this route's policy allows";
     /// The request is a CORS preflight.
     CorsRequest = "cors-request",
         "The request is a CORS preflight",
         "The request is a CORS preflight, which this route's policy refuses";
+    /// `network/country` matched.
+    CountryOk = "country-ok",
+        "The country of your network address is one that this route's policy allows",
+        "The country of your network address is one that this route's policy refuses";
+    /// `network/country` did not match; also when the country is not known.
+    CountryUnauthorized = "country-unauthorized",
+        "The country of your network address is not one that this route's policy refuses",
+        "The country of your network address is not one that this route's policy allows";
+    /// `date` matched.
+    DateOk = "date-ok",
+        "The date is one that this route's policy allows",
+        "The date is one that this route's policy refuses";
+    /// `date` did not match.
+    DateUnauthorized = "date-unauthorized",
+        "The date is not one that this route's policy refuses",
+        "The date is not one that this route's policy allows";
+    /// `day_of_week` matched.
+    DayOfWeekOk = "day-of-week-ok",
+        "The day of the week is one that this route's policy allows",
+        "The day of the week is one that this route's policy refuses";
+    /// `day_of_week` did not match.
+    DayOfWeekUnauthorized = "day-of-week-unauthorized",
+        "The day of the week is not one that this route's policy refuses",
+        "The day of the week is not one that this route's policy allows";
+    /// `device` matched.
+    DeviceOk = "device-ok",
+        "Your device is one that this route's policy allows",
+        "Your device is one that this route's policy refuses";
+    /// No device is known, or none of the kind that the criterion needs.
+    DeviceUnauthenticated = "device-unauthenticated",
+        "Your device is not known",
+        "Your device is not enrolled, or not in the way that this route's policy asks for";
+    /// `device` did not match.
+    DeviceUnauthorized = "device-unauthorized",
+        "Your device is not one that this route's policy refuses",
+        "Your device is enrolled, but not one that this route's policy allows";
     /// `domain` matched.
     DomainOk = "domain-ok",
         "Your email's domain is one that this route's policy allows",
@@ -96,12 +160,104 @@ reasons! {
     HttpPathUnauthorized = "http-path-unauthorized",
         "The request's path is not one that this route's policy refuses",
         "The request's path is not one that this route's policy allows";
+    /// A client certificate was shown that leads to no authority of the gateway.
+    InvalidClientCertificate = "invalid-client-certificate",
+        "The client certificate that was shown is not valid here",
+        "A valid client certificate is required, and the one that was shown is not valid here";
+    /// `mcp_tool`, and the request calls no tool.
+    McpNotAToolCall = "mcp-not-a-tool-call",
+        "The request is not a call of a tool",
+        "The request is not a call of a tool, which alone this route's policy allows";
     /// The request is no CORS preflight.
     NonCorsRequest = "non-cors-request",
         "The request is not a CORS preflight",
         "The request is not a CORS preflight, which alone this route's policy allows";
+    /// The path is not one of the gateway's own.
+    NonPomeriumRoute = "non-pomerium-route",
+        "The path is not one of the gateway's own",
+        "The path is not one of the gateway's own, which alone this route's policy allows";
+    /// The path is one of the gateway's own.
+    PomeriumRoute = "pomerium-route",
+        "The path is one of the gateway's own",
+        "The path is one of the gateway's own, which this route's policy refuses";
+    /// `posture/age` matched.
+    PostureAgeOk = "posture-age-ok",
+        "What your device reported of itself is recent",
+        "What your device reported of itself is so recent that this route's policy refuses it";
+    /// `posture/age` did not match.
+    PostureAgeUnauthorized = "posture-age-unauthorized",
+        "What your device reported of itself is not recent",
+        "What your device reported of itself is too old";
+    /// `posture/disk_encryption` matched.
+    PostureDiskEncryptionOk = "posture-disk-encryption-ok",
+        "The disk of your device is encrypted",
+        "The disk of your device is encrypted, which this route's policy refuses";
+    /// `posture/disk_encryption` did not match.
+    PostureDiskEncryptionUnauthorized = "posture-disk-encryption-unauthorized",
+        "The disk of your device is not encrypted",
+        "The disk of your device is not encrypted, which this route's policy asks for";
+    /// `posture/firewall` matched.
+    PostureFirewallOk = "posture-firewall-ok",
+        "The firewall of your device is on",
+        "The firewall of your device is on, which this route's policy refuses";
+    /// `posture/firewall` did not match.
+    PostureFirewallUnauthorized = "posture-firewall-unauthorized",
+        "The firewall of your device is off",
+        "The firewall of your device is off, which this route's policy asks for";
+    /// `posture/os` matched.
+    PostureOsOk = "posture-os-ok",
+        "Your device's operating system is one that this route's policy allows",
+        "Your device's operating system is one that this route's policy refuses";
+    /// `posture/os` did not match.
+    PostureOsUnauthorized = "posture-os-unauthorized",
+        "Your device's operating system is not one that this route's policy refuses",
+        "Your device's operating system is not one that this route's policy allows";
+    /// `posture/os_version` matched.
+    PostureOsVersionOk = "posture-os-version-ok",
+        "Your device's operating system is recent enough",
+        "Your device's operating system is of a version that this route's policy refuses";
+    /// `posture/os_version` did not match.
+    PostureOsVersionUnauthorized = "posture-os-version-unauthorized",
+        "Your device's operating system is older than what this route's policy refuses",
+        "Your device's operating system is too old";
+    /// `posture/screen_lock` matched.
+    PostureScreenLockOk = "posture-screen-lock-ok",
+        "The screen of your device locks by itself",
+        "The screen of your device locks by itself, which this route's policy refuses";
+    /// `posture/screen_lock` did not match.
+    PostureScreenLockUnauthorized = "posture-screen-lock-unauthorized",
+        "The screen of your device does not lock by itself",
+        "The screen of your device does not lock by itself, which this route's policy asks for";
+    /// `posture/...`, and the device has reported nothing of the sort.
+    PostureUnknown = "posture-unknown",
+        "The state of your device is not known",
+        "This route's policy asks for the state of your device, which is not known";
+    /// `record` matched.
+    RecordOk = "record-ok",
+        "What is on record is what this route's policy asks for",
+        "What is on record is something that this route's policy refuses";
+    /// `record` did not match; also when there is no such record.
+    RecordUnauthorized = "record-unauthorized",
+        "Nothing is on record that this route's policy refuses",
+        "What this route's policy asks for is not on record";
     /// `reject`.
     Reject = "reject", "This route's policy refuses nobody", "Nobody may use this route";
+    /// `session/age` matched.
+    SessionAgeOk = "session-age-ok",
+        "You signed in recently",
+        "You signed in so recently that this route's policy refuses it";
+    /// `session/age` did not match.
+    SessionAgeUnauthorized = "session-age-unauthorized",
+        "You signed in a while ago",
+        "You signed in too long ago";
+    /// `session/bound` matched.
+    SessionBoundOk = "session-bound-ok",
+        "Your session is bound to your device",
+        "Your session is bound to a device, which this route's policy refuses";
+    /// `session/bound` did not match.
+    SessionBoundUnauthorized = "session-bound-unauthorized",
+        "Your session is not bound to a device",
+        "Your session is not bound to your device, which this route's policy asks for";
     /// `source_ip` matched.
     SourceIpOk = "source-ip-ok",
         "Your network address is one that this route's policy allows",
@@ -110,6 +266,22 @@ reasons! {
     SourceIpUnauthorized = "source-ip-unauthorized",
         "Your network address is not one that this route's policy refuses",
         "Your network address is not one that this route's policy allows";
+    /// `ssh_publickey` or `ssh_ca` did not match; always, where the request is not SSH.
+    SshPublickeyUnauthorized = "ssh-publickey-unauthorized",
+        "Your SSH key is not one that this route's policy refuses",
+        "Your SSH key is not one that this route's policy allows";
+    /// `ssh_username...` did not match; always, where the request is not SSH.
+    SshUsernameUnauthorized = "ssh-username-unauthorized",
+        "Your SSH login name is not one that this route's policy refuses",
+        "Your SSH login name is not one that this route's policy allows";
+    /// `time_of_day` matched.
+    TimeOfDayOk = "time-of-day-ok",
+        "The time of day is one that this route's policy allows",
+        "The time of day is one that this route's policy refuses";
+    /// `time_of_day` did not match.
+    TimeOfDayUnauthorized = "time-of-day-unauthorized",
+        "The time of day is not one that this route's policy refuses",
+        "The time of day is not one that this route's policy allows";
     /// Signed in, or `user` matched.
     UserOk = "user-ok",
         "Your account is one that this route's policy allows",
@@ -120,9 +292,13 @@ reasons! {
     UserUnauthorized = "user-unauthorized",
         "Your account is not one that this route's policy refuses",
         "Your account is not one that this route's policy allows";
+    /// `invalid_client_certificate` found a valid one.
+    ValidClientCertificate = "valid-client-certificate",
+        "Your client certificate is valid",
+        "Your client certificate is valid, which this route's policy refuses";
 }
 
-const _: () = assert!(Reason::ALL.len() <= u32::BITS as usize, "a reason is one bit of a `Reasons`");
+const _: () = assert!(Reason::ALL.len() <= u128::BITS as usize, "a reason is one bit of a `Reasons`");
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,7 +308,7 @@ impl fmt::Display for Reason {
 
 /// A set of reasons; shown as codes with commas between, in alphabetical order.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub struct Reasons(u32);
+pub struct Reasons(u128);
 
 impl Reasons {
     /// No reason at all.
@@ -154,6 +330,12 @@ impl Reasons {
     #[must_use]
     pub const fn contains(self, reason: Reason) -> bool {
         self.0 & Self::only(reason).0 != 0
+    }
+
+    /// Whether any is in both.
+    #[must_use]
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 
     /// Whether there is none.

@@ -11,9 +11,12 @@ use url::Url;
 
 use super::{
     Certificate, Codec, CookieSettings, IssuerFormat, SameSite, Settings, Storage, Timeouts, identity, keys,
-    routes, section::Section, services,
+    material::read_file, routes, section::Section, services,
 };
-use crate::yaml::Value;
+use crate::{
+    authorize::Records,
+    yaml::{self, Value},
+};
 
 /// Reads everything; `None` when something that has no default is missing or wrong, which was said.
 pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
@@ -46,6 +49,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let timeouts = timeouts(top);
     let storage = storage(top);
     services::check_storage(top, services, storage.as_ref());
+    let records = records(top);
     let log_level = log_level(top);
     let defaults =
         routes::Defaults { timeouts, pass_identity_headers, set_response_headers: &set_response_headers };
@@ -76,6 +80,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         set_response_headers,
         timeouts,
         storage: storage?,
+        records,
         log_level: log_level.to_owned(),
         routes,
     })
@@ -225,6 +230,26 @@ fn timeouts(top: &Section<'_>) -> Timeouts {
         write: top.duration("timeout_write").unwrap_or(None),
         idle: top.duration("timeout_idle").unwrap_or(IDLE),
         upstream: top.duration("default_upstream_timeout").unwrap_or(SHORT),
+    }
+}
+
+/// External data: a file of YAML or JSON, read whole and again whenever it changes.
+fn records(top: &Section<'_>) -> Option<Records> {
+    let name = top.filled("records_file")?;
+    let tree = |bytes| {
+        let text = String::from_utf8(bytes).map_err(|_| format!("{name} is not a text in UTF-8"))?;
+        let root = yaml::parse(&text).map_err(|error| match error.at() {
+            Some(at) => format!("{name}:{at}: {error}"),
+            None => format!("{name}: {error}"),
+        })?;
+        Records::from_node(&root).map_err(|error| format!("{name}:{}: {error}", error.at))
+    };
+    match read_file(top.reading, name).and_then(tree) {
+        Ok(records) => Some(records),
+        Err(message) => {
+            top.error("records_file", message);
+            None
+        }
     }
 }
 

@@ -40,6 +40,7 @@ pub(super) const GLOBAL: &[&str] = &[
     "pass_identity_headers",
     "policy",
     "programmatic_redirect_domain_whitelist",
+    "records_file",
     "routes",
     "services",
     "set_response_headers",

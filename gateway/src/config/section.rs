@@ -10,8 +10,11 @@ use std::{
 use http::{HeaderName, HeaderValue};
 use url::Url;
 
-use super::{Diagnostic, Severity, duration, keys};
-use crate::yaml::{Entry, Node, Position, Value};
+use super::{Diagnostic, Severity, keys};
+use crate::{
+    duration,
+    yaml::{Entry, Node, Position, Value},
+};
 
 /// What all readers of one configuration share: where it came from and what was said about it.
 pub(super) struct Reading<'a> {

@@ -9,7 +9,10 @@ use regex::Regex;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use url::Url;
 
-use crate::{authorize::Policy, secret::Secret};
+use crate::{
+    authorize::{Policy, Records},
+    secret::Secret,
+};
 
 /// The whole configuration, whole and valid. A reload builds a new one or keeps the old.
 #[derive(Debug)]
@@ -56,6 +59,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// `databroker_storage_*`: where sessions, users and keys are kept.
     pub storage: Storage,
+    /// `records_file`: external data for the criterion `record`.
+    pub records: Option<Records>,
     /// `log_level`: a `tracing` filter directive (`info`, `debug`, ...).
     pub log_level: String,
     /// `policy` followed by `routes`: the first that matches is taken.

@@ -18,6 +18,8 @@ fn folder() -> TempDir {
     std::fs::write(dir.path().join("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(dir.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
     std::fs::write(dir.path().join("client-secret"), "hunter2\n").unwrap();
+    std::fs::write(dir.path().join("records.yaml"), "on-call:\n  u-alice: {until: 2026-03-01}\n").unwrap();
+    std::fs::write(dir.path().join("not-records.yaml"), "on-call:\n  - u-alice\n").unwrap();
     dir
 }
 
@@ -488,5 +490,20 @@ proptest! {
     #[test]
     fn no_known_key_with_a_strange_value_panics(text in fragment()) {
         let _ = parse(&text, "x", &|_| None, Path::new("/nonexistent"));
+    }
+}
+
+#[test]
+fn records_are_read_from_a_file_that_is_watched() {
+    let loaded = good("records_file: records.yaml\n");
+    assert!(loaded.settings.records.is_some());
+    assert!(loaded.files.iter().any(|file| file.ends_with("records.yaml")), "{:?}", loaded.files);
+    assert!(good("").settings.records.is_none());
+    for (rest, message) in [
+        ("records_file: not-records.yaml\n", "not-records.yaml:2:3: expected records by id, found a list"),
+        ("records_file: key.pem\n", "key.pem:"),
+        ("records_file: nowhere.yaml\n", "cannot read"),
+    ] {
+        assert!(errors(rest).contains(message), "{rest}: {}", errors(rest));
     }
 }

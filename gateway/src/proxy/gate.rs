@@ -74,7 +74,13 @@ impl Proxy {
         let route = question.route(&live.router).ok_or(Refusal::NoRoute)?;
         let session =
             self.session(live, &parts.headers, &parts.uri, Some(whereto.authority.host()), now).await?;
-        let check = CheckRequest { session: session.as_ref(), request: question.facts(), device: None, now };
+        let check = CheckRequest {
+            session: session.as_ref(),
+            request: question.facts(),
+            device: None,
+            records: live.settings.records.as_ref(),
+            now,
+        };
         let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
         match authorize::check(&route.policy, &check, log) {
             Ok(permit) => Ok(Admitted { permit, route: route.clone(), session, question }),
@@ -101,7 +107,13 @@ impl Proxy {
         let sign_in_host = live.settings.authenticate_url.host_str();
         let host = connection.server_name.as_deref().or(sign_in_host);
         let session = self.session(live, &parts.headers, &parts.uri, host, now).await?;
-        let check = CheckRequest { session: session.as_ref(), request: question.facts(), device: None, now };
+        let check = CheckRequest {
+            session: session.as_ref(),
+            request: question.facts(),
+            device: None,
+            records: live.settings.records.as_ref(),
+            now,
+        };
         let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
         match authorize::check(&route.policy, &check, log) {
             Ok(permit) => Ok(Admitted { permit, route: route.clone(), session, question }),

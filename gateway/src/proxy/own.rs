@@ -190,7 +190,7 @@ fn routes_document(live: &Live, session: &Session, connection: &Connection, now:
         .router
         .routes()
         .iter()
-        .filter(|route| is_usable(route, session, connection, now))
+        .filter(|route| is_usable(live, route, session, connection, now))
         .map(|route| {
             let (kind, command) = match &route.from {
                 RouteFrom::Http { .. } => ("http", None),
@@ -213,7 +213,7 @@ fn routes_document(live: &Live, session: &Session, connection: &Connection, now:
     response
 }
 
-fn is_usable(route: &Route, session: &Session, connection: &Connection, now: Now) -> bool {
+fn is_usable(live: &Live, route: &Route, session: &Session, connection: &Connection, now: Now) -> bool {
     let question = match &route.from {
         RouteFrom::Tcp { destinations } => {
             let Some(to) = destinations.first() else { return false };
@@ -221,6 +221,12 @@ fn is_usable(route: &Route, session: &Session, connection: &Connection, now: Now
         }
         RouteFrom::Http { host, .. } => Question::opening(host, connection),
     };
-    let check = CheckRequest { session: Some(session), request: question.facts(), device: None, now };
+    let check = CheckRequest {
+        session: Some(session),
+        request: question.facts(),
+        device: None,
+        records: live.settings.records.as_ref(),
+        now,
+    };
     route.policy.evaluate(&check).verdict() == Verdict::Allow
 }

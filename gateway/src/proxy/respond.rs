@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use pomerium_shared::problem::{self, Problem, ProblemKind};
 
 use crate::{
-    authorize::{Denial, Verdict},
+    authorize::{CERTIFICATE_REQUIRED, DEVICE_NOT_AUTHORIZED, Denial, Verdict},
     body::{self, Body},
     portal,
 };
@@ -117,7 +117,7 @@ impl Refusal {
             ),
             Self::Denied(denied) => (
                 ProblemKind::Denied,
-                "Not allowed",
+                denied.title(),
                 denied.explanations().join(" "),
                 denied.denial.decision.visible_reasons().iter().map(|r| r.as_str().to_owned()).collect(),
             ),
@@ -160,6 +160,14 @@ impl Refusal {
 }
 
 impl Denied {
+    fn title(&self) -> &'static str {
+        match self.denial.verdict {
+            Verdict::Deny { status: DEVICE_NOT_AUTHORIZED } => "Device not authorized",
+            Verdict::Deny { status: CERTIFICATE_REQUIRED } => "A valid client certificate is required",
+            Verdict::Allow | Verdict::SignIn | Verdict::Deny { .. } => "Not allowed",
+        }
+    }
+
     fn explanations(&self) -> Vec<String> {
         self.denial.decision.explain()
     }

@@ -83,8 +83,13 @@ impl Watch {
         let session = self.session_at(now).await?;
         let live = self.live.load_full();
         let route = self.question.route(&live.router).ok_or(EndReason::Policy)?;
-        let check =
-            CheckRequest { session: session.as_ref(), request: self.question.facts(), device: None, now };
+        let check = CheckRequest {
+            session: session.as_ref(),
+            request: self.question.facts(),
+            device: None,
+            records: live.settings.records.as_ref(),
+            now,
+        };
         match route.policy.evaluate(&check).verdict() {
             Verdict::Allow => {
                 let ends = session.map(|session| session.expires_at.duration_since(now.wall));

@@ -49,14 +49,6 @@ pub enum PolicyProblem {
         /// All known words.
         known: &'static [&'static str],
     },
-    /// A criterion of the language that this gateway cannot evaluate.
-    #[error(
-        "the criterion `{criterion}` is known but not built yet: remove it, and what it should have allowed or denied"
-    )]
-    NotBuilt {
-        /// Its name.
-        criterion: &'static str,
-    },
     /// Two criteria in one list item.
     #[error("a criterion is exactly one key with its value: begin a list item (`- `) for each")]
     SeveralCriteria,
@@ -86,12 +78,23 @@ pub enum PolicyProblem {
     /// `in: []`.
     #[error("expected a list of at least one entry")]
     EmptyList,
-    /// No address.
-    #[error("{} is not an IP address or network, such as 192.0.2.7 or 10.0.0.0/8", Word(.text))]
-    BadNetwork {
+    /// A text that does not say what it should.
+    #[error("{} is not {expected}", Word(.text))]
+    Malformed {
         /// What is here.
         text: String,
+        /// What belongs here.
+        expected: &'static str,
     },
+    /// A key that must be there.
+    #[error("{name} is missing here")]
+    Missing {
+        /// The key.
+        name: &'static str,
+    },
+    /// `after` that is not before `before`.
+    #[error("no moment is after the first and before the second")]
+    EmptyRange,
     /// More than [`LIST_LEN_MAX`] entries.
     #[error("the list has more than {LIST_LEN_MAX} entries")]
     ListTooLong,
@@ -110,8 +113,8 @@ impl PolicyProblem {
         Self::Unknown { vocabulary, word, nearest, known }
     }
 
-    pub(super) fn bad_network(text: &str) -> Self {
-        Self::BadNetwork { text: text.chars().take(SHOWN_LEN_MAX + 1).collect() }
+    pub(super) fn malformed(text: &str, expected: &'static str) -> Self {
+        Self::Malformed { text: text.chars().take(SHOWN_LEN_MAX + 1).collect(), expected }
     }
 }
 

@@ -106,7 +106,7 @@ impl Reader {
         (!tests.is_empty()).then_some(ListMatcher { tests })
     }
 
-    fn scalar(&mut self, node: &Node) -> Option<Scalar> {
+    pub(super) fn scalar(&mut self, node: &Node) -> Option<Scalar> {
         match &node.value {
             Value::String(text) => Some(Scalar::Text(text.clone())),
             Value::Bool(value) => Some(Scalar::Bool(*value)),

@@ -2,18 +2,9 @@ use std::net::IpAddr;
 
 use super::{
     super::{CheckRequest, Policy, RequestFacts, ShortForms},
-    alice, asked_by, get, now, shown,
+    alice, allow, asked_by, get, is, now, shown,
 };
 use crate::session::{Session, UserId};
-
-fn allow(criterion: &str, check: &CheckRequest<'_>) -> (bool, String) {
-    let policy = Policy::from_yaml(&format!("allow:\n  or:\n    - {criterion}\n"));
-    shown(policy.evaluate(check).allow)
-}
-
-fn is(value: bool, reason: &str) -> (bool, String) {
-    (value, reason.to_owned())
-}
 
 #[test]
 fn each_criterion_about_a_person_needs_one() {

@@ -109,3 +109,32 @@ fn a_verdict_is_allow_only_if_allow_is_true_and_deny_is_not() {
         assert_eq!(verdict == Verdict::Allow, allow && !deny);
     }
 }
+
+fn part(value: bool, reasons: &[Reason]) -> Evaluation {
+    Evaluation { value, reasons: reasons.iter().copied().collect() }
+}
+
+/// The order of the steps: certificate, person, device, deny, allow.
+#[test]
+fn the_first_step_that_applies_decides_what_is_answered() {
+    use Reason as R;
+    let deny = |status| Verdict::Deny { status };
+    for (allow, denied, verdict) in [
+        (part(true, &[R::Accept]), part(true, &[R::ClientCertificateRequired]), deny(495)),
+        (part(false, &[R::UserUnauthenticated]), part(true, &[R::InvalidClientCertificate]), deny(495)),
+        (part(true, &[R::Accept]), part(false, &[R::ClientCertificateRequired]), Verdict::Allow),
+        (part(true, &[R::UserUnauthenticated]), part(false, &[R::DeviceUnauthenticated]), Verdict::SignIn),
+        (part(true, &[R::Accept]), part(false, &[R::UserUnauthenticated]), Verdict::SignIn),
+        (part(true, &[R::Accept]), part(false, &[R::DeviceUnauthenticated]), deny(450)),
+        (part(false, &[R::DeviceUnauthenticated]), part(false, &[]), deny(450)),
+        (part(false, &[R::DeviceUnauthorized]), part(false, &[]), deny(450)),
+        (part(true, &[R::Accept]), part(true, &[R::DeviceUnauthorized]), deny(450)),
+        (part(true, &[R::Accept]), part(false, &[R::DeviceUnauthorized]), Verdict::Allow),
+        (part(false, &[R::ClientCertificateUnauthorized]), part(false, &[]), deny(495)),
+        (part(false, &[R::ClientCertificateRequired]), part(false, &[]), deny(495)),
+        (part(false, &[R::PostureUnknown]), part(false, &[]), deny(403)),
+        (part(false, &[R::DeviceUnauthorized]), part(true, &[R::EmailOk]), deny(403)),
+    ] {
+        assert_eq!(Decision { allow, deny: denied }.verdict(), verdict, "{allow:?} {denied:?}");
+    }
+}

@@ -53,17 +53,6 @@ fn a_word_like_no_other_gets_the_list_of_known_ones() {
 }
 
 #[test]
-fn a_known_criterion_that_nothing_evaluates_is_refused() {
-    for name in ["device", "client_certificate", "date", "day_of_week", "time_of_day", "record", "ssh_ca"] {
-        let message = criterion_error(&format!("{name}: 1"));
-        assert!(
-            message.starts_with(&format!("the criterion `{name}` is known but not built yet")),
-            "{message}"
-        );
-    }
-}
-
-#[test]
 fn what_would_match_everybody_by_mistake_does_not_load() {
     for (criterion, message) in [
         ("accept: false", "`accept: false` would mean the same as `accept: true`"),
@@ -111,7 +100,8 @@ fn a_long_or_strange_word_is_cut_and_escaped() {
         [format!("\"x\\n{}\": 1", "ä".repeat(200)), format!("source_ip: \"x\\n{}\"", "ä".repeat(5_000))]
     {
         let message = criterion_error(&criterion);
-        assert!(message.starts_with("\"x\\nääää") && message.chars().count() < 250, "{message}");
+        let (word, _) = message.split_once("\"... is not ").unwrap();
+        assert!(word.starts_with("\"x\\nääää") && word.chars().count() < 70, "{message}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Why a text is no duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum DurationError {
+pub(crate) enum DurationError {
     #[error("expected a duration with its unit, like 30s, 5m or 1h30m")]
     NotADuration,
     #[error("a duration must not be negative")]
@@ -14,7 +14,7 @@ pub(super) enum DurationError {
 }
 
 /// Reads a duration; units are `ns`, `us`, `µs`, `ms`, `s`, `m`, `h`, and `0` needs none.
-pub(super) fn parse(text: &str) -> Result<Duration, DurationError> {
+pub(crate) fn parse(text: &str) -> Result<Duration, DurationError> {
     use DurationError::{Negative, NotADuration, TooLong};
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if let Some(positive) = text.strip_prefix('-') {
