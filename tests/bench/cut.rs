@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use jiff::{Timestamp, Unit, tz::TimeZone};
 use serde_json::json;
 use support::{
     cli::Cli,
@@ -70,6 +71,21 @@ async fn group_dropped(streams: usize) -> anyhow::Result<Vec<Duration>> {
     Ok(since(change, &live.crowd.ends().await?))
 }
 
+/// Working hours end: from the second at which they do.
+async fn hours_over(streams: usize) -> anyhow::Result<Vec<Duration>> {
+    let live = live(streams, &Options::default()).await?;
+    let now = Timestamp::now();
+    let end = (now + Duration::from_secs(5)).round(Unit::Second)?;
+    let time = |at: Timestamp| at.to_zoned_datetime(TimeZone::UTC).strftime("%H:%M:%S").to_string();
+    let (begin, before) = (time(now - Duration::from_secs(3600)), time(end));
+    let hours = format!("{{timezone: UTC, after: \"{begin}\", before: \"{before}\"}}");
+    let policy = format!("[{{allow: {{and: [{{time_of_day: {hours}}}]}}}}]");
+    live.gateway.write_routes(&[live.route.clone().policy(&policy)])?;
+    live.gateway.reload()?;
+    let change = Instant::now() + Duration::try_from(end.duration_since(Timestamp::now()))?;
+    Ok(since(change, &live.crowd.ends().await?))
+}
+
 fn since(change: Instant, ends: &[Instant]) -> Vec<Duration> {
     ends.iter().map(|end| end.saturating_duration_since(change)).collect()
 }
@@ -80,6 +96,7 @@ async fn main() -> anyhow::Result<()> {
     print_head(streams);
     print_row("signed out", &Box::pin(signed_out(streams)).await?);
     print_row("policy changed", &Box::pin(policy_changed(streams)).await?);
+    print_row("hours over", &Box::pin(hours_over(streams)).await?);
     print_row("group dropped", &Box::pin(group_dropped(streams)).await?);
     Ok(())
 }

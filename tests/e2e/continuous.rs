@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::{Timestamp, tz::TimeZone};
 use serde_json::json;
 use support::{
     app::App,
@@ -127,5 +128,21 @@ async fn a_group_that_the_provider_drops_ends_what_it_allowed() {
     let options = Options { token_life: Duration::from_secs(62), ..Options::default() };
     let live = live(STAFF, &options).await.unwrap();
     live.gateway.change_person("alice", &json!({"groups": ["visitors"]})).await.unwrap();
+    live.ends_for("policy").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_working_hours_ends_what_they_allowed() {
+    let mut live = live(STAFF, &Options::default()).await.unwrap();
+    // A few seconds: the streams must be seen to live under the new policy first.
+    let now = Timestamp::now();
+    let time = |at: Timestamp| at.to_zoned_datetime(TimeZone::UTC).strftime("%H:%M:%S").to_string();
+    let (begin, end) = (time(now - Duration::from_secs(3600)), time(now + Duration::from_secs(4)));
+    let hours = format!("{{timezone: UTC, after: \"{begin}\", before: \"{end}\"}}");
+    let policy = format!("[{{allow: {{and: [{{time_of_day: {hours}}}]}}}}]");
+    live.gateway.write_routes(&[live.route.clone().policy(&policy)]).unwrap();
+    live.gateway.reload().unwrap();
+    live.gateway.log().line_with(&["configuration reloaded"]).await.unwrap();
+    assert!(live.crowd.is_whole(), "it is not {end} yet");
     live.ends_for("policy").await;
 }

@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -25,6 +25,12 @@ use crate::{
 /// How often a decision is taken again even if nothing is known to have changed: a lost notification must not keep
 /// somebody in.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often the clock is looked at.
+const CLOCK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Wall and monotonic clock may differ by this much: time servers slew them a little.
+const CLOCK_DRIFT_MAX: Duration = Duration::from_secs(1);
 
 /// Answers of a known length up to this are sent before anybody could change their mind.
 const SHORT_LEN: u64 = 64 * 1024;
@@ -63,8 +69,9 @@ impl Watch {
         loop {
             self.revision.mark_unchanged();
             self.changes.mark_unchanged();
-            let until = match self.still_allowed().await {
-                Ok(until) => until,
+            let decided = Now::read();
+            let edge = match self.still_allowed(decided).await {
+                Ok(edge) => edge,
                 Err(reason) => return reason,
             };
             tokio::select! {
@@ -72,14 +79,14 @@ impl Watch {
                 () = self.cut.cancelled() => return EndReason::Shutdown,
                 _ = self.revision.changed() => {}
                 _ = self.changes.changed() => {}
-                () = tokio::time::sleep(until.min(RECHECK_INTERVAL)) => {}
+                () = clock_passes(decided, edge) => {}
+                () = tokio::time::sleep(RECHECK_INTERVAL) => {}
             }
         }
     }
 
-    /// Takes the decision again, now; `Ok` says for how long nothing changes by the clock alone.
-    async fn still_allowed(&self) -> Result<Duration, EndReason> {
-        let now = Now::read();
+    /// Takes the decision again; `Ok` names the next moment at which the clock alone may change it.
+    async fn still_allowed(&self, now: Now) -> Result<Option<SystemTime>, EndReason> {
         let session = self.session_at(now).await?;
         let live = self.live.load_full();
         let route = self.question.route(&live.router).ok_or(EndReason::Policy)?;
@@ -91,10 +98,7 @@ impl Watch {
             now,
         };
         match route.policy.evaluate(&check).verdict() {
-            Verdict::Allow => {
-                let ends = session.map(|session| session.expires_at.duration_since(now.wall));
-                Ok(ends.map_or(RECHECK_INTERVAL, Result::unwrap_or_default))
-            }
+            Verdict::Allow => Ok(route.policy.next_edge(&check)),
             Verdict::SignIn => Err(EndReason::Session),
             Verdict::Deny { .. } => Err(EndReason::Policy),
         }
@@ -114,6 +118,26 @@ impl Watch {
         }
         crate::body::boxed(Watched { body, revoked: Box::pin(self.revoked()) })
     }
+}
+
+/// Resolves when a decision of `decided` must be taken again because of the clock: its `edge` has come, or somebody has
+/// set the clock. Timers alone do not see the latter, nor a sleep of the machine.
+async fn clock_passes(decided: Now, edge: Option<SystemTime>) {
+    loop {
+        let now = Now::read();
+        if edge.is_some_and(|edge| edge <= now.wall) || is_clock_set(decided, now) {
+            return;
+        }
+        let left = edge.and_then(|edge| edge.duration_since(now.wall).ok());
+        tokio::time::sleep(left.unwrap_or(CLOCK_INTERVAL).min(CLOCK_INTERVAL)).await;
+    }
+}
+
+/// Whether the wall clock has run differently from the monotonic one since then.
+fn is_clock_set(then: Now, now: Now) -> bool {
+    let should_be = then.wall + now.monotonic.saturating_duration_since(then.monotonic);
+    let drift = now.wall.duration_since(should_be).or_else(|_| should_be.duration_since(now.wall));
+    drift.is_ok_and(|drift| drift > CLOCK_DRIFT_MAX)
 }
 
 /// A body under a live decision.
@@ -148,5 +172,33 @@ impl HttpBody for Watched {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_is_seen_and_one_that_runs_is_not() {
+        let then = Now::read();
+        let after = |wall: i64, monotonic: u64| {
+            let ahead = Duration::from_secs(wall.unsigned_abs());
+            let wall = if wall < 0 { then.wall - ahead } else { then.wall + ahead };
+            Now { wall, monotonic: then.monotonic + Duration::from_secs(monotonic) }
+        };
+        assert!(!is_clock_set(then, after(3600, 3600)));
+        assert!(!is_clock_set(then, after(11, 10)), "slewed");
+        assert!(is_clock_set(then, after(3600, 1)), "set forward, or a sleep of the machine");
+        assert!(is_clock_set(then, after(-3600, 1)), "set back");
+    }
+
+    #[tokio::test]
+    async fn an_edge_that_has_come_is_not_waited_for() {
+        let now = Now::read();
+        clock_passes(now, Some(now.wall)).await;
+        clock_passes(now, Some(now.wall + Duration::from_millis(1))).await;
+        let woken_before_suspend = Now { wall: now.wall - Duration::from_secs(60), ..now };
+        clock_passes(woken_before_suspend, None).await;
     }
 }
