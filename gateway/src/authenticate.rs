@@ -186,6 +186,12 @@ impl Authenticate {
         })
     }
 
+    /// Whether a session of the store still counts: its time is not over, and its provider is the one in use.
+    #[must_use]
+    pub fn stands_by(&self, session: &Session, now: SystemTime) -> bool {
+        session.is_valid_at(now) && session.idp_id == self.idp_id
+    }
+
     async fn session_of_token(
         &self,
         token: &str,

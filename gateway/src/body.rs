@@ -1,7 +1,14 @@
 //! The one body type that requests and responses carry between listener, proxy and app: streamed, never collected.
 
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
 use bytes::{Bytes, BytesMut};
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
+use tokio::sync::oneshot;
 
 /// What may go wrong while a body streams.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -28,6 +35,44 @@ where
     body.map_err(|error| -> BodyError { error.into() }).boxed_unsync()
 }
 
+/// A request's body on its way to an app: without trailers, which some apps take for headers that the gateway has checked.
+/// The receiver resolves when the app's connection needs no more of it.
+pub(crate) fn upload(body: Body) -> (Body, oneshot::Receiver<()>) {
+    let (done, ended) = oneshot::channel();
+    (Upload { body, _done: done }.boxed_unsync(), ended)
+}
+
+struct Upload {
+    body: Body,
+    /// Dropped with the body, which tells the receiver.
+    _done: oneshot::Sender<()>,
+}
+
+impl HttpBody for Upload {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            match Pin::new(&mut self.body).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Collects a body of at most `len_max` bytes; `None` when it is longer or breaks off.
 pub(crate) async fn collect(mut body: Body, len_max: usize) -> Option<Bytes> {
     let mut collected = BytesMut::new();
@@ -40,4 +85,30 @@ pub(crate) async fn collect(mut body: Body, len_max: usize) -> Option<Bytes> {
         }
     }
     Some(collected.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{Full, StreamBody};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_upload_loses_its_trailers_and_tells_its_end() {
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("x-pomerium-jwt-assertion", http::HeaderValue::from_static("forged"));
+        let frames: [Result<Frame<Bytes>, BodyError>; 2] =
+            [Ok(Frame::data(Bytes::from_static(b"x"))), Ok(Frame::trailers(trailers))];
+        let (body, ended) = upload(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync());
+        let collected = body.collect().await.unwrap();
+        assert!(collected.trailers().is_none());
+        assert_eq!(collected.to_bytes(), "x");
+        assert!(ended.await.is_err(), "nothing is sent; the end is the message");
+    }
+
+    #[test]
+    fn an_upload_keeps_its_length() {
+        let (body, _ended) = upload(boxed(Full::new(Bytes::from_static(b"abc"))));
+        assert_eq!(body.size_hint().exact(), Some(3));
+    }
 }

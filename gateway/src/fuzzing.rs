@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, Uri, header};
 
-use crate::proxy::{Authority, CanonicalPath};
+use crate::{path::CanonicalPath, proxy::Authority};
 
 /// The canonical form of a raw request path.
 #[must_use]

@@ -4,7 +4,9 @@
 //! decided here.
 
 pub(crate) mod bind;
+mod h3_body;
 pub(crate) mod https;
+mod idle;
 pub(crate) mod inner;
 pub(crate) mod quic;
 pub(crate) mod redirect;
@@ -22,11 +24,17 @@ pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections per listener at most; further ones wait in the kernel's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 10_000;
 
-/// Streams on one connection at most.
-pub(crate) const STREAMS_MAX: u32 = 10_000;
+/// Streams on one HTTP/2 connection at most.
+pub(crate) const STREAMS_MAX: u32 = 250;
 
 /// Bytes of a request's header section at most.
-pub(crate) const HEADER_LEN_MAX: u32 = 128 * 1024;
+pub(crate) const HEADER_LEN_MAX: u32 = 64 * 1024;
+
+/// For a client to send a request's header, from the handshake's end or from the request's beginning.
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For a connection on which no request is under way.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// When the doors close, and who waits for what went through them.
 #[derive(Debug, Clone)]

@@ -11,7 +11,6 @@ mod forward;
 mod gate;
 mod headers;
 mod own;
-mod path;
 mod question;
 mod respond;
 mod router;
@@ -27,6 +26,8 @@ use http::{HeaderValue, Request, Response};
 use pomerium_shared::clock::Now;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+#[cfg(fuzzing)]
+pub(crate) use self::authority::Authority;
 pub(crate) use self::respond::Refusal;
 use self::{assertion::Signer, respond::Audience, router::Router, upstream::UpstreamClient};
 pub(crate) use self::{
@@ -34,8 +35,6 @@ pub(crate) use self::{
     upstream::UpstreamError,
     verify::{HeaderChanges, Verified},
 };
-#[cfg(fuzzing)]
-pub(crate) use self::{authority::Authority, path::CanonicalPath};
 use crate::{
     authenticate::{Authenticate, provider::Provider},
     body::Body,

@@ -22,9 +22,13 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// two minutes, many routers give thirty seconds).
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Streams that one client may hold open at a time: a browser's pages and a database pool's connections with room
-/// to spare.
-const BIDI_STREAMS_MAX: u32 = 10_000;
+/// Streams that a stranger may hold open at a time: a browser's page with room to spare. Each may make the gateway hold
+/// a request's header.
+const BIDI_STREAMS_OF_STRANGER: u32 = 100;
+
+/// Streams that a client may hold open once one of them was let through: a database pool's connections with room to
+/// spare. For [`quinn::Connection::set_max_concurrent_bi_streams`].
+pub const BIDI_STREAMS_MAX: VarInt = VarInt::from_u32(10_000);
 
 /// HTTP/3 needs three one-way streams a side (RFC 9114, 6.2); the rest is for peers that grease.
 const UNI_STREAMS_MAX: u32 = 16;
@@ -76,7 +80,7 @@ fn transport() -> TransportConfig {
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("30 s fits QUIC's 62 bits of milliseconds");
     transport
         .max_idle_timeout(Some(idle))
-        .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS_MAX))
+        .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS_OF_STRANGER))
         .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))

@@ -21,7 +21,7 @@ pub use client::{Connected, TunnelClient};
 pub use server::{ServerConnection, ServerRecv, ServerSend, ServerStream, accept};
 
 /// Bytes of a field section (uncompressed, RFC 9114, 4.2.2) that we take: room for the largest cookies and tokens.
-const FIELD_SECTION_LEN_MAX: u64 = 128 * 1024;
+const FIELD_SECTION_LEN_MAX: u64 = 64 * 1024;
 
 /// Why the tunnel, or one request in it, failed.
 #[derive(Debug, thiserror::Error)]

@@ -126,3 +126,44 @@ async fn hosts_that_contradict_each_other_are_refused() {
     }
     assert_eq!(app.requests(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewrite_leads_nobody_out_of_its_prefix() {
+    let app = App::start().await.unwrap();
+    let route = Route::web("app.localhost", app.address).policy("[{allow: {and: [{accept: true}]}}]");
+    let route = route.with("prefix: /public").with("prefix_rewrite: /static");
+    let gateway = Gateway::start(&[route]).await.unwrap();
+    let tls = gateway.authority.client_config(&[b"http/1.1"]).unwrap();
+    for (path, status) in [
+        ("/public/x", "200"),
+        ("/public../admin", "400"),
+        ("/public/..;/admin", "400"),
+        ("/public%2e%2e/admin", "400"),
+        ("/public/%2e%2e/admin", "404"),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: app.localhost:{}\r\n\r\n", gateway.port);
+        let (head, _stream) = raw(&tls, gateway.port, "app.localhost", &request).await.unwrap();
+        assert_eq!(head.split_whitespace().nth(1), Some(status), "{path}: {head}");
+    }
+    assert_eq!(app.requests(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_site_opens_no_websocket() {
+    let app = App::start().await.unwrap();
+    let gateway = Gateway::start(&[Route::web("app.localhost", app.address)]).await.unwrap();
+    let alice = Person::new("alice", &gateway.authority).unwrap();
+    let token = alice.token(&gateway.url("app.localhost").unwrap()).await.unwrap();
+    let tls = gateway.authority.client_config(&[b"http/1.1"]).unwrap();
+    let own = format!("https://app.localhost:{}", gateway.port);
+    for (origin, status) in [(own.as_str(), "101"), ("https://evil.test", "400"), ("null", "400")] {
+        let request = format!(
+            "GET /socket HTTP/1.1\r\nHost: app.localhost:{}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: {origin}\r\n\
+             Cookie: _pomerium={token}\r\n\r\n",
+            gateway.port
+        );
+        let (head, _stream) = raw(&tls, gateway.port, "app.localhost", &request).await.unwrap();
+        assert_eq!(head.split_whitespace().nth(1), Some(status), "{origin}: {head}");
+    }
+}

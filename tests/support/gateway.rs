@@ -61,6 +61,14 @@ impl Route {
         self
     }
 
+    /// More keys of the route, each `key: value`.
+    #[must_use]
+    pub fn with(mut self, line: &str) -> Self {
+        self.more.push_str("\n    ");
+        self.more.push_str(line);
+        self
+    }
+
     fn new(from: String, to: String) -> Self {
         Self { from, to, policy: ALICE_ALONE.to_owned(), more: String::new() }
     }

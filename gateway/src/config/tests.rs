@@ -179,6 +179,8 @@ fn every_wrong_route_is_named_with_its_place_and_what_to_do() {
         ("to: tcp://a:1\n", "tcp:// needs a from of tcp+https://"),
         ("to: http://user:pw@a\n", "must not hold credentials"),
         ("to: http://a\n  prefix: x\n", "prefix: must begin with /"),
+        ("to: http://a\n  prefix: /büro\n", "write it in its normal form, /b%C3%BCro"),
+        ("to: http://a\n  path: /a%2Db/../c\n", "write it in its normal form, /c"),
         ("to: http://a\n  regex: '('\n", "regex: this is no valid expression"),
         ("to: http://a\n  regex: '/a)|(?:/b'\n", "regex: this is no valid expression"),
         ("to: http://a\n  regex: '(((a{100}){100}){100}){100}'\n", "regex: this is no valid expression"),

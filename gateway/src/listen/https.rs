@@ -16,15 +16,16 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tracing::Instrument as _;
 
-use super::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_LEN_MAX, Lifetime, STREAMS_MAX, TlsError, TlsKeys};
+use super::{
+    CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_LEN_MAX, HEADER_TIMEOUT, Lifetime, STREAMS_MAX, TlsError,
+    TlsKeys,
+    idle::{Activity, Held, UnderWay},
+};
 use crate::{
     body::{self, Body},
     config::Codec,
     proxy::{Connection, Proxy},
 };
-
-/// For a client to send a request's headers.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Between HTTP/2 pings on a quiet connection, and for the answer to one.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -149,16 +150,23 @@ impl Door {
             server_name: state.server_name().map(str::to_ascii_lowercase),
             protocol: if state.alpn_protocol() == Some(b"h2") { "h2" } else { "h1" },
         });
-        let door = self.clone();
+        let (door, activity) = (self.clone(), Activity::new());
+        let at_work = activity.clone();
         let service = service_fn(move |request| {
-            let (door, connection) = (door.clone(), connection.clone());
-            let answering: Answering = Box::pin(async move { Ok(door.answer(request, &connection).await) });
+            let (door, connection, under_way) = (door.clone(), connection.clone(), at_work.begin());
+            let answering: Answering =
+                Box::pin(async move { Ok(door.answer(request, &connection, under_way).await) });
             answering
         });
         let mut serving =
             std::pin::pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(tls), service));
         let result = tokio::select! {
             result = serving.as_mut() => result,
+            () = activity.idle() => {
+                serving.as_mut().graceful_shutdown();
+                // Whoever does not even say goodbye is not waited for.
+                tokio::time::timeout(HANDSHAKE_TIMEOUT, serving.as_mut()).await.unwrap_or(Ok(()))
+            }
             () = self.lifetime.drain.cancelled() => {
                 serving.as_mut().graceful_shutdown();
                 tokio::select! {
@@ -172,11 +180,17 @@ impl Door {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, connection: &Connection) -> Response<Body> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        connection: &Connection,
+        under_way: UnderWay,
+    ) -> Response<Body> {
         let mut response = if request.method() == Method::CONNECT {
-            self.connect(request, connection).await
+            self.connect(request, connection, under_way).await
         } else {
-            self.proxy.handle(request.map(body::boxed), connection).await
+            let response = self.proxy.handle(request.map(body::boxed), connection).await;
+            response.map(|body| body::boxed(Held::new(body, under_way)))
         };
         if let Some(alt_svc) = &self.alt_svc {
             response.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
@@ -185,7 +199,12 @@ impl Door {
     }
 
     /// Opens a stream; the bytes flow once the 200 is out and the connection or h2 stream is ours.
-    async fn connect(&self, mut request: Request<Incoming>, connection: &Connection) -> Response<Body> {
+    async fn connect(
+        &self,
+        mut request: Request<Incoming>,
+        connection: &Connection,
+        under_way: UnderWay,
+    ) -> Response<Body> {
         let upgrade = hyper::upgrade::on(&mut request);
         let (parts, _) = request.into_parts();
         let stream = match self.proxy.open_stream(&parts, connection).await {
@@ -202,6 +221,7 @@ impl Door {
                 Ok(upgraded) => {
                     let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
                     proxy.carry(stream, Leg::io(reader, writer)).await;
+                    drop(under_way);
                 }
                 Err(error) => tracing::debug!(%error, "the client left before its stream began"),
             }

@@ -3,21 +3,24 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
 use pomerium_shared::{
+    quic::BIDI_STREAMS_MAX,
     reason::EndReason,
     tunnel::{self, ServerConnection, ServerSend, ServerStream},
 };
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use super::{HANDSHAKE_TIMEOUT, Lifetime, TlsError, TlsKeys};
+use super::{HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, Lifetime, TlsError, TlsKeys, h3_body::RequestBody};
 use crate::{
     body::{self, Body, BodyError},
     proxy::{Connection, Proxy},
 };
+
+/// Above so many connections a new one must prove its address first: a flood from forged ones takes no slots.
+const UNPROVEN_MAX: usize = 500;
 
 /// `H3_NO_ERROR` (RFC 9114, 8.1).
 const NO_ERROR: quinn::VarInt = quinn::VarInt::from_u32(0x100);
@@ -67,8 +70,16 @@ impl Quic {
                 incoming = self.endpoint.accept() => incoming,
             };
             let Some(incoming) = incoming else { return };
-            if self.endpoint.open_connections() >= super::CONNECTIONS_MAX {
+            let open = self.endpoint.open_connections();
+            if open >= super::CONNECTIONS_MAX {
                 incoming.refuse();
+                continue;
+            }
+            if open >= UNPROVEN_MAX && incoming.may_retry() && !incoming.remote_address_validated() {
+                // The client must show that it gets what is sent to its address (RFC 9000, 8.1.2).
+                if let Err(error) = incoming.retry() {
+                    tracing::debug!(%error, "no Retry");
+                }
                 continue;
             }
             let (proxy, lifetime) = (self.proxy.clone(), self.lifetime.clone());
@@ -149,43 +160,48 @@ async fn accept_streams(
         };
         // The address may have changed since the handshake: connections migrate.
         let facts = Connection { peer: quic.remote_address(), ..facts.clone() };
-        let proxy = proxy.clone();
+        let (proxy, quic) = (proxy.clone(), quic.clone());
         streams.spawn(async move {
-            match resolver.resolve_request().await {
-                Ok((request, stream)) => answer(request, ServerStream::new(stream), &facts, &proxy).await,
-                Err(error) => tracing::debug!(%error, "a malformed HTTP/3 request"),
+            match tokio::time::timeout(HEADER_TIMEOUT, resolver.resolve_request()).await {
+                Ok(Ok((request, stream))) => {
+                    answer(request, ServerStream::new(stream), &quic, &facts, &proxy).await;
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "a malformed HTTP/3 request"),
+                Err(_) => tracing::debug!("an HTTP/3 request did not come in time"),
             }
         });
     }
 }
 
-async fn answer(request: Request<()>, stream: ServerStream, facts: &Connection, proxy: &Arc<Proxy>) {
+async fn answer(
+    request: Request<()>,
+    stream: ServerStream,
+    quic: &quinn::Connection,
+    facts: &Connection,
+    proxy: &Arc<Proxy>,
+) {
     if request.method() == Method::CONNECT {
         return match request.extensions().get::<h3::ext::Protocol>() {
-            None => connect(request, stream, facts, proxy).await,
+            None => connect(request, stream, quic, facts, proxy).await,
             Some(protocol) => refuse_protocol(*protocol, stream).await,
         };
     }
     let (send, recv) = stream.split();
-    let body = futures_util::stream::unfold(recv, |mut recv| async move {
-        match recv.recv().await {
-            Ok(Some(bytes)) => Some((Ok(Frame::data(bytes)), recv)),
-            Ok(None) => None,
-            Err(error) => Some((Err(BodyError::from(error)), recv)),
-        }
-    });
-    let request = request.map(|()| body::boxed(StreamBody::new(body)));
+    let length =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let wants_body = request.method() != Method::HEAD;
+    let request = request.map(|()| body::boxed(RequestBody::new(recv, length)));
     let response = proxy.handle(request, facts).await;
-    respond(response, send).await;
+    respond(response, send, wants_body).await;
 }
 
 /// Streams a response; one that breaks off is reset, so that it does not look whole.
-async fn respond(response: Response<Body>, mut send: ServerSend) {
+async fn respond(response: Response<Body>, mut send: ServerSend, wants_body: bool) {
     let (parts, mut body) = response.into_parts();
     if let Err(error) = send.respond(Response::from_parts(parts, ())).await {
         return tracing::debug!(%error, "a response was not delivered");
     }
-    while let Some(frame) = body.frame().await {
+    while wants_body && let Some(frame) = body.frame().await {
         let frame = match frame {
             Ok(frame) => frame,
             Err(error) => {
@@ -205,10 +221,18 @@ async fn respond(response: Response<Body>, mut send: ServerSend) {
     }
 }
 
-async fn connect(request: Request<()>, mut stream: ServerStream, facts: &Connection, proxy: &Arc<Proxy>) {
+async fn connect(
+    request: Request<()>,
+    mut stream: ServerStream,
+    quic: &quinn::Connection,
+    facts: &Connection,
+    proxy: &Arc<Proxy>,
+) {
     let (parts, ()) = request.into_parts();
     match proxy.open_stream(&parts, facts).await {
         Ok(open) => {
+            // No stranger any more.
+            quic.set_max_concurrent_bi_streams(BIDI_STREAMS_MAX);
             let response = Response::builder().header("x-request-id", &open.request_id).body(());
             let Ok(response) = response else { return };
             if let Err(error) = stream.respond(response).await {

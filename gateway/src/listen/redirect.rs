@@ -1,11 +1,11 @@
 //! The plain HTTP door that says nothing but "use HTTPS".
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 
 use super::Lifetime;
 use crate::body::{self, Body};
@@ -13,9 +13,14 @@ use crate::body::{self, Body};
 /// For the one request that a client may send.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Connections at most: none stays longer than [`REQUEST_TIMEOUT`].
+const CONNECTIONS_MAX: usize = 1_000;
+
 /// Answers every request with a redirect to HTTPS on the same host, until the lifetime drains.
 pub(crate) async fn run(listener: TcpListener, lifetime: Lifetime) {
+    let limit = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
+        let Ok(permit) = limit.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
             biased;
             () = lifetime.drain.cancelled() => return,
@@ -33,6 +38,7 @@ pub(crate) async fn run(listener: TcpListener, lifetime: Lifetime) {
             if !matches!(tokio::time::timeout(REQUEST_TIMEOUT, serving).await, Ok(Ok(()))) {
                 tracing::debug!("a plain HTTP client went away");
             }
+            drop(permit);
         });
     }
 }

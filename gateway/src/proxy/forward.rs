@@ -15,6 +15,7 @@ use crate::{
     config::{
         HttpTarget, PathMatch, PathRewrite, Redirect, RedirectPath, Route, RouteFrom, Target, UpstreamHost,
     },
+    path::CanonicalPath,
 };
 use pomerium_shared::clock::Now;
 
@@ -59,22 +60,37 @@ impl Proxy {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
         let route = admitted.route.clone();
-        let upgrade = (route.allow_websockets && upgrade::is_websocket(&request))
-            .then(|| hyper::upgrade::on(&mut request));
+        let is_websocket = route.allow_websockets && upgrade::is_websocket(&request);
+        if is_websocket && !upgrade::is_from_here(request.headers(), |host| call.live.router.has_host(host)) {
+            return Err(Refusal::BadRequest(
+                "a page of another site asks for this WebSocket; only pages behind this gateway may"
+                    .to_owned(),
+            ));
+        }
+        let upgrade = is_websocket.then(|| hyper::upgrade::on(&mut request));
         let watch = || {
             let session = admitted.session.as_ref().map(|session| session.id.clone());
             self.watch(admitted.question.clone(), session)
         };
-        let request = request.map(|body| watch().over(body));
+        let (parts, body) = request.into_parts();
+        let (body, uploaded) = body::upload(watch().over(body));
+        let request = Request::from_parts(parts, body);
         let outgoing = outgoing_request(&call, &admitted, request, upgrade.is_some())?;
         let client = call.live.clients.get(&route.id).ok_or(Refusal::NoRoute)?;
-        let sending = upstream::send(client, outgoing);
-        let answered = match route.timeout {
-            Some(limit) => tokio::time::timeout(limit, sending).await.map_err(|_| Refusal::App {
+        // The app's time begins when it has the whole request: a long upload is no slow app.
+        let too_late = async {
+            let _ended = uploaded.await;
+            match route.timeout {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        let answered = tokio::select! {
+            answered = upstream::send(client, outgoing) => answered,
+            () = too_late => return Err(Refusal::App {
                 status: StatusCode::GATEWAY_TIMEOUT,
                 detail: format!("The app behind the route {} did not answer in time.", route.name),
-            })?,
-            None => sending.await,
+            }),
         };
         let mut response = answered.map_err(|error| {
             tracing::warn!(route = route.name, error = &error as &dyn std::error::Error, "app unreachable");
@@ -98,6 +114,7 @@ impl Proxy {
         }
         let mut response = response.map(|body| watch().over(body::boxed(body)));
         headers::strip_hop_by_hop(response.headers_mut());
+        headers::strip_from_app(response.headers_mut(), &call.live.settings.cookie.name);
         Ok(response)
     }
 }
@@ -153,6 +170,8 @@ fn outgoing_request(
         upgrade::set_websocket(&mut sent);
     }
     sent.insert(header::HOST, host);
+    // The body knows its length; what the client said of it may differ.
+    sent.remove(header::CONTENT_LENGTH);
     *outgoing.headers_mut() = sent;
     Ok(outgoing)
 }
@@ -177,6 +196,10 @@ fn app_host(target: &HttpTarget, headers: &HeaderMap, original: &str) -> Result<
 /// The URL of the request at the app.
 fn app_uri(call: &AppCall<'_>, route: &Route, query: Option<&str>) -> Result<Uri, Refusal> {
     let path = rewritten(&call.target.rewrite, route, call.whereto.path.as_str());
+    // What a rewrite puts together must not mean another path to the app: `/static` and `/../admin`, for one.
+    if CanonicalPath::parse(&path).map(|canonical| canonical.as_str() != path) != Ok(false) {
+        return Err(Refusal::BadRequest("the path leads out of what the route rewrites".to_owned()));
+    }
     let query = query.map(headers::strip_query_credential).filter(|q| !q.is_empty());
     let path_and_query = match query {
         Some(query) => format!("{path}?{query}"),
@@ -227,8 +250,8 @@ fn redirected(
     whereto: &Whereto,
     parts: &Parts,
 ) -> Result<Response<Body>, Refusal> {
-    let query = if redirect.strip_query { None } else { parts.uri.query() };
-    let mut url = whereto.url(query)?;
+    let query = parts.uri.query().filter(|_| !redirect.strip_query).map(headers::strip_query_credential);
+    let mut url = whereto.url(query.as_deref().filter(|query| !query.is_empty()))?;
     let refuse = || Refusal::Gateway(format!("The redirect of the route {} cannot be written.", route.name));
     if let Some(host) = &redirect.host {
         url.set_host(Some(host)).map_err(|_| refuse())?;

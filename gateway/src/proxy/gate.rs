@@ -9,13 +9,13 @@ use url::Url;
 use super::{
     Connection, Live, Proxy, Refusal,
     authority::{Authority, AuthorityError},
-    path::CanonicalPath,
     question::Question,
     respond::{Denied, wants_html},
 };
 use crate::{
     authorize::{self, CheckLog, CheckRequest, Permit, Verdict},
     config::Route,
+    path::CanonicalPath,
     session::Session,
 };
 

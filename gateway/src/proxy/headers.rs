@@ -5,17 +5,32 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::authority::Authority;
+use crate::session::credentials;
 
 /// Headers that speak of one connection only (RFC 9110, 7.6.1), and what some clients send beside them.
-const HOP_BY_HOP: [&str; 8] = [
+const HOP_BY_HOP: [&str; 9] = [
     "connection",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
     "proxy-connection",
     "te",
+    "trailer",
     "transfer-encoding",
     "upgrade",
+];
+
+/// Headers by which some apps believe that a request is another one, or somebody else's.
+const FORGEABLE: [&str; 9] = [
+    "forwarded",
+    "proxy",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-real-ip",
+    "x-request-id",
+    "x-rewrite-url",
 ];
 
 /// Removes the hop-by-hop headers, and those that `Connection` names. `te: trailers` is kept: gRPC needs it.
@@ -50,8 +65,8 @@ pub(crate) fn strip_gateway_headers(
         .keys()
         .filter(|name| {
             let name = name.as_str();
-            name.starts_with("x-pomerium-") || name.starts_with("x-forwarded-") || name == "x-request-id"
-                || name == "forwarded" || name == "x-real-ip"
+            name.starts_with("x-pomerium-") || name.starts_with("x-forwarded-") || name.starts_with("x-envoy-")
+                || FORGEABLE.contains(&name)
                 // Many app servers read `X_Pomerium_…` as `X-Pomerium-…`: an underscore is a forged hyphen.
                 || name.contains('_')
         })
@@ -63,17 +78,37 @@ pub(crate) fn strip_gateway_headers(
     for (name, _) in claim_headers {
         headers.remove(name);
     }
-    if headers.get(header::AUTHORIZATION).is_some_and(is_gateway_credential) {
-        headers.remove(header::AUTHORIZATION);
+    let authorization: Vec<HeaderValue> = headers.get_all(header::AUTHORIZATION).iter().cloned().collect();
+    headers.remove(header::AUTHORIZATION);
+    for value in authorization {
+        if credentials::in_authorization(&value).is_none() {
+            headers.append(header::AUTHORIZATION, value);
+        }
     }
     strip_cookie(headers, cookie_name);
 }
 
-fn is_gateway_credential(value: &HeaderValue) -> bool {
-    let value = value.as_bytes();
-    let starts_with =
-        |prefix: &[u8]| value.len() >= prefix.len() && value[..prefix.len()].eq_ignore_ascii_case(prefix);
-    starts_with(b"pomerium ") || starts_with(b"bearer pomerium-")
+/// Removes from an app's answer what only the gateway may say to a browser: its headers and its cookies.
+pub(crate) fn strip_from_app(headers: &mut HeaderMap, cookie_name: &str) {
+    let ours: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("x-pomerium-")).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+    let cookies: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
+    headers.remove(header::SET_COOKIE);
+    for cookie in cookies {
+        if !is_gateway_cookie(cookie.as_bytes(), cookie_name) {
+            headers.append(header::SET_COOKIE, cookie);
+        }
+    }
+}
+
+/// Whether `name=value` is a cookie of the gateway's: its session, or what it keeps during a sign-in.
+fn is_gateway_cookie(pair: &[u8], cookie_name: &str) -> bool {
+    let name = pair.split(|byte| matches!(byte, b'=' | b';')).next().unwrap_or_default().trim_ascii();
+    let of_session = name.strip_prefix(cookie_name.as_bytes());
+    of_session.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"_")) || name.starts_with(b"_pomerium")
 }
 
 /// Takes the gateway's cookies out of `Cookie`, keeping the others in order.
@@ -83,10 +118,7 @@ fn strip_cookie(headers: &mut HeaderMap, cookie_name: &str) {
         .iter()
         .flat_map(|value| value.as_bytes().split(|b| *b == b';'))
         .map(<[u8]>::trim_ascii)
-        .filter(|pair| {
-            let name = pair.split(|b| *b == b'=').next().unwrap_or_default();
-            !pair.is_empty() && name != cookie_name.as_bytes() && !name.starts_with(b"_pomerium")
-        })
+        .filter(|pair| !pair.is_empty() && !is_gateway_cookie(pair, cookie_name))
         .map(<[u8]>::to_vec)
         .collect();
     headers.remove(header::COOKIE);
@@ -97,13 +129,13 @@ fn strip_cookie(headers: &mut HeaderMap, cookie_name: &str) {
     }
 }
 
-/// Removes `pomerium_session` from a query, so that the credential does not reach the app or its log.
+/// Removes `pomerium_session` from a query, however it is spelt, so that the credential does not reach the app or its log.
 pub(crate) fn strip_query_credential(query: &str) -> String {
-    query
-        .split('&')
-        .filter(|pair| pair.split('=').next() != Some("pomerium_session"))
-        .collect::<Vec<_>>()
-        .join("&")
+    let is_credential = |pair: &&str| {
+        let mut pairs = url::form_urlencoded::parse(pair.as_bytes());
+        !pairs.any(|(name, _)| name == credentials::SESSION_QUERY)
+    };
+    query.split('&').filter(is_credential).collect::<Vec<_>>().join("&")
 }
 
 /// Says who asked, for what host, and under which request id.
@@ -144,7 +176,7 @@ mod tests {
             ("x-pomerium-authorization", "token"),
             ("x-email", "root@corp.example"),
             ("x-forwarded-for", "10.0.0.1"),
-            ("authorization", "bearer pomerium-token"),
+            ("authorization", "bearer Pomerium-token"),
             ("accept", "*/*"),
         ]);
         strip_gateway_headers(&mut headers, "_pomerium", &claims);
@@ -157,6 +189,31 @@ mod tests {
             map(&[("cookie", "a=1; _pomerium=x=y; b=_pomerium=1"), ("cookie", "_pomerium_csrf=z; c")]);
         strip_gateway_headers(&mut headers, "_pomerium", &[]);
         assert_eq!(headers, map(&[("cookie", "a=1; b=_pomerium=1; c")]));
+    }
+
+    #[test]
+    fn a_credential_is_taken_out_wherever_it_would_be_found() {
+        let mut headers = map(&[
+            ("authorization", "Basic app"),
+            ("authorization", "Pomerium token"),
+            ("authorization", "Bearer  Pomerium-token"),
+            ("cookie", "corp=1; corp_authenticate=2; corporate=3"),
+        ]);
+        strip_gateway_headers(&mut headers, "corp", &[]);
+        assert_eq!(headers, map(&[("authorization", "Basic app"), ("cookie", "corporate=3")]));
+    }
+
+    #[test]
+    fn an_app_cannot_speak_for_the_gateway() {
+        let mut headers = map(&[
+            ("set-cookie", "_pomerium=junk; Domain=corp.example"),
+            ("set-cookie", " _pomerium_csrf =known"),
+            ("set-cookie", "own=1; Path=/"),
+            ("x-pomerium-intercepted-response", "true"),
+            ("etag", "1"),
+        ]);
+        strip_from_app(&mut headers, "_pomerium");
+        assert_eq!(headers, map(&[("set-cookie", "own=1; Path=/"), ("etag", "1")]));
     }
 
     #[test]
@@ -185,5 +242,6 @@ mod tests {
     fn a_session_in_the_query_is_taken_out() {
         assert_eq!(strip_query_credential("a=1&pomerium_session=x&b=2"), "a=1&b=2");
         assert_eq!(strip_query_credential("pomerium_session=x"), "");
+        assert_eq!(strip_query_credential("pomerium%5Fsession=x&c=%20"), "c=%20");
     }
 }

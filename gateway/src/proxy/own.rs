@@ -1,7 +1,9 @@
 //! What the gateway answers itself: health, keys, sign-in, the routes list. Never forwarded, whatever the route.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use pomerium_shared::clock::Now;
 use serde_json::json;
 
@@ -24,6 +26,9 @@ use crate::{
 /// Bytes of a form posted to the gateway itself at most: far above what the pages send.
 const FORM_LEN_MAX: usize = 64 * 1024;
 
+/// For such a form to arrive.
+const FORM_TIMEOUT: Duration = Duration::from_secs(10);
+
 impl Proxy {
     /// Answers a request: by the gateway itself, or by the app behind.
     pub(super) async fn answer(
@@ -34,6 +39,7 @@ impl Proxy {
         request_id: &str,
     ) -> Result<Response<Body>, Refusal> {
         let whereto = Whereto::of(request.uri(), request.headers(), connection)?;
+        check_length(request.headers())?;
         let path = whereto.path.as_str();
         if let Some(response) = public_endpoint(live, &whereto, request.method()) {
             return response;
@@ -147,9 +153,21 @@ pub(super) fn is_own(live: &Live, whereto: &Whereto) -> bool {
         || path.starts_with("/.well-known/pomerium")
 }
 
+/// Whatever the port: cookies know none, so an app on another port of this host could read and plant the sign-in's.
 fn is_authenticate_host(live: &Live, authority: &Authority) -> bool {
     live.settings.authenticate_url.host_str() == Some(authority.host())
-        && live.settings.authenticate_url.port_or_known_default() == Some(authority.port().unwrap_or(443))
+}
+
+/// One length at most, in digits (RFC 9110, 8.6): what app and gateway read differently becomes somebody else's request.
+fn check_length(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let is_number =
+        |value: &HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(()),
+        (Some(length), None) if is_number(length) => Ok(()),
+        _ => Err(Refusal::BadRequest("the request has several lengths, or one that is no number".to_owned())),
+    }
 }
 
 fn status(code: StatusCode) -> Response<Body> {
@@ -160,8 +178,9 @@ fn status(code: StatusCode) -> Response<Body> {
 
 async fn collect(request: Request<Body>) -> Result<(Parts, Bytes), Refusal> {
     let (parts, body) = request.into_parts();
-    let form = body::collect(body, FORM_LEN_MAX).await;
-    let form = form.ok_or_else(|| Refusal::BadRequest("the body is too long or broken off".to_owned()))?;
+    let form = tokio::time::timeout(FORM_TIMEOUT, body::collect(body, FORM_LEN_MAX)).await.ok().flatten();
+    let form =
+        form.ok_or_else(|| Refusal::BadRequest("the body is too long, too slow or broken off".to_owned()))?;
     Ok((parts, form))
 }
 

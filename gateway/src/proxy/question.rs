@@ -5,10 +5,11 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, header, request::Parts};
 use pomerium_shared::destination::Destination;
 
-use super::{Connection, authority::Authority, gate::Whereto, path::CanonicalPath, router::Router};
+use super::{Connection, authority::Authority, gate::Whereto, router::Router};
 use crate::{
     authorize::{Place, RequestFacts},
     config::{HostPattern, Route},
+    path::CanonicalPath,
 };
 
 /// One request or stream, as policy may know it.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use pomerium_shared::destination::Destination;
 
-use super::{authority::Authority, path::CanonicalPath};
+use super::authority::Authority;
 use crate::config::{HostPattern, PathMatch, Route, RouteFrom};
+use crate::path::CanonicalPath;
 
 /// The routes of one configuration.
 #[derive(Debug)]
@@ -31,6 +32,14 @@ impl Router {
                     && port_matches(*port, authority.port())
                     && path_matches(pattern, path.as_str())
             }
+            RouteFrom::Tcp { .. } => false,
+        })
+    }
+
+    /// Whether some route has this host.
+    pub(crate) fn has_host(&self, authority: &Authority) -> bool {
+        self.routes.iter().any(|route| match &route.from {
+            RouteFrom::Http { host, .. } => host_matches(host, authority.host()),
             RouteFrom::Tcp { .. } => false,
         })
     }

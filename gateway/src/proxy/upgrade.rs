@@ -6,7 +6,7 @@ use hyper_util::rt::TokioIo;
 use pomerium_shared::relay::{self, Leg, RelayOptions};
 use tracing::Instrument as _;
 
-use super::{Proxy, gate::Admitted};
+use super::{Proxy, authority::Authority, gate::Admitted};
 use crate::body::Body;
 
 /// Whether the client asks for a WebSocket on this HTTP/1.1 connection.
@@ -21,6 +21,22 @@ pub(super) fn is_websocket(request: &Request<Body>) -> bool {
             .any(|v| v.trim().eq_ignore_ascii_case(word))
     };
     has(header::CONNECTION, "upgrade") && has(header::UPGRADE, "websocket")
+}
+
+/// Whether a page of this site, or none at all (a program), asks: browsers let any page open a WebSocket with the person's
+/// cookies, and the page may read it (RFC 6455, 10.2). Pages of all hosts behind this gateway may.
+pub(super) fn is_from_here(headers: &HeaderMap, is_host_here: impl Fn(&Authority) -> bool) -> bool {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    match (origins.next(), origins.next()) {
+        (None, _) => true,
+        (Some(origin), None) => origin
+            .to_str()
+            .ok()
+            .and_then(|origin| origin.strip_prefix("https://"))
+            .and_then(|authority| Authority::parse(authority).ok())
+            .is_some_and(|authority| is_host_here(&authority)),
+        (Some(_), Some(_)) => false,
+    }
 }
 
 /// Asks the app for a WebSocket; hop-by-hop headers have been stripped before.
@@ -52,5 +68,34 @@ impl Proxy {
             tracing::info!(reason = end.reason.as_str(), "websocket ended");
         };
         self.tracker.spawn(task.instrument(span));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_let_in(origins: &[&str]) -> bool {
+        let mut headers = HeaderMap::new();
+        for origin in origins {
+            headers.append(header::ORIGIN, origin.parse().unwrap());
+        }
+        is_from_here(&headers, |authority| authority.host() == "app.corp.example")
+    }
+
+    #[test]
+    fn a_page_of_another_site_opens_no_websocket() {
+        assert!(is_let_in(&[]));
+        assert!(is_let_in(&["https://app.corp.example"]));
+        assert!(is_let_in(&["https://App.Corp.Example:8443"]));
+        for origins in [
+            &["https://evil.example"][..],
+            &["null"],
+            &["http://app.corp.example"],
+            &["https://app.corp.example.evil.example"],
+            &["https://app.corp.example", "https://evil.example"],
+        ] {
+            assert!(!is_let_in(origins), "{origins:?}");
+        }
     }
 }

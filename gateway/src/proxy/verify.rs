@@ -96,6 +96,11 @@ fn changes(
         set.insert(header::COOKIE, cookies.clone());
     }
     set.extend(route.set_request_headers.iter().cloned());
+    // The carrier lets through what it is not told to overwrite: nobody's identity is said in so many words.
+    set.insert(assertion::HEADER, HeaderValue::from_static(""));
+    for (name, _) in claims {
+        set.insert(name.clone(), HeaderValue::from_static(""));
+    }
     if route.pass_identity_headers {
         let session = admitted.session.as_ref();
         let token = live

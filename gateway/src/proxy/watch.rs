@@ -87,8 +87,8 @@ impl Watch {
 
     /// Takes the decision again; `Ok` names the next moment at which the clock alone may change it.
     async fn still_allowed(&self, now: Now) -> Result<Option<SystemTime>, EndReason> {
-        let session = self.session_at(now).await?;
         let live = self.live.load_full();
+        let session = self.session_at(&live, now).await?;
         let route = self.question.route(&live.router).ok_or(EndReason::Policy)?;
         let check = CheckRequest {
             session: session.as_ref(),
@@ -105,10 +105,14 @@ impl Watch {
     }
 
     /// The session as it is now. One that is gone, or that the store cannot tell, ends what it began.
-    async fn session_at(&self, now: Now) -> Result<Option<Session>, EndReason> {
+    async fn session_at(&self, live: &Live, now: Now) -> Result<Option<Session>, EndReason> {
         let Some(id) = &self.session else { return Ok(None) };
         let found = self.store.session(id).await.map_err(|_| EndReason::Session)?;
-        Ok(Some(found.filter(|session| session.is_valid_at(now.wall)).ok_or(EndReason::Session)?))
+        Ok(Some(
+            found
+                .filter(|session| live.authenticate.stands_by(session, now.wall))
+                .ok_or(EndReason::Session)?,
+        ))
     }
 
     /// Lets a body through until it ends or may no longer live.

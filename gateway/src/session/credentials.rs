@@ -47,22 +47,24 @@ pub fn from_headers(headers: &HeaderMap, query: Option<&str>, cookie_name: &str)
     if let Some(value) = headers.get(X_POMERIUM_AUTHORIZATION) {
         return found(CredentialSource::Header, text_of(value).trim());
     }
-    for (source, scheme, prefix) in
-        [(CredentialSource::Pomerium, "pomerium", ""), (CredentialSource::Bearer, "bearer", "Pomerium-")]
-    {
-        let token = headers.get_all(header::AUTHORIZATION).iter().find_map(|value| {
-            let (name, rest) = text_of(value).trim().split_once(' ')?;
-            if !name.eq_ignore_ascii_case(scheme) {
-                return None;
-            }
-            rest.trim_start().strip_prefix(prefix)
-        });
-        if let Some(token) = token {
-            return found(source, token);
-        }
+    let mut authorizations = headers.get_all(header::AUTHORIZATION).iter().filter_map(in_authorization);
+    if let Some((source, token)) = authorizations.next() {
+        return found(source, token);
     }
     let (_, token) = url::form_urlencoded::parse(query?.as_bytes()).find(|(key, _)| key == SESSION_QUERY)?;
     found(CredentialSource::Query, &token)
+}
+
+/// The credential in one `Authorization` header; `None` when the header is the app's.
+#[must_use]
+pub fn in_authorization(value: &HeaderValue) -> Option<(CredentialSource, &str)> {
+    let (scheme, rest) = text_of(value).trim().split_once(' ')?;
+    let token = rest.trim_start();
+    if scheme.eq_ignore_ascii_case("pomerium") {
+        return Some((CredentialSource::Pomerium, token));
+    }
+    let token = token.strip_prefix("Pomerium-").filter(|_| scheme.eq_ignore_ascii_case("bearer"))?;
+    Some((CredentialSource::Bearer, token))
 }
 
 /// The value of the first cookie of this name (RFC 6265, 4.2), over all `Cookie` headers: HTTP/2 may split them.

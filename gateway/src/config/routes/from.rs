@@ -4,7 +4,10 @@ use pomerium_shared::destination::Destination;
 use regex::{Regex, RegexBuilder};
 use url::Url;
 
-use crate::config::{HostPattern, PathMatch, RouteFrom, section::Section};
+use crate::{
+    config::{HostPattern, PathMatch, RouteFrom, section::Section},
+    path::CanonicalPath,
+};
 
 /// Bytes of a compiled expression at most; an ordinary one takes a few thousand.
 const REGEX_SIZE_MAX: usize = 1024 * 1024;
@@ -92,11 +95,15 @@ fn path_match(section: &Section<'_>) -> Option<PathMatch> {
         );
     }
     let absolute = |name: &str, text: &str| {
-        let absolute = text.starts_with('/');
-        if !absolute {
-            section.error(name, "must begin with /");
-        }
-        absolute.then(|| text.to_owned())
+        let said = if !text.starts_with('/') {
+            "must begin with /".to_owned()
+        } else if let Some(normal) = other_spelling(text) {
+            format!("no request has this path: write it in its normal form, {normal}")
+        } else {
+            return Some(text.to_owned());
+        };
+        section.error(name, said);
+        None
     };
     match (regex, path, prefix) {
         (Some(text), ..) => {
@@ -105,6 +112,24 @@ fn path_match(section: &Section<'_>) -> Option<PathMatch> {
         (None, Some(text), _) => absolute("path", text).map(PathMatch::Exact),
         (None, None, Some(text)) => absolute("prefix", text).map(PathMatch::Prefix),
         (None, None, None) => Some(PathMatch::Any),
+    }
+}
+
+/// How requests spell a path that is written otherwise here: `/b%C3%BCro` for `/büro`. `None` if it is the same.
+fn other_spelling(text: &str) -> Option<String> {
+    let escaped: String = text
+        .chars()
+        .map(|c| match c {
+            c if c.is_ascii_graphic() => c.to_string(),
+            c => url::form_urlencoded::byte_serialize(c.to_string().as_bytes())
+                .collect::<String>()
+                .replace('+', "%20"),
+        })
+        .collect();
+    match CanonicalPath::parse(&escaped) {
+        Ok(normal) if normal.as_str() == text => None,
+        Ok(normal) => Some(normal.as_str().to_owned()),
+        Err(_) => Some("without escaped slashes, backslashes and control characters".to_owned()),
     }
 }
 

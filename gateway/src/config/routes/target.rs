@@ -128,7 +128,7 @@ fn rewrite(section: &Section<'_>) -> Option<PathRewrite> {
         (None, Some(pattern), substitution) => match expression(pattern) {
             Ok(pattern) => Some(PathRewrite::Regex {
                 pattern,
-                substitution: substitution.unwrap_or_default().to_owned(),
+                substitution: substitution_of(substitution.unwrap_or_default()),
             }),
             Err(message) => {
                 section.error("regex_rewrite_pattern", message);
@@ -142,6 +142,39 @@ fn rewrite(section: &Section<'_>) -> Option<PathRewrite> {
         (Some(_), ..) => {
             section.error("prefix_rewrite", "contradicts regex_rewrite_pattern: choose one");
             None
+        }
+    }
+}
+
+/// RE2's `\1` and `\\` in the words of our library, for which `$` is special instead.
+fn substitution_of(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '$' => out.push_str("$$"),
+            '\\' => match rest.next() {
+                Some(digit) if digit.is_ascii_digit() => out.push_str(&format!("${{{digit}}}")),
+                Some(other) => out.push(other),
+                None => out.push('\\'),
+            },
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_substitution_refers_to_groups_as_re2_does() {
+        let pattern = Regex::new("^/api/(.*)$").unwrap();
+        for (text, expected) in
+            [(r"/v1/\1", "/v1/x"), (r"/$1/\1", "/$1/x"), (r"/\0", "//api/x"), (r"/a\\b\", r"/a\b\")]
+        {
+            assert_eq!(pattern.replace_all("/api/x", substitution_of(text)), expected, "{text}");
         }
     }
 }

@@ -6,10 +6,10 @@
 
 use bytes::{Buf as _, Bytes};
 
-use crate::tunnel::Chunks;
+use crate::tunnel::{Chunks, FIELD_SECTION_LEN_MAX};
 
-/// Content of a frame other than DATA at most: field sections are held to half of it by our SETTINGS.
-const CONTROL_LEN_MAX: u64 = 256 * 1024;
+/// Content of a frame other than DATA at most: a field section is never longer on the wire than our SETTINGS allow it to be.
+const CONTROL_LEN_MAX: u64 = FIELD_SECTION_LEN_MAX;
 
 /// `DATA` (RFC 9114, 7.2.1).
 const TYPE_DATA: u64 = 0x00;

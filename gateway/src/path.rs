@@ -8,8 +8,11 @@ pub(crate) struct CanonicalPath(String);
 /// Why a path has no canonical form; answered with 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PathError {
-    /// An escaped slash, backslash or NUL, a raw backslash or control character: servers disagree on what it means.
-    #[error("the path holds an escaped slash, a backslash or a control character")]
+    /// An escaped slash, backslash or NUL, a raw backslash or control character, a dot segment with parameters: servers
+    /// disagree on what it means.
+    #[error(
+        "the path holds an escaped slash, a backslash, a control character or a dot segment with parameters"
+    )]
     Ambiguous,
     /// A `%` without two hexadecimal digits.
     #[error("the path holds a broken percent escape")]
@@ -34,6 +37,11 @@ impl CanonicalPath {
         let mut segments: Vec<&str> = Vec::new();
         let mut ends_open = false;
         for segment in relative.split('/') {
+            // Some app servers drop `;...` from a segment before they look for dots, escaped or not.
+            let name = segment.split_once(';').or_else(|| segment.split_once("%3B")).map(|(name, _)| name);
+            if matches!(name, Some("" | "." | "..")) {
+                return Err(PathError::Ambiguous);
+            }
             ends_open = matches!(segment, "" | "." | "..");
             match segment {
                 "" | "." => {}
@@ -120,7 +128,19 @@ mod tests {
 
     #[test]
     fn ambiguous_paths_are_refused() {
-        for raw in ["/a%2fb", "/a%2Fb", "/a%5cb", "/a\\b", "/a%00", "/a\u{1}b"] {
+        for raw in [
+            "/a/..;/b",
+            "/..;x=1/b",
+            "/a/.;/b",
+            "/;/b",
+            "/a/..%3b/b",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a\\b",
+            "/a%00",
+            "/a\u{1}b",
+        ] {
             assert_eq!(canonical(raw), Err(PathError::Ambiguous), "{raw:?}");
         }
         assert_eq!(canonical("/%zz"), Err(PathError::BadEscape));

@@ -1,0 +1,127 @@
+//! Connections on which nobody asks anything are closed: each that stays open takes one from somebody else.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::watch;
+
+use super::{HEADER_TIMEOUT, IDLE_TIMEOUT};
+use crate::body::{Body, BodyError};
+
+/// What is under way on one connection.
+#[derive(Debug, Clone)]
+pub(super) struct Activity {
+    requests: watch::Sender<Count>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    under_way: usize,
+    any_ever: bool,
+}
+
+/// One request that is under way; it has ended when this is dropped.
+#[derive(Debug)]
+pub(super) struct UnderWay(watch::Sender<Count>);
+
+impl Activity {
+    /// A connection that has just been opened.
+    pub(super) fn new() -> Self {
+        Self { requests: watch::Sender::new(Count::default()) }
+    }
+
+    /// A request begins.
+    pub(super) fn begin(&self) -> UnderWay {
+        self.requests.send_modify(|count| *count = Count { under_way: count.under_way + 1, any_ever: true });
+        UnderWay(self.requests.clone())
+    }
+
+    /// Resolves when nothing has been under way for too long; a stranger who has never asked anything waits shorter.
+    pub(super) async fn idle(&self) {
+        let mut requests = self.requests.subscribe();
+        loop {
+            let Count { under_way, any_ever } = *requests.borrow_and_update();
+            let limit = match under_way {
+                0 if any_ever => IDLE_TIMEOUT,
+                0 => HEADER_TIMEOUT,
+                _ => Duration::MAX,
+            };
+            tokio::select! {
+                _ = requests.changed() => {}
+                () = tokio::time::sleep(limit) => return,
+            }
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| count.under_way = count.under_way.saturating_sub(1));
+    }
+}
+
+/// A body that keeps its request under way until it has been sent.
+pub(super) struct Held {
+    body: Body,
+    _request: UnderWay,
+}
+
+impl Held {
+    pub(super) const fn new(body: Body, request: UnderWay) -> Self {
+        Self { body, _request: request }
+    }
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_who_asks_nothing_is_not_waited_for() {
+        let begin = Instant::now();
+        Activity::new().idle().await;
+        assert_eq!(begin.elapsed().as_secs(), HEADER_TIMEOUT.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_under_way_keeps_its_connection_and_the_last_one_leaves_it_a_while() {
+        let activity = Activity::new();
+        let (one, two) = (activity.begin(), activity.begin());
+        let ending = async {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            drop(one);
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            drop(two);
+        };
+        let begin = Instant::now();
+        tokio::join!(activity.idle(), ending);
+        assert_eq!(begin.elapsed().as_secs(), 7200 + IDLE_TIMEOUT.as_secs());
+    }
+}
