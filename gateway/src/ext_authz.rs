@@ -123,7 +123,7 @@ async fn decide(proxy: &Proxy, services: Services, check: CheckRequest) -> Check
             return answer::refused(StatusCode::BAD_REQUEST, &format!("Not decided: {error}."));
         }
     };
-    let connection = Connection { peer: (client, 0).into(), server_name, protocol: "ext-authz" };
+    let connection = Connection::asserted(client, server_name, "ext-authz");
     let (parts, body) = request.into_parts();
     let response = match proxy.verify(&parts, &connection).await {
         Verified::Allowed(changes) => return answer::allowed(&changes),

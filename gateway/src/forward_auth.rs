@@ -101,15 +101,18 @@ impl Answers for ForwardAuth {
                 VERIFY_PATH => self.verify(Dialect::Forwarded, request).await,
                 VERIFY_NGINX_PATH => for_nginx(self.verify(Dialect::Original, request).await),
                 REFUSED_PATH => refused(self.verify(Dialect::Forwarded, request).await),
-                path if path.starts_with("/.pomerium/") || path.starts_with("/.well-known/pomerium") => {
-                    self.own(request).await
-                }
+                path if is_own(path) => self.own(request).await,
                 _ => plain(StatusCode::NOT_FOUND, "Ask at /verify, or at /verify/nginx.\n"),
             }
         };
         let answered = tokio::time::timeout(DECISION_TIMEOUT, Box::pin(answering)).await;
         answered.unwrap_or_else(|_| plain(StatusCode::SERVICE_UNAVAILABLE, "The decision took too long.\n"))
     }
+}
+
+fn is_own(path: &str) -> bool {
+    let inside = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+    inside("/.pomerium") || path == "/.well-known/pomerium" || inside("/.well-known/pomerium")
 }
 
 /// The request as the asking proxy has it, and the connection that it came to that proxy on.

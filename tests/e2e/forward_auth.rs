@@ -1,4 +1,4 @@
-//! Real nginx carries the traffic and asks the gateway about every request.
+//! Real nginx (and Caddy) carries the traffic and asks the gateway about every request.
 
 use std::net::SocketAddr;
 
@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::Full;
 use support::{
     app::{App, GREETING},
+    caddy::Caddy,
     gateway::{Gateway, Options, Route},
     http::{Page, raw, send},
     nginx::Nginx,
@@ -94,6 +95,49 @@ async fn alice_signs_in_through_nginx_and_the_app_knows_her() {
     assert_eq!(sent["cookie"], serde_json::json!(["theme=dark"]), "{sent}");
     assert!(!page.text().contains("mallory") && !page.text().contains(&session), "{sent}");
     assert_eq!((shown["method"].as_str(), shown["target"].as_str()), (Some("POST"), Some("/report?month=5")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn caddy_asks_as_well() {
+    let app = App::start().await.unwrap();
+    let (port, door) =
+        (port::reserve().unwrap(), SocketAddr::from(([127, 0, 0, 1], port::reserve().unwrap())));
+    let more = format!("forward_auth_address: {door}\n");
+    let options = Options { front: Some(port), more: &more, ..Options::default() };
+    let routes = [Route::web("app.localhost", app.address)];
+    let gateway = Box::pin(Gateway::start_with(&routes, &options)).await.unwrap();
+    let _caddy = Box::pin(Caddy::start(port, &gateway, door, app.address)).await.unwrap();
+    let url = Url::parse(&format!("https://app.localhost:{port}/report?month=5")).unwrap();
+
+    let alice = Person::new("alice", &gateway.authority).unwrap();
+    let page = alice.open(&url).await.unwrap();
+    assert_eq!((page.status, &page.url), (StatusCode::OK, &url), "{}", page.text());
+    let mut headers = HeaderMap::new();
+    for name in ["x-pomerium-jwt-assertion", "x-pomerium-claim-email", "x-pomerium-claim-groups"] {
+        headers.insert(name, "mallory@evil.test".parse().unwrap());
+    }
+    let page = alice.request(Method::GET, &url, headers, Bytes::new()).await.unwrap();
+    assert!(
+        page.text().contains("alice@corp.example") && !page.text().contains("mallory"),
+        "{}",
+        page.text()
+    );
+    assert_eq!(app.requests(), 2);
+
+    let bob = Person::new("bob", &gateway.authority).unwrap();
+    let page = bob.open(&url).await.unwrap();
+    assert_eq!(page.status, StatusCode::FORBIDDEN);
+    assert!(page.text().contains("email-unauthorized"), "{}", page.text());
+
+    let stranger = Person::new("nobody", &gateway.authority).unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ACCEPT, "*/*".parse().unwrap());
+    headers.insert("x-forwarded-host", "other.localhost".parse().unwrap());
+    headers.insert("x-forwarded-uri", "/.pomerium/".parse().unwrap());
+    headers.insert("x-forwarded-method", "OPTIONS".parse().unwrap());
+    let page = stranger.request(Method::GET, &url, headers, Bytes::new()).await.unwrap();
+    assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(app.requests(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -144,7 +144,8 @@ pub(super) fn is_own(live: &Live, whereto: &Whereto) -> bool {
     is_authenticate_host(live, &whereto.authority)
         || path == "/.pomerium"
         || path.starts_with("/.pomerium/")
-        || path.starts_with("/.well-known/pomerium")
+        || path == "/.well-known/pomerium"
+        || path.starts_with("/.well-known/pomerium/")
 }
 
 fn is_authenticate_host(live: &Live, authority: &Authority) -> bool {

@@ -2,6 +2,8 @@
 //!
 //! Host, path, route, session and decision are found as for a request of our own; only the way to the app is not taken.
 
+use std::net::{IpAddr, SocketAddr};
+
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header, request::Parts};
 use pomerium_shared::clock::Now;
 
@@ -31,6 +33,14 @@ pub(crate) struct HeaderChanges {
     pub(crate) set: HeaderMap,
     /// What the client sent, and must not reach the app.
     pub(crate) remove: Vec<HeaderName>,
+}
+
+impl Connection {
+    /// A connection that a carrier tells of. Its port is not told, and nobody decides by it; a client certificate is not
+    /// believed, since its holder proved nothing to us.
+    pub(crate) fn asserted(client: IpAddr, server_name: Option<String>, protocol: &'static str) -> Self {
+        Self { peer: SocketAddr::new(client, 0), server_name, protocol }
+    }
 }
 
 impl Proxy {
