@@ -6,11 +6,10 @@
 
 mod asserted;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
-use ipnet::IpNet;
 
 use self::asserted::{AssertionError, Dialect};
 use crate::{
@@ -37,12 +36,18 @@ const DECISION_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct ForwardAuth {
     proxy: Arc<Proxy>,
     services: Services,
-    trusted_peers: Vec<IpNet>,
 }
 
 impl ForwardAuth {
-    pub(crate) fn new(proxy: Arc<Proxy>, services: Services, trusted_peers: Vec<IpNet>) -> Self {
-        Self { proxy, services, trusted_peers }
+    pub(crate) fn new(proxy: Arc<Proxy>, services: Services) -> Self {
+        Self { proxy, services }
+    }
+
+    /// By the configuration as it is now: who is taken off the list is a stranger with the next question.
+    fn trusts(&self, peer: IpAddr) -> bool {
+        let settings = self.proxy.settings();
+        let door = settings.forward_auth.as_ref();
+        door.is_some_and(|door| door.trusted_peers.iter().any(|network| network.contains(&peer)))
     }
 
     async fn verify(&self, dialect: Dialect, request: Request<Incoming>) -> Response<Body> {
@@ -89,7 +94,7 @@ impl ForwardAuth {
 
 impl Answers for ForwardAuth {
     async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Response<Body> {
-        if !self.trusted_peers.iter().any(|network| network.contains(&caller.peer.ip())) {
+        if !self.trusts(caller.peer.ip()) {
             tracing::debug!(peer = %caller.peer, "a stranger at the door for forward auth");
             return plain(
                 StatusCode::FORBIDDEN,
@@ -167,7 +172,15 @@ fn refused(response: Response<Body>) -> Response<Body> {
 }
 
 fn not_said(error: &AssertionError) -> Response<Body> {
-    tracing::warn!(%error, "a proxy in front does not say what it asks about");
+    match error {
+        // No client can bring this about: it is the proxy's configuration.
+        AssertionError::Missing(_) => {
+            tracing::warn!(%error, "a proxy in front does not say what it asks about");
+        }
+        AssertionError::Doubled(_) | AssertionError::Malformed(_) | AssertionError::NotHttps => {
+            tracing::debug!(%error, "a question that cannot be understood");
+        }
+    }
     plain(StatusCode::BAD_REQUEST, format!("Check the configuration of the proxy in front: {error}.\n"))
 }
 

@@ -282,23 +282,33 @@ async fn a_question_that_leaves_something_open_gets_no_yes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_trusted_may_ask() {
+async fn only_the_trusted_may_ask_and_a_reload_says_who_they_are() {
     let app = App::start().await.unwrap();
     let (port, door) = (port::reserve().unwrap(), port::reserve().unwrap());
     let more = format!(
         "forward_auth_address: 127.0.0.1:{door}\nforward_auth_trusted_peers: [127.0.0.9, 10.0.0.0/8]\n"
     );
-    let routes = [Route::web("app.localhost", app.address).policy(EVERYBODY)];
     let options = Options { front: Some(port), more: &more, ..Options::default() };
+    let routes = [Route::web("app.localhost", app.address).policy(EVERYBODY)];
     let gateway = Box::pin(Gateway::start_with(&routes, &options)).await.unwrap();
     let tls = gateway.authority.client_config(&[b"http/1.1"]).unwrap();
-    let request = Request::get(format!("http://127.0.0.1:{door}/verify"))
-        .header("x-forwarded-method", "GET")
-        .header("x-forwarded-proto", "https")
-        .header("x-forwarded-host", format!("app.localhost:{port}"))
-        .header("x-forwarded-uri", "/")
-        .header("x-forwarded-for", "10.0.0.5");
-    let page = Box::pin(send(&tls, request.body(Full::new(Bytes::new())).unwrap())).await.unwrap();
+    let ask = || {
+        let request = Request::get(format!("http://127.0.0.1:{door}/verify"))
+            .header("x-forwarded-method", "GET")
+            .header("x-forwarded-proto", "https")
+            .header("x-forwarded-host", format!("app.localhost:{port}"))
+            .header("x-forwarded-uri", "/")
+            .header("x-forwarded-for", "10.0.0.5");
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        Box::pin(async { send(&tls, request).await.unwrap() })
+    };
+    let page = ask().await;
     assert_eq!(page.status, StatusCode::FORBIDDEN);
     assert!(page.text().contains("forward_auth_trusted_peers"), "{}", page.text());
+
+    let text = std::fs::read_to_string(gateway.config()).unwrap();
+    gateway.write_config(&text.replace("[127.0.0.9,", "[127.0.0.1,")).unwrap();
+    gateway.reload().unwrap();
+    gateway.log().line_with(&["configuration reloaded"]).await.unwrap();
+    assert_eq!(ask().await.status, StatusCode::OK);
 }

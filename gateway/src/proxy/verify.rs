@@ -2,7 +2,10 @@
 //!
 //! Host, path, route, session and decision are found as for a request of our own; only the way to the app is not taken.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header, request::Parts};
 use pomerium_shared::clock::Now;
@@ -13,7 +16,7 @@ use super::{
     headers, own,
     respond::{self, Audience},
 };
-use crate::body::Body;
+use crate::{body::Body, config::Settings};
 
 /// What the carrier of a request is told.
 #[derive(Debug)]
@@ -44,6 +47,11 @@ impl Connection {
 }
 
 impl Proxy {
+    /// The configuration at work.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.live.load().settings.clone()
+    }
+
     /// Decides on a request that another proxy carries. `parts` and `connection` are what that proxy says of it, which
     /// the caller has reason to believe.
     pub(crate) async fn verify(&self, parts: &Parts, connection: &Connection) -> Verified {
