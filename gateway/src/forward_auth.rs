@@ -52,8 +52,8 @@ impl ForwardAuth {
 
     async fn verify(&self, dialect: Dialect, request: Request<Incoming>) -> Response<Body> {
         let (parts, _) = request.into_parts();
-        let (parts, connection) = match asserted(dialect, parts) {
-            Ok(asserted) => asserted,
+        let (parts, connection) = match carried(dialect, parts) {
+            Ok(carried) => carried,
             Err(error) => return not_said(&error),
         };
         match self.proxy.verify(&parts, &connection).await {
@@ -83,7 +83,7 @@ impl ForwardAuth {
         if let Ok(method) = HeaderValue::from_str(parts.method.as_str()) {
             parts.headers.insert(asserted::FORWARDED_METHOD, method);
         }
-        match asserted(Dialect::Forwarded, parts) {
+        match carried(Dialect::Forwarded, parts) {
             Ok((parts, connection)) => {
                 self.proxy.handle(Request::from_parts(parts, body::boxed(incoming)), &connection).await
             }
@@ -120,8 +120,8 @@ fn is_own(path: &str) -> bool {
     inside("/.pomerium") || path == "/.well-known/pomerium" || inside("/.well-known/pomerium")
 }
 
-/// The request as the asking proxy has it, and the connection that it came to that proxy on.
-fn asserted(dialect: Dialect, parts: Parts) -> Result<(Parts, Connection), AssertionError> {
+/// The request that the asking proxy carries, and the connection that it came to that proxy on.
+fn carried(dialect: Dialect, parts: Parts) -> Result<(Parts, Connection), AssertionError> {
     let said = asserted::read(dialect, &parts.headers)?;
     let mut parts = parts;
     asserted::remove(&mut parts.headers);
