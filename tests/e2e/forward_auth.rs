@@ -311,4 +311,11 @@ async fn only_the_trusted_may_ask_and_a_reload_says_who_they_are() {
     gateway.reload().unwrap();
     gateway.log().line_with(&["configuration reloaded"]).await.unwrap();
     assert_eq!(ask().await.status, StatusCode::OK);
+
+    // A socket is bound at the start; the log says so.
+    let moved =
+        text.replace(&format!("forward_auth_address: 127.0.0.1:{door}"), "forward_auth_address: 127.0.0.1:9");
+    gateway.write_config(&moved).unwrap();
+    gateway.reload().unwrap();
+    gateway.log().line_with(&["takes effect with the next start", "forward_auth_address"]).await.unwrap();
 }
