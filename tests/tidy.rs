@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 600;
 
 /// A folder of the gateway, and the folders that it must not know.
-const ARROWS: [(&str, &[&str]); 5] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("authorize", &["listen", "proxy", "store", "authenticate", "app", "portal", "config"]),
     ("session", &["listen", "proxy", "store", "authenticate", "authorize", "app", "portal"]),
     ("store", &["listen", "proxy", "authenticate", "authorize", "app", "portal"]),
-    ("proxy", &["listen", "app"]),
+    ("proxy", &["listen", "app", "forward_auth", "ext_authz"]),
     ("authenticate", &["listen", "proxy", "app"]),
+    ("listen", &["app", "forward_auth", "ext_authz"]),
+    ("forward_auth", &["app", "authenticate", "authorize", "ext_authz", "store"]),
+    ("ext_authz", &["app", "authenticate", "authorize", "forward_auth", "store"]),
 ];
 
 fn root() -> PathBuf {

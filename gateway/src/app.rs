@@ -191,7 +191,7 @@ fn open_inner_doors(
     if let Some(door) = &settings.forward_auth {
         let address = door.address;
         for listener in bind::tcp(address).with_context(|| format!("cannot listen on TCP {address}"))? {
-            let service = ForwardAuth::new(proxy.clone(), settings.services, door.trusted_peers.clone());
+            let service = ForwardAuth::new(proxy.clone(), settings.services);
             lifetime.doors.spawn(Inner::new(listener, None, service, lifetime.clone()).run());
         }
         tracing::info!(%address, "forward auth is up");

@@ -7,6 +7,7 @@
 
 mod answer;
 mod caller;
+mod health;
 mod messages;
 mod question;
 
@@ -24,6 +25,7 @@ use tonic::codegen::Service;
 use tonic_prost::ProstCodec;
 
 use self::{
+    health::Health,
     messages::{CheckRequest, CheckResponse},
     question::Question,
 };
@@ -35,10 +37,14 @@ use crate::{
     secret::Secret,
 };
 
+const SERVICE: &str = "envoy.service.auth.v3.Authorization";
 const CHECK_PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
 
 /// Octets of one question at most: headers, and what Envoy is told to send of a body.
 const QUESTION_LEN_MAX: usize = 1024 * 1024;
+
+/// Octets of a probe for health at most: the name of a service.
+const PROBE_LEN_MAX: usize = 1024;
 
 /// Octets of the page in an answer at most; the gateway's own are far shorter.
 const PAGE_LEN_MAX: usize = 1024 * 1024;
@@ -62,6 +68,14 @@ impl ExtAuthz {
 
 impl Answers for ExtAuthz {
     async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Response<Body> {
+        if self.proxy.settings().grpc.is_none() {
+            return boxed(tonic::Status::unavailable("this door is closed").into_http());
+        }
+        if request.uri().path() == health::HEALTH_PATH {
+            let mut grpc =
+                tonic::server::Grpc::new(ProstCodec::default()).max_decoding_message_size(PROBE_LEN_MAX);
+            return within(grpc.unary(Health, request)).await;
+        }
         if !caller.has_certificate
             && let Err(error) = caller::check(&self.shared_secret, request.headers(), Now::read())
         {
@@ -73,13 +87,15 @@ impl Answers for ExtAuthz {
         }
         let codec = ProstCodec::<CheckResponse, CheckRequest>::default();
         let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(QUESTION_LEN_MAX);
-        let answering = grpc.unary(Check { proxy: self.proxy.clone(), services: self.services }, request);
-        match tokio::time::timeout(2 * DECISION_TIMEOUT, Box::pin(answering)).await {
-            Ok(response) => boxed(response),
-            Err(_) => {
-                boxed(tonic::Status::deadline_exceeded("the question did not arrive in time").into_http())
-            }
-        }
+        within(grpc.unary(Check { proxy: self.proxy.clone(), services: self.services }, request)).await
+    }
+}
+
+/// Waits for an answer. A decision has a limit of its own; this one is for a caller that does not send its question.
+async fn within(answering: impl Future<Output = Response<tonic::body::Body>>) -> Response<Body> {
+    match tokio::time::timeout(2 * DECISION_TIMEOUT, Box::pin(answering)).await {
+        Ok(response) => boxed(response),
+        Err(_) => boxed(tonic::Status::deadline_exceeded("the question did not arrive in time").into_http()),
     }
 }
 
@@ -119,11 +135,11 @@ async fn decide(proxy: &Proxy, services: Services, check: CheckRequest) -> Check
     let Question { request, client, server_name } = match question::read(check) {
         Ok(question) => question,
         Err(error) => {
-            tracing::warn!(%error, "a check that cannot be understood");
+            tracing::debug!(%error, "a question that cannot be understood");
             return answer::refused(StatusCode::BAD_REQUEST, &format!("Not decided: {error}."));
         }
     };
-    let connection = Connection { peer: (client, 0).into(), server_name, protocol: "ext-authz" };
+    let connection = Connection::asserted(client, server_name, "ext-authz");
     let (parts, body) = request.into_parts();
     let response = match proxy.verify(&parts, &connection).await {
         Verified::Allowed(changes) => return answer::allowed(&changes),

@@ -6,11 +6,10 @@
 
 mod asserted;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
-use ipnet::IpNet;
 
 use self::asserted::{AssertionError, Dialect};
 use crate::{
@@ -37,18 +36,24 @@ const DECISION_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct ForwardAuth {
     proxy: Arc<Proxy>,
     services: Services,
-    trusted_peers: Vec<IpNet>,
 }
 
 impl ForwardAuth {
-    pub(crate) fn new(proxy: Arc<Proxy>, services: Services, trusted_peers: Vec<IpNet>) -> Self {
-        Self { proxy, services, trusted_peers }
+    pub(crate) fn new(proxy: Arc<Proxy>, services: Services) -> Self {
+        Self { proxy, services }
+    }
+
+    /// By the configuration as it is now: who is taken off the list is a stranger with the next question.
+    fn trusts(&self, peer: IpAddr) -> bool {
+        let settings = self.proxy.settings();
+        let door = settings.forward_auth.as_ref();
+        door.is_some_and(|door| door.trusted_peers.iter().any(|network| network.contains(&peer)))
     }
 
     async fn verify(&self, dialect: Dialect, request: Request<Incoming>) -> Response<Body> {
         let (parts, _) = request.into_parts();
-        let (parts, connection) = match asserted(dialect, parts) {
-            Ok(asserted) => asserted,
+        let (parts, connection) = match carried(dialect, parts) {
+            Ok(carried) => carried,
             Err(error) => return not_said(&error),
         };
         match self.proxy.verify(&parts, &connection).await {
@@ -78,7 +83,7 @@ impl ForwardAuth {
         if let Ok(method) = HeaderValue::from_str(parts.method.as_str()) {
             parts.headers.insert(asserted::FORWARDED_METHOD, method);
         }
-        match asserted(Dialect::Forwarded, parts) {
+        match carried(Dialect::Forwarded, parts) {
             Ok((parts, connection)) => {
                 self.proxy.handle(Request::from_parts(parts, body::boxed(incoming)), &connection).await
             }
@@ -89,7 +94,7 @@ impl ForwardAuth {
 
 impl Answers for ForwardAuth {
     async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Response<Body> {
-        if !self.trusted_peers.iter().any(|network| network.contains(&caller.peer.ip())) {
+        if !self.trusts(caller.peer.ip()) {
             tracing::debug!(peer = %caller.peer, "a stranger at the door for forward auth");
             return plain(
                 StatusCode::FORBIDDEN,
@@ -101,9 +106,7 @@ impl Answers for ForwardAuth {
                 VERIFY_PATH => self.verify(Dialect::Forwarded, request).await,
                 VERIFY_NGINX_PATH => for_nginx(self.verify(Dialect::Original, request).await),
                 REFUSED_PATH => refused(self.verify(Dialect::Forwarded, request).await),
-                path if path.starts_with("/.pomerium/") || path.starts_with("/.well-known/pomerium") => {
-                    self.own(request).await
-                }
+                path if is_own(path) => self.own(request).await,
                 _ => plain(StatusCode::NOT_FOUND, "Ask at /verify, or at /verify/nginx.\n"),
             }
         };
@@ -112,8 +115,13 @@ impl Answers for ForwardAuth {
     }
 }
 
-/// The request as the asking proxy has it, and the connection that it came to that proxy on.
-fn asserted(dialect: Dialect, parts: Parts) -> Result<(Parts, Connection), AssertionError> {
+fn is_own(path: &str) -> bool {
+    let inside = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+    inside("/.pomerium") || path == "/.well-known/pomerium" || inside("/.well-known/pomerium")
+}
+
+/// The request that the asking proxy carries, and the connection that it came to that proxy on.
+fn carried(dialect: Dialect, parts: Parts) -> Result<(Parts, Connection), AssertionError> {
     let said = asserted::read(dialect, &parts.headers)?;
     let mut parts = parts;
     asserted::remove(&mut parts.headers);
@@ -164,7 +172,15 @@ fn refused(response: Response<Body>) -> Response<Body> {
 }
 
 fn not_said(error: &AssertionError) -> Response<Body> {
-    tracing::warn!(%error, "a proxy in front does not say what it asks about");
+    match error {
+        // No client can bring this about: it is the proxy's configuration.
+        AssertionError::Missing(_) => {
+            tracing::warn!(%error, "a proxy in front does not say what it asks about");
+        }
+        AssertionError::Doubled(_) | AssertionError::Malformed(_) | AssertionError::NotHttps => {
+            tracing::debug!(%error, "a question that cannot be understood");
+        }
+    }
     plain(StatusCode::BAD_REQUEST, format!("Check the configuration of the proxy in front: {error}.\n"))
 }
 

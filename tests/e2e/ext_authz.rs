@@ -198,6 +198,8 @@ async fn only_services_of_ours_are_answered() {
     let unimplemented = "12";
     let path = "/envoy.service.auth.v3.Authorization/Other";
     assert_eq!(envoy.call(path, &service_token()).await.unwrap(), unimplemented);
+    let healthy = envoy.call("/grpc.health.v1.Health/Check", "nobody").await.unwrap();
+    assert_eq!(healthy, "0", "a load balancer has no token");
     let long = "x".repeat(2 * 1024 * 1024);
     let refused = envoy.ask(Some(&service_token()), question(&parts.url(), &[("x-long", &long)])).await;
     assert!(refused.is_err(), "a question is bounded");

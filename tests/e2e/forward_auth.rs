@@ -1,4 +1,4 @@
-//! Real nginx carries the traffic and asks the gateway about every request.
+//! Real nginx (and Caddy) carries the traffic and asks the gateway about every request.
 
 use std::net::SocketAddr;
 
@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::Full;
 use support::{
     app::{App, GREETING},
+    caddy::Caddy,
     gateway::{Gateway, Options, Route},
     http::{Page, raw, send},
     nginx::Nginx,
@@ -94,6 +95,49 @@ async fn alice_signs_in_through_nginx_and_the_app_knows_her() {
     assert_eq!(sent["cookie"], serde_json::json!(["theme=dark"]), "{sent}");
     assert!(!page.text().contains("mallory") && !page.text().contains(&session), "{sent}");
     assert_eq!((shown["method"].as_str(), shown["target"].as_str()), (Some("POST"), Some("/report?month=5")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn caddy_asks_as_well() {
+    let app = App::start().await.unwrap();
+    let (port, door) =
+        (port::reserve().unwrap(), SocketAddr::from(([127, 0, 0, 1], port::reserve().unwrap())));
+    let more = format!("forward_auth_address: {door}\n");
+    let options = Options { front: Some(port), more: &more, ..Options::default() };
+    let routes = [Route::web("app.localhost", app.address)];
+    let gateway = Box::pin(Gateway::start_with(&routes, &options)).await.unwrap();
+    let _caddy = Box::pin(Caddy::start(port, &gateway, door, app.address)).await.unwrap();
+    let url = Url::parse(&format!("https://app.localhost:{port}/report?month=5")).unwrap();
+
+    let alice = Person::new("alice", &gateway.authority).unwrap();
+    let page = alice.open(&url).await.unwrap();
+    assert_eq!((page.status, &page.url), (StatusCode::OK, &url), "{}", page.text());
+    let mut headers = HeaderMap::new();
+    for name in ["x-pomerium-jwt-assertion", "x-pomerium-claim-email", "x-pomerium-claim-groups"] {
+        headers.insert(name, "mallory@evil.test".parse().unwrap());
+    }
+    let page = alice.request(Method::GET, &url, headers, Bytes::new()).await.unwrap();
+    assert!(
+        page.text().contains("alice@corp.example") && !page.text().contains("mallory"),
+        "{}",
+        page.text()
+    );
+    assert_eq!(app.requests(), 2);
+
+    let bob = Person::new("bob", &gateway.authority).unwrap();
+    let page = bob.open(&url).await.unwrap();
+    assert_eq!(page.status, StatusCode::FORBIDDEN);
+    assert!(page.text().contains("email-unauthorized"), "{}", page.text());
+
+    let stranger = Person::new("nobody", &gateway.authority).unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ACCEPT, "*/*".parse().unwrap());
+    headers.insert("x-forwarded-host", "other.localhost".parse().unwrap());
+    headers.insert("x-forwarded-uri", "/.pomerium/".parse().unwrap());
+    headers.insert("x-forwarded-method", "OPTIONS".parse().unwrap());
+    let page = stranger.request(Method::GET, &url, headers, Bytes::new()).await.unwrap();
+    assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(app.requests(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,23 +282,40 @@ async fn a_question_that_leaves_something_open_gets_no_yes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_trusted_may_ask() {
+async fn only_the_trusted_may_ask_and_a_reload_says_who_they_are() {
     let app = App::start().await.unwrap();
     let (port, door) = (port::reserve().unwrap(), port::reserve().unwrap());
     let more = format!(
         "forward_auth_address: 127.0.0.1:{door}\nforward_auth_trusted_peers: [127.0.0.9, 10.0.0.0/8]\n"
     );
-    let routes = [Route::web("app.localhost", app.address).policy(EVERYBODY)];
     let options = Options { front: Some(port), more: &more, ..Options::default() };
+    let routes = [Route::web("app.localhost", app.address).policy(EVERYBODY)];
     let gateway = Box::pin(Gateway::start_with(&routes, &options)).await.unwrap();
     let tls = gateway.authority.client_config(&[b"http/1.1"]).unwrap();
-    let request = Request::get(format!("http://127.0.0.1:{door}/verify"))
-        .header("x-forwarded-method", "GET")
-        .header("x-forwarded-proto", "https")
-        .header("x-forwarded-host", format!("app.localhost:{port}"))
-        .header("x-forwarded-uri", "/")
-        .header("x-forwarded-for", "10.0.0.5");
-    let page = Box::pin(send(&tls, request.body(Full::new(Bytes::new())).unwrap())).await.unwrap();
+    let ask = || {
+        let request = Request::get(format!("http://127.0.0.1:{door}/verify"))
+            .header("x-forwarded-method", "GET")
+            .header("x-forwarded-proto", "https")
+            .header("x-forwarded-host", format!("app.localhost:{port}"))
+            .header("x-forwarded-uri", "/")
+            .header("x-forwarded-for", "10.0.0.5");
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        Box::pin(async { send(&tls, request).await.unwrap() })
+    };
+    let page = ask().await;
     assert_eq!(page.status, StatusCode::FORBIDDEN);
     assert!(page.text().contains("forward_auth_trusted_peers"), "{}", page.text());
+
+    let text = std::fs::read_to_string(gateway.config()).unwrap();
+    gateway.write_config(&text.replace("[127.0.0.9,", "[127.0.0.1,")).unwrap();
+    gateway.reload().unwrap();
+    gateway.log().line_with(&["configuration reloaded"]).await.unwrap();
+    assert_eq!(ask().await.status, StatusCode::OK);
+
+    // A socket is bound at the start; the log says so.
+    let moved =
+        text.replace(&format!("forward_auth_address: 127.0.0.1:{door}"), "forward_auth_address: 127.0.0.1:9");
+    gateway.write_config(&moved).unwrap();
+    gateway.reload().unwrap();
+    gateway.log().line_with(&["takes effect with the next start", "forward_auth_address"]).await.unwrap();
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use bytes::Bytes;
 use envoy_types::pb::envoy::{
     config::core::v3::{Address, HeaderValueOption, SocketAddress, address, socket_address::PortSpecifier},
     service::auth::v3::{
@@ -18,6 +19,7 @@ use envoy_types::pb::envoy::{
     },
 };
 use http::HeaderMap;
+use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
@@ -107,19 +109,24 @@ impl Envoy {
         })
     }
 
-    /// Calls some method of some service, and gives the code of gRPC.
+    /// Calls some method of some service with an empty message, and gives the code of gRPC.
     ///
     /// # Errors
     /// No answer.
     pub async fn call(&mut self, path: &str, token: &str) -> anyhow::Result<String> {
+        // Not compressed, and of no length.
+        let empty_message = Full::new(Bytes::from_static(&[0; 5]));
         let request = ::http::Request::post(format!("http://localhost{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .header("jwt", token)
-            .body(Body::empty())?;
-        let response = self.sender.send_request(request).await?;
-        let status = response.headers().get("grpc-status").context("no status of gRPC")?;
-        Ok(status.to_str()?.to_owned())
+            .body(Body::new(empty_message))?;
+        let response = wait::within(path, self.sender.send_request(request)).await??;
+        // A refusal has it in the headers, an answer in the trailers.
+        let early = response.headers().get("grpc-status").cloned();
+        let end = response.into_body().collect().await?;
+        let late = end.trailers().and_then(|trailers| trailers.get("grpc-status")).cloned();
+        Ok(early.or(late).context("no status of gRPC")?.to_str()?.to_owned())
     }
 }
 

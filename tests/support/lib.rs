@@ -1,4 +1,4 @@
-//! The real parts that the end-to-end stories are told with: an OpenID provider, OpenSSH, PostgreSQL, nginx, Chromium, and
+//! The real parts that the end-to-end stories are told with: an OpenID provider, OpenSSH, PostgreSQL, nginx, Caddy, Chromium, and
 //! the two binaries under test.
 //!
 //! Each fixture owns a temporary folder and its processes, is ready when its constructor returns, ends when it is
@@ -8,6 +8,7 @@
 pub mod app;
 pub mod authority;
 pub mod browser;
+pub mod caddy;
 pub mod cli;
 pub mod crowd;
 pub mod echo;

@@ -10,7 +10,7 @@ use super::{
     Source,
     keys::{self, Secrets},
 };
-use crate::{listen::TlsKeys, proxy::Proxy, store::Store};
+use crate::{config::Settings, listen::TlsKeys, proxy::Proxy, store::Store};
 
 /// Between looks at the files.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -91,8 +91,27 @@ impl Reloader {
         if let Err(error) = self.tls_keys.replace(&settings.certificates) {
             return tracing::error!(%error, "the configuration was not reloaded: the old one stays");
         }
+        for key in bound_at_start(&self.proxy.settings(), &settings) {
+            tracing::warn!(key, "this key takes effect with the next start");
+        }
         self.proxy.replace(live);
         self.watched = loaded.files;
         tracing::info!(routes = settings.routes.len(), "configuration reloaded");
     }
+}
+
+/// The keys that differ and are of sockets, which were bound at the start.
+fn bound_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let address = |settings: &Settings| settings.forward_auth.as_ref().map(|door| door.address);
+    [
+        ("address", old.address != new.address),
+        ("http_redirect_addr", old.http_redirect_addr != new.http_redirect_addr),
+        ("codec_type", old.codec != new.codec),
+        ("services", old.services != new.services),
+        ("grpc_address", old.grpc != new.grpc),
+        ("forward_auth_address", address(old) != address(new)),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
 }

@@ -10,8 +10,8 @@ use http::{HeaderName, HeaderValue, header};
 use url::Url;
 
 use super::{
-    Certificate, Codec, CookieSettings, IssuerFormat, SameSite, Settings, Storage, Timeouts, identity, keys,
-    material::read_file, routes, section::Section, services,
+    Certificate, Codec, CookieSettings, IssuerFormat, SameSite, Services, Settings, Storage, Timeouts,
+    identity, keys, material::read_file, routes, section::Section, services,
 };
 use crate::{
     authorize::Records,
@@ -25,11 +25,17 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let address = listen_address(top, "address")
         .or_else(|| (!top.has("address")).then_some(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 443)));
     let http_redirect_addr = listen_address(top, "http_redirect_addr");
-    if address.is_some() && address == http_redirect_addr {
-        top.error("http_redirect_addr", "must differ from address");
-    }
     let grpc = services::grpc(top, services, listen_address(top, "grpc_address"));
     let forward_auth = services::forward_auth(top, listen_address(top, "forward_auth_address"));
+    services::check_addresses(
+        top,
+        &[
+            ("address", address.filter(|_| services == Services::All)),
+            ("http_redirect_addr", http_redirect_addr),
+            ("grpc_address", grpc.as_ref().map(|door| door.address)),
+            ("forward_auth_address", forward_auth.as_ref().map(|door| door.address)),
+        ],
+    );
     let codecs =
         [("auto", Codec::All), ("http3", Codec::All), ("http1", Codec::Http1), ("http2", Codec::Http2)];
     let codec = top.one_of("codec_type", &codecs).unwrap_or(Codec::All);

@@ -71,6 +71,16 @@ pub(super) fn grpc(top: &Section<'_>, services: Services, address: Option<Socket
     Some(GrpcDoor { address, tls })
 }
 
+/// Each door has an address of its own.
+pub(super) fn check_addresses(top: &Section<'_>, doors: &[(&str, Option<SocketAddr>)]) {
+    for (index, (name, address)) in doors.iter().enumerate() {
+        let earlier = doors[..index].iter().find(|(_, other)| address.is_some() && other == address);
+        if let Some((other, _)) = earlier {
+            top.error(name, format!("must differ from {other}"));
+        }
+    }
+}
+
 /// `forward_auth_address` and `forward_auth_trusted_peers`.
 ///
 /// Whoever reaches that door says which host and which client a request is of. So it is closed unless asked for, and off

@@ -51,7 +51,9 @@ pub(super) fn read(check: CheckRequest) -> Result<Question, QuestionError> {
     if http.scheme != "https" && forwarded_proto != Some(b"https") {
         return Err(QuestionError::NotHttps);
     }
-    let path: Option<PathAndQuery> = http.path.starts_with('/').then(|| http.path.parse().ok()).flatten();
+    // A `#` would end the path for us, and perhaps not for the app.
+    let is_path = http.path.starts_with('/') && !http.path.contains('#');
+    let path: Option<PathAndQuery> = is_path.then(|| http.path.parse().ok()).flatten();
     let path = path.ok_or(Malformed("request.http.path"))?;
     // A comma is a list of hosts, of which one may be a stranger's.
     if http.host.contains(',') {

@@ -59,7 +59,7 @@ pub(super) fn read(dialect: Dialect, headers: &HeaderMap) -> Result<Asserted, As
     let (method, scheme, authority, path) = match dialect {
         Dialect::Forwarded => {
             let path = one(headers, FORWARDED_URI)?;
-            let path: Option<PathAndQuery> = path.starts_with('/').then(|| path.parse().ok()).flatten();
+            let path: Option<PathAndQuery> = is_path(path).then(|| path.parse().ok()).flatten();
             let authority = one(headers, FORWARDED_HOST)?.parse::<Authority>();
             (
                 parsed_method(headers, FORWARDED_METHOD)?,
@@ -70,8 +70,11 @@ pub(super) fn read(dialect: Dialect, headers: &HeaderMap) -> Result<Asserted, As
         }
         Dialect::Original => {
             let malformed = || AssertionError::Malformed(ORIGINAL_URL);
-            let url: Uri = one(headers, ORIGINAL_URL)?.parse().map_err(|_| malformed())?;
-            let parts = url.into_parts();
+            let url = one(headers, ORIGINAL_URL)?;
+            if url.contains('#') {
+                return Err(malformed());
+            }
+            let parts = url.parse::<Uri>().map_err(|_| malformed())?.into_parts();
             (
                 parsed_method(headers, ORIGINAL_METHOD)?,
                 parts.scheme.ok_or_else(malformed)?.to_string(),
@@ -112,6 +115,11 @@ pub(super) fn remove(headers: &mut HeaderMap) {
     ] {
         headers.remove(name);
     }
+}
+
+/// A `#` would end the path for us, and perhaps not for the app.
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && !text.contains('#')
 }
 
 fn one(headers: &HeaderMap, name: HeaderName) -> Result<&str, AssertionError> {

@@ -150,7 +150,8 @@ pub(super) fn is_own(live: &Live, whereto: &Whereto) -> bool {
     is_authenticate_host(live, &whereto.authority)
         || path == "/.pomerium"
         || path.starts_with("/.pomerium/")
-        || path.starts_with("/.well-known/pomerium")
+        || path == "/.well-known/pomerium"
+        || path.starts_with("/.well-known/pomerium/")
 }
 
 /// Whatever the port: cookies know none, so an app on another port of this host could read and plant the sign-in's.

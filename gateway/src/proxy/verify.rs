@@ -2,6 +2,11 @@
 //!
 //! Host, path, route, session and decision are found as for a request of our own; only the way to the app is not taken.
 
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header, request::Parts};
 use pomerium_shared::clock::Now;
 
@@ -11,7 +16,7 @@ use super::{
     headers, own,
     respond::{self, Audience},
 };
-use crate::body::Body;
+use crate::{body::Body, config::Settings};
 
 /// What the carrier of a request is told.
 #[derive(Debug)]
@@ -33,7 +38,20 @@ pub(crate) struct HeaderChanges {
     pub(crate) remove: Vec<HeaderName>,
 }
 
+impl Connection {
+    /// A connection that a carrier tells of. Its port is not told, and nobody decides by it; a client certificate is not
+    /// believed, since its holder proved nothing to us.
+    pub(crate) fn asserted(client: IpAddr, server_name: Option<String>, protocol: &'static str) -> Self {
+        Self { peer: SocketAddr::new(client, 0), server_name, protocol }
+    }
+}
+
 impl Proxy {
+    /// The configuration at work.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.live.load().settings.clone()
+    }
+
     /// Decides on a request that another proxy carries. `parts` and `connection` are what that proxy says of it, which
     /// the caller has reason to believe.
     pub(crate) async fn verify(&self, parts: &Parts, connection: &Connection) -> Verified {

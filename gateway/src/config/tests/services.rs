@@ -78,6 +78,11 @@ fn doors_that_would_let_strangers_in_are_refused() {
             "grpc_address: 127.0.0.1:1\ngrpc_insecure: true\ngrpc_client_ca_file: cert.pem\n",
             "grpc_insecure: must be false with grpc_client_ca",
         ),
+        ("address: 127.0.0.1:1\ngrpc_address: 127.0.0.1:1\n", "grpc_address: must differ from address"),
+        (
+            "grpc_address: 127.0.0.1:1\nforward_auth_address: 127.0.0.1:1\n",
+            "forward_auth_address: must differ from grpc_address",
+        ),
         ("services: authorize\ndatabroker_storage_type: memory\n", "reads the sessions of another process"),
     ] {
         let rest =

@@ -84,7 +84,7 @@ fn what_is_missing_or_unclear_is_refused() {
     assert_eq!(with(|http| http.scheme = "http".to_owned()).unwrap_err(), NotHttps);
     assert_eq!(with(|http| http.method = "CONNECT".to_owned()).unwrap_err(), Tunnel);
     assert_eq!(with(|http| http.method = "G T".to_owned()).unwrap_err(), Malformed("request.http.method"));
-    for path in ["", "*", "https://other.example/", "a", "/ b"] {
+    for path in ["", "*", "https://other.example/", "a", "/ b", "/public#/../admin"] {
         let result = with(|http| http.path = path.to_owned());
         assert_eq!(result.unwrap_err(), Malformed("request.http.path"), "{path}");
     }

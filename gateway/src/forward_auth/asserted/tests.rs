@@ -76,6 +76,7 @@ fn what_is_malformed_is_refused() {
         ("x-forwarded-host", ""),
         ("x-forwarded-uri", "https://other.example/"),
         ("x-forwarded-uri", "*"),
+        ("x-forwarded-uri", "/public#/../admin"),
         ("x-forwarded-for", "unknown"),
         ("x-forwarded-for", "192.0.2.7, "),
     ] {
@@ -84,7 +85,9 @@ fn what_is_malformed_is_refused() {
         let expected = AssertionError::Malformed(name.parse().unwrap());
         assert_eq!(read(Dialect::Forwarded, &headers), Err(expected), "{name}: {value}");
     }
-    for url in ["https://a.example,b.example/", "/a", "app.example", "https://", ""] {
+    for url in
+        ["https://a.example,b.example/", "https://app.example/a#b", "/a", "app.example", "https://", ""]
+    {
         let mut headers = map(&ORIGINAL);
         headers.insert(ORIGINAL_URL, url.parse().unwrap());
         assert_eq!(read(Dialect::Original, &headers), Err(AssertionError::Malformed(ORIGINAL_URL)), "{url}");
