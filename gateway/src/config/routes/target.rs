@@ -164,21 +164,6 @@ fn substitution_of(text: &str) -> String {
     out
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_substitution_refers_to_groups_as_re2_does() {
-        let pattern = Regex::new("^/api/(.*)$").unwrap();
-        for (text, expected) in
-            [(r"/v1/\1", "/v1/x"), (r"/$1/\1", "/$1/x"), (r"/\0", "//api/x"), (r"/a\\b\", r"/a\b\")]
-        {
-            assert_eq!(pattern.replace_all("/api/x", substitution_of(text)), expected, "{text}");
-        }
-    }
-}
-
 fn upstream_host(section: &Section<'_>) -> Option<UpstreamHost> {
     let preserve = section.flag("preserve_host_header").unwrap_or(false);
     let (literal, header) = (section.filled("host_rewrite"), section.filled("host_rewrite_header"));
@@ -319,4 +304,19 @@ fn response(route: &Section<'_>) -> Option<Target> {
         section.error("body", "is larger than 64 KiB");
     }
     Some(Target::Response { status: status?, body: body.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_substitution_refers_to_groups_as_re2_does() {
+        let pattern = regex::Regex::new("^/api/(.*)$").unwrap();
+        for (text, expected) in
+            [(r"/v1/\1", "/v1/x"), (r"/$1/\1", "/$1/x"), (r"/\0", "//api/x"), (r"/a\\b\", r"/a\b\")]
+        {
+            assert_eq!(pattern.replace_all("/api/x", substitution_of(text)), expected, "{text}");
+        }
+    }
 }
