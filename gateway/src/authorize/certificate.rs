@@ -56,6 +56,11 @@ impl NameKind {
 }
 
 impl CertificateMatcher {
+    /// Whether it asks for names, which are true only if an authority says so.
+    pub(super) const fn has_names(&self) -> bool {
+        !self.names.is_empty()
+    }
+
     /// Whether `leaf`, in DER, is such a certificate.
     pub(super) fn matches(&self, leaf: &[u8]) -> bool {
         let is_one_of = |wanted: &[[u8; 32]], bytes: &[u8]| {

@@ -124,6 +124,27 @@ impl Criterion {
     }
 }
 
+impl Criterion {
+    /// Whether it asks for something that no request here can bring yet, so that it is never true.
+    #[must_use]
+    pub const fn is_never_true(&self) -> bool {
+        matches!(self, Self::McpTool(_) | Self::Ssh(_))
+    }
+
+    /// Whether it is never true without external data.
+    #[must_use]
+    pub const fn needs_records(&self) -> bool {
+        matches!(self, Self::Record(_))
+    }
+
+    /// Whether it believes what a client certificate says of its holder, which anybody can write who is their own
+    /// authority.
+    #[must_use]
+    pub fn needs_authority(&self) -> bool {
+        matches!(self, Self::ClientCertificate(matchers) if matchers.iter().any(CertificateMatcher::has_names))
+    }
+}
+
 impl fmt::Display for Criterion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;

@@ -50,7 +50,8 @@ pub struct ShortForms {
 }
 
 impl ShortForms {
-    fn criteria(&self) -> Vec<Criterion> {
+    /// All criteria, those of `allow` first.
+    pub fn criteria(&self) -> Vec<Criterion> {
         let one_of = |texts: &[String]| StringMatcher::one(StringTest::In(TextSet::new(texts.to_vec())));
         let mut criteria = Vec::new();
         if self.allow_public_unauthenticated_access {
@@ -131,7 +132,8 @@ impl Policy {
         self.criteria().filter_map(|criterion| criterion.next_edge(check)).chain(session_end).min()
     }
 
-    fn criteria(&self) -> impl Iterator<Item = &Criterion> {
+    /// All criteria, those of `allow` first.
+    pub fn criteria(&self) -> impl Iterator<Item = &Criterion> {
         self.allow.iter().chain(&self.deny).flat_map(|labelled| &labelled.group.criteria)
     }
 

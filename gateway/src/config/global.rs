@@ -57,8 +57,12 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     services::check_storage(top, services, storage.as_ref());
     let records = records(top);
     let log_level = log_level(top);
-    let defaults =
-        routes::Defaults { timeouts, pass_identity_headers, set_response_headers: &set_response_headers };
+    let defaults = routes::Defaults {
+        timeouts,
+        pass_identity_headers,
+        set_response_headers: &set_response_headers,
+        has_records: top.has("records_file"),
+    };
     let routes = routes::routes(top, &defaults);
     let programmatic_redirect_domains = top.list("programmatic_redirect_domain_whitelist").map_or_else(
         || vec!["localhost".to_owned()],

@@ -3,14 +3,18 @@
 mod from;
 mod target;
 
-use std::{collections::BTreeMap, fmt::Write, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    sync::Arc,
+};
 
 use http::{HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use super::{HostPattern, PathMatch, Route, RouteFrom, Timeouts, keys, section::Section};
 use crate::{
-    authorize::{Policy, ShortForms},
+    authorize::{Criterion, Policy, ShortForms},
     yaml::Value,
 };
 
@@ -19,6 +23,7 @@ pub(super) struct Defaults<'a> {
     pub(super) timeouts: Timeouts,
     pub(super) pass_identity_headers: bool,
     pub(super) set_response_headers: &'a [(HeaderName, HeaderValue)],
+    pub(super) has_records: bool,
 }
 
 /// All routes in the order in which they are tried; broken ones are left out, and said.
@@ -49,7 +54,7 @@ fn route(section: &Section<'_>, defaults: &Defaults<'_>) -> Option<Route> {
     section.check_keys(keys::Place::Route);
     let from = from::from(section);
     let target = target::target(section, from.as_ref());
-    let policy = policy(section);
+    let policy = policy(section, defaults.has_records);
     let allow_websockets = section.flag("allow_websockets").unwrap_or(false);
     let endless = allow_websockets || matches!(from, Some(RouteFrom::Tcp { .. }));
     let unless_endless = |limit| if endless { None } else { limit };
@@ -135,7 +140,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// The rules in PPL and their short forms.
-fn policy(section: &Section<'_>) -> Option<Policy> {
+fn policy(section: &Section<'_>, has_records: bool) -> Option<Policy> {
     let texts = |name: &str| -> Vec<String> {
         section.list(name).unwrap_or_default().into_iter().map(|(text, _)| text.to_owned()).collect()
     };
@@ -173,13 +178,37 @@ fn policy(section: &Section<'_>) -> Option<Policy> {
         section.warn("policy", "is missing: nobody may use this route");
     }
     match Policy::build(ppl, &short) {
-        Ok(policy) => Some(policy),
+        Ok(policy) => {
+            check_criteria(section, &policy, has_records);
+            Some(policy)
+        }
         Err(errors) => {
             for error in errors {
                 section.error_at(error.at, "policy", error.to_string());
             }
             None
         }
+    }
+}
+
+/// Says what a criterion needs that this configuration does not give it.
+fn check_criteria(section: &Section<'_>, policy: &Policy, has_records: bool) {
+    let said: BTreeSet<&str> = policy
+        .criteria()
+        .filter(|criterion| criterion.is_never_true() || criterion.needs_records() && !has_records)
+        .map(Criterion::name)
+        .collect();
+    for name in said {
+        let why =
+            if name == "record" { "without `records_file`" } else { "of any request to this gateway yet" };
+        section.warn("policy", format!("`{name}` is never true {why}: a `deny` with it refuses nobody"));
+    }
+    if policy.criteria().any(Criterion::needs_authority) {
+        section.error(
+            "policy",
+            "names in client certificates (san_...) prove nothing without an authority (`downstream_mtls`), which is not \
+             built yet: anybody could write them; use `fingerprint` or `spki_hash`",
+        );
     }
 }
 

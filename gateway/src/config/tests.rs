@@ -509,3 +509,22 @@ fn records_are_read_from_a_file_that_is_watched() {
         assert!(errors(rest).contains(message), "{rest}: {}", errors(rest));
     }
 }
+
+#[test]
+fn a_criterion_that_lacks_something_here_is_said() {
+    let with = |criterion: &str| {
+        route(&format!("to: http://10.0.0.5\n  policy: {{allow: {{or: [{criterion}]}}}}\n"))
+    };
+    let warned =
+        |text: &str| good(text).warnings.iter().map(|w| w.message.clone()).collect::<Vec<_>>().join(" ");
+    let record = with("record: {type: on-call, field: team, is: db}");
+    assert!(warned(&record).contains("`record` is never true without `records_file`"), "{}", warned(&record));
+    assert_eq!(warned(&format!("records_file: records.yaml\n{record}")), "");
+    assert!(warned(&with("mcp_tool: search")).contains("`mcp_tool` is never true of any request"));
+    assert!(warned(&with("ssh_username: alice")).contains("`ssh_username` is never true of any request"));
+    let named = errors(&with("client_certificate: {san_email: alice@corp.example}"));
+    assert!(
+        named.contains("names in client certificates (san_...) prove nothing without an authority"),
+        "{named}"
+    );
+}

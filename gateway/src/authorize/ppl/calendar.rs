@@ -86,7 +86,8 @@ impl Reader {
 
     /// Of the built-in zones: a policy means the same on every machine, and reading it touches no file.
     fn zone(&mut self, node: &Node) -> Option<TimeZone> {
-        self.parsed(node, ZONE, |text| TimeZoneDatabase::bundled().get(text).ok())
+        let known = |text: &str| TimeZoneDatabase::bundled().get(text).ok().filter(|zone| !zone.is_unknown());
+        self.parsed(node, ZONE, known)
     }
 }
 

@@ -79,6 +79,10 @@ const WRONG: &[(&str, &str)] = &[
         "time_of_day: {timezone: /etc/passwd, after: 9AM}",
         "3:29: \"/etc/passwd\" is not a time zone by its name",
     ),
+    (
+        "time_of_day: {timezone: Etc/Unknown, after: 9AM}",
+        "3:29: \"Etc/Unknown\" is not a time zone by its name",
+    ),
     ("time_of_day: {timezone: UTC, after: 25:00}", "3:41: \"25:00\" is not a time of day"),
     ("time_of_day: {timezone: UTC, after: 13PM}", "3:41: \"13PM\" is not a time of day"),
     ("time_of_day: {timezone: UTC, after: 0AM}", "3:41: \"0AM\" is not a time of day"),

@@ -195,3 +195,51 @@ fn an_unset_variable_in_allowed_users_lets_nobody_in() {
     let session = Session { email: String::new(), user_id: UserId::new(""), ..alice() };
     assert!(!policy.evaluate(&asked_by(Some(&session))).allow.value);
 }
+
+#[test]
+fn a_criterion_is_shown_as_it_was_meant() {
+    let hash = "ab".repeat(32);
+    for (criterion, expected) in [
+        ("accept: 1", "accept"),
+        ("domain: {in: [a.example, b.example]}", "domain in [\"a.example\", \"b.example\"]"),
+        (
+            "date: {after: 2026-03-01, before: 2026-04-01}",
+            "date after 2026-03-01T00:00:00Z and before 2026-04-01T00:00:00Z",
+        ),
+        (
+            "day_of_week: {is: fri-mon, timezone: Europe/Zurich}",
+            "day_of_week mon,fri,sat,sun in Europe/Zurich",
+        ),
+        (
+            "time_of_day: {timezone: UTC, after: 10PM, before: 6AM}",
+            "time_of_day after 22:00:00 and before 06:00:00 in UTC",
+        ),
+        ("session/age: {at_most: 8h}", "session/age at_most 28800s"),
+        ("session/bound: 1", "session/bound"),
+        ("auth/method: otp", "auth/method has \"otp\""),
+        ("device: {approved: true, type: enclave_only}", "device type enclave_only and approved true"),
+        ("device: {is: x}", "device type any and is \"x\""),
+        ("posture/os: macos", "posture/os is \"macos\""),
+        ("posture/os_version: {at_least: '12.5'}", "posture/os_version at_least 12.5"),
+        ("posture/firewall: 1", "posture/firewall"),
+        ("posture/age: {at_most: 90s}", "posture/age at_most 90s"),
+        ("network/country: {not: CH}", "network/country not \"CH\""),
+        ("network/asn: {not_in: [2, 1]}", "network/asn not_in [1, 2]"),
+        (
+            "record: {type: t, field: f.g, '>=': 3, in: [3, x]}",
+            "record type \"t\" by user_id: \"f.g\" >= 3 and in [3, \"x\"]",
+        ),
+        ("client_certificate: {san_dns: x}", "client_certificate [san_dns is \"x\"]"),
+        ("mcp_tool: {starts_with: read_}", "mcp_tool starts_with \"read_\""),
+        ("ssh_username_matches_claim: login", "ssh_username_matches_claim login"),
+    ] {
+        let policy = Policy::from_yaml(&format!("allow:\n  or:\n    - {criterion}\n"));
+        let shown: Vec<_> = policy.criteria().map(ToString::to_string).collect();
+        assert_eq!(shown, [expected], "{criterion}");
+    }
+    let policy = Policy::from_yaml(&format!(
+        "allow: {{or: [client_certificate: {{fingerprint: ['{hash}', '{hash}'], san_uri: x}}]}}"
+    ));
+    let shown: Vec<_> = policy.criteria().map(ToString::to_string).collect();
+    assert_eq!(shown, ["client_certificate [fingerprint abababab... or 1 more and san_uri is \"x\"]"]);
+}

@@ -130,29 +130,56 @@ fn a_single_rule_is_a_policy_and_json_is_as_good_as_yaml() {
 
 /// Words that lead deep into the parser, and others.
 fn word() -> impl Strategy<Value = String> {
-    let known = prop::sample::select(vec![
-        "allow",
-        "deny",
-        "and",
-        "or",
-        "not",
-        "nor",
-        "email",
-        "claim/a",
-        "claim/",
-        "groups",
-        "source_ip",
+    let structure = ["allow", "deny", "and", "or", "not", "nor", "claim/a", "claim/", "claim/a/b/c/d/e/f"];
+    let matchers = [
         "in",
+        "not_in",
         "is",
+        "not",
         "has",
         "exclude",
         "contains",
-        "accept",
-        "device",
+        "after",
+        "before",
+        "timezone",
+        "at_most",
+        "at_least",
+        "approved",
+        "type",
+        "key",
+        "field",
+        "exists",
+        "<",
+        ">=",
+        "fingerprint",
+        "spki_hash",
+        "san_dns",
+    ];
+    let values = [
         "10.0.0.0/8",
         "::/0",
         "::ffff:1.2.3.4/95",
-    ]);
+        "UTC",
+        "Europe/Zurich",
+        "9AM",
+        "12:30 pm",
+        "17:30:15.25",
+        "mon-fri",
+        "fri-mon,wed",
+        "2026-03-01",
+        "2026-03-01T09:00+01:00",
+        "8h",
+        "0s",
+        "12.5",
+        "CH",
+        "linux",
+        "any",
+        "user_id",
+        "ssh-ed25519 AAAA",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAB",
+        "AA:BB",
+    ];
+    let known = prop::sample::select([&structure[..], &matchers, &values, ppl::CRITERIA].concat());
     prop_oneof![4 => known.prop_map(str::to_owned), 1 => any::<String>()]
 }
 

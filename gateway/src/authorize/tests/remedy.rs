@@ -60,6 +60,15 @@ fn each_criterion_that_somebody_can_mend_says_how() {
 }
 
 #[test]
+fn a_certificate_that_deny_misses_is_to_be_shown() {
+    let alice = alice();
+    let policy = "{allow: {or: [accept: 1]}, deny: {or: [invalid_client_certificate: 1]}}";
+    let decision = Policy::from_yaml(policy).evaluate(&asked_by(Some(&alice)));
+    assert_eq!(decision.verdict(), Verdict::Deny { status: 495 });
+    assert_eq!(remedies(policy, &asked_by(Some(&alice))), ["Connect with a valid client certificate."]);
+}
+
+#[test]
 fn what_nobody_can_mend_has_no_remedy() {
     let alice = alice();
     let device = laptop();
