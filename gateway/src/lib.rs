@@ -17,6 +17,7 @@ mod forward_auth;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod listen;
+mod policy_tools;
 pub mod portal;
 mod proxy;
 pub mod quickstart;

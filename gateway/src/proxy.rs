@@ -5,16 +5,16 @@
 //! (`authorize`).
 
 mod assertion;
-mod authority;
+pub(crate) mod authority;
 mod connect;
 mod forward;
 mod gate;
 mod headers;
 mod own;
-mod path;
+pub(crate) mod path;
 mod question;
 mod respond;
-mod router;
+pub(crate) mod router;
 mod upgrade;
 mod upstream;
 mod verify;

@@ -86,6 +86,14 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     })
 }
 
+/// Who may do what, and where people are kept: what is left when certificates and secrets are not at hand.
+pub(super) fn access(top: &Section<'_>) -> Option<super::Access> {
+    let defaults =
+        routes::Defaults { timeouts: timeouts(top), pass_identity_headers: false, set_response_headers: &[] };
+    let routes = routes::routes(top, &defaults);
+    Some(super::Access { routes, records: records(top), storage: storage(top) })
+}
+
 /// `host:port` or `:port`; without a host it is every address of the machine.
 fn listen_address(top: &Section<'_>, name: &str) -> Option<SocketAddr> {
     let text = top.filled(name)?;
