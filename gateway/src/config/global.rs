@@ -10,8 +10,8 @@ use http::{HeaderName, HeaderValue, header};
 use url::Url;
 
 use super::{
-    Certificate, Codec, CookieSettings, IssuerFormat, SameSite, Services, Settings, Storage, Timeouts,
-    identity, keys, material::read_file, routes, section::Section, services,
+    Certificate, Codec, CookieSettings, ForwardAuthDoor, GrpcDoor, IssuerFormat, SameSite, Services,
+    Settings, Storage, Timeouts, identity, keys, material::read_file, routes, section::Section, services,
 };
 use crate::{
     authorize::Records,
@@ -22,20 +22,7 @@ use crate::{
 pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     top.check_keys(keys::Place::Global);
     let services = services::services(top);
-    let address = listen_address(top, "address")
-        .or_else(|| (!top.has("address")).then_some(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 443)));
-    let http_redirect_addr = listen_address(top, "http_redirect_addr");
-    let grpc = services::grpc(top, services, listen_address(top, "grpc_address"));
-    let forward_auth = services::forward_auth(top, listen_address(top, "forward_auth_address"));
-    services::check_addresses(
-        top,
-        &[
-            ("address", address.filter(|_| services == Services::All)),
-            ("http_redirect_addr", http_redirect_addr),
-            ("grpc_address", grpc.as_ref().map(|door| door.address)),
-            ("forward_auth_address", forward_auth.as_ref().map(|door| door.address)),
-        ],
-    );
+    let Doors { address, http_redirect_addr, grpc, forward_auth } = doors(top, services);
     let codecs =
         [("auto", Codec::All), ("http3", Codec::All), ("http1", Codec::Http1), ("http2", Codec::Http2)];
     let codec = top.one_of("codec_type", &codecs).unwrap_or(Codec::All);
@@ -94,6 +81,44 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         log_level: log_level.to_owned(),
         routes,
     })
+}
+
+/// The addresses that the gateway answers at.
+struct Doors {
+    address: Option<SocketAddr>,
+    http_redirect_addr: Option<SocketAddr>,
+    grpc: Option<GrpcDoor>,
+    forward_auth: Option<ForwardAuthDoor>,
+}
+
+fn doors(top: &Section<'_>, services: Services) -> Doors {
+    let address = listen_address(top, "address")
+        .or_else(|| (!top.has("address")).then_some(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 443)));
+    let http_redirect_addr = listen_address(top, "http_redirect_addr");
+    let grpc = services::grpc(top, services, listen_address(top, "grpc_address"));
+    let forward_auth = services::forward_auth(top, listen_address(top, "forward_auth_address"));
+    services::check_addresses(
+        top,
+        &[
+            ("address", address.filter(|_| services == Services::All)),
+            ("http_redirect_addr", http_redirect_addr),
+            ("grpc_address", grpc.as_ref().map(|door| door.address)),
+            ("forward_auth_address", forward_auth.as_ref().map(|door| door.address)),
+        ],
+    );
+    Doors { address, http_redirect_addr, grpc, forward_auth }
+}
+
+/// Who may do what, and where people are kept: what is left when certificates and secrets are not at hand.
+pub(super) fn access(top: &Section<'_>) -> Option<super::Access> {
+    let defaults = routes::Defaults {
+        timeouts: timeouts(top),
+        pass_identity_headers: false,
+        set_response_headers: &[],
+        has_records: top.has("records_file"),
+    };
+    let routes = routes::routes(top, &defaults);
+    Some(super::Access { routes, records: records(top), storage: storage(top) })
 }
 
 /// `host:port` or `:port`; without a host it is every address of the machine.
