@@ -111,6 +111,7 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
         open_doors(&settings, &tls_keys, &proxy, &lifetime)?;
         lifetime.tracker.spawn(refresh::run(store.clone(), provider, lifetime.drain.clone()));
     }
+    lifetime.tracker.spawn(store.clone().follow_outside_changes(lifetime.drain.clone()));
     open_inner_doors(&settings, &tls_keys, &proxy, &secrets, &lifetime)?;
     let reloader = Reloader::new(source, loaded.files, proxy.clone(), tls_keys, store.clone(), secrets);
     tracing::info!(address = %settings.address, routes = settings.routes.len(), "gateway is up");

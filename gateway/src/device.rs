@@ -1,6 +1,6 @@
 //! Devices as policy sees them: plain data, without I/O.
 
-use std::{fmt, time::SystemTime};
+use std::{fmt, str::FromStr, time::SystemTime};
 
 use pomerium_shared::posture::PostureReport;
 use serde::{Deserialize, Serialize};
@@ -70,4 +70,32 @@ pub enum DeviceKind {
     WebauthnAny,
     /// A WebAuthn credential that is fixed to one machine's hardware.
     WebauthnEnclave,
+}
+
+/// The word names no kind of device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("unknown kind of device")]
+pub struct UnknownDeviceKind;
+
+impl DeviceKind {
+    /// The word under which it is kept.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientKey => "client_key",
+            Self::WebauthnAny => "webauthn_any",
+            Self::WebauthnEnclave => "webauthn_enclave",
+        }
+    }
+}
+
+impl FromStr for DeviceKind {
+    type Err = UnknownDeviceKind;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        [Self::ClientKey, Self::WebauthnAny, Self::WebauthnEnclave]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
+            .ok_or(UnknownDeviceKind)
+    }
 }

@@ -10,7 +10,10 @@ mod idle;
 pub(crate) mod inner;
 pub(crate) mod quic;
 pub(crate) mod redirect;
+mod device_key;
 mod tls;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

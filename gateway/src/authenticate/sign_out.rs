@@ -32,7 +32,7 @@ impl Authenticate {
             url.set_path(SIGN_OUT_PATH);
             return pages::redirect(url.as_str());
         }
-        let resolved = match self.resolve(req.headers, req.url.query(), req.url.host_str(), now).await {
+        let resolved = match self.resolve(req.headers, req.url.query(), req.url.host_str(), req.key, now).await {
             Ok(resolved) => resolved,
             Err(error) => return store_failed(&error),
         };

@@ -151,7 +151,7 @@ async fn a_person_signs_in_and_out_at_the_provider() {
     assert_eq!(app.as_str(), "https://app.example.com/x");
     assert!(idp.script.asked.lock().unwrap()[0].contains("code_verifier="));
     let host = Some("app.example.com");
-    let session = service.session_of(&browser.headers(&app), None, host, now.wall).await.unwrap().unwrap();
+    let session = service.session_of(&browser.headers(&app), None, host, None, now.wall).await.unwrap().unwrap();
     assert_eq!((session.user_id.as_str(), session.email.as_str()), ("alice", "alice@example.com"));
     assert_eq!(session.groups, ["staff"]);
     assert_ne!(session.id.as_str(), "chosen-by-the-provider");
@@ -167,7 +167,7 @@ async fn a_person_signs_in_and_out_at_the_provider() {
         parameter(&end, "post_logout_redirect_uri"),
         "https://authenticate.example.com/.pomerium/signed_out"
     );
-    assert_eq!(service.session_of(&before, None, host, now.wall).await.unwrap(), None);
+    assert_eq!(service.session_of(&before, None, host, None, now.wall).await.unwrap(), None);
 }
 
 #[tokio::test]

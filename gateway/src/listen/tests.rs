@@ -1,0 +1,1 @@
+//! What a client key proves, at each door.
