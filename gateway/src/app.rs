@@ -128,7 +128,8 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
     Ok(())
 }
 
-async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
+/// Opens the store of a configuration.
+pub(crate) async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
     let Storage::Folder(folder) = &settings.storage else {
         return Store::in_memory().await.context("cannot make the in-memory store");
     };

@@ -1,5 +1,7 @@
 //! The commands beside `run`.
 
+pub mod device;
+
 use std::{
     env,
     io::Write as _,

@@ -16,7 +16,7 @@ impl Logout {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let cache = user_cache().ok_or(Failure::NoCache)?;
         let gateway = self.gateway.resolve(Some(&cache))?;
-        let had_one = cache.forget_any(&gateway)?;
+        let had_one = cache.forget_any(&gateway)? | cache.for_device().forget_any(&gateway)?;
         let told = if had_one { "Signed out of" } else { "There was no token for" };
         print(&format!("{told} {gateway}.\n"))
     }

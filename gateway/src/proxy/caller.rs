@@ -18,7 +18,7 @@ pub(super) struct Caller {
     /// The valid session; `None` when there is none.
     pub(super) session: Option<Session>,
     /// The device that the session is bound to.
-    device: Option<Device>,
+    pub(super) device: Option<Device>,
     /// Why the credential that the request carried is worth nothing.
     pub(super) rejected: Option<InvalidCredential>,
 }

@@ -1,5 +1,7 @@
 //! What the gateway answers itself: health, keys, sign-in, the routes list. Never forwarded, whatever the route.
 
+mod device;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,6 +46,9 @@ impl Proxy {
         let path = whereto.path.as_str();
         if let Some(response) = public_endpoint(live, &whereto, request.method()) {
             return response;
+        }
+        if path == device::POSTURE_PATH {
+            return self.posture(live, &whereto, request, connection).await;
         }
         if is_authenticate_host(live, &whereto.authority) {
             return self.authenticate_host(live, &whereto, request, connection).await;
