@@ -126,6 +126,7 @@ proptest! {
         let escaped = name.replace('\\', "\\134").replace(' ', "\\040");
         let mounts = format!("/dev/x /{escaped} ext4 rw 0 0\n");
         let found = mount_of(&mounts, &Path::new("/").join(&name).join("file"));
-        prop_assert_eq!(found.map(|mount| mount.source).as_deref(), Some("/dev/x"));
+        let source = found.map(|mount| mount.source);
+        prop_assert_eq!(source.as_deref(), Some("/dev/x"));
     }
 }
