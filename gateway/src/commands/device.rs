@@ -54,7 +54,8 @@ struct Which {
 /// Runs the command; 78 if the configuration cannot be used.
 #[must_use]
 pub fn run(arguments: &DeviceArguments) -> ExitCode {
-    let loaded = match app::load(&arguments.config) {
+    let source = app::Source { file: arguments.config.clone(), services: None };
+    let loaded = match source.load() {
         Ok(loaded) => loaded,
         Err(errors) => {
             app::report(&errors.to_string());

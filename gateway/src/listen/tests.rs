@@ -8,13 +8,16 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use pomerium_shared::{
     clock::Now,
+    posture::PostureReport,
+    reason::EndReason,
+    relay::{self, Leg, RelayOptions},
     tls::{DEVICE_KEY_MARK, client_config},
-    tunnel::TunnelClient,
+    tunnel::{Connected, TunnelClient},
 };
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Lifetime, TlsKeys, https::Https, quic::Quic};
@@ -33,10 +36,31 @@ const SECRET: [u8; 32] = [7; 32];
 const ROUTES: &str = "/.pomerium/api/v1/routes";
 const POSTURE: &str = "/.pomerium/api/v1/posture";
 const REPORT: &str = r#"{"os":"linux","os_version":"12.5","firewall":true}"#;
-const FORM: &str = "databroker_storage_type: memory\nauthenticate_service_url: https://auth.corp.test\ncertificates: [{cert: cert.pem, key: key.pem}]\n\
-                    idp_provider: oidc\nidp_provider_url: https://id.corp.test\nidp_client_id: gateway\n\
-                    idp_client_secret: hunter2\nroutes:\n- from: https://app.corp.test\n  to: http://127.0.0.1:9\n  \
-                    allow_any_authenticated_user: true\n";
+const TUNNEL: &str = "db.corp.test:5432";
+
+/// A web app that is not there, and a TCP app that asks for a firewall.
+fn configuration(app: SocketAddr) -> String {
+    format!(
+        "databroker_storage_type: memory
+authenticate_service_url: https://auth.corp.test
+certificates: [{{cert: cert.pem, key: key.pem}}]
+idp_provider: oidc
+idp_provider_url: https://id.corp.test
+idp_client_id: gateway
+idp_client_secret: hunter2
+routes:
+- from: https://{HOST}
+  to: http://127.0.0.1:9
+  allow_any_authenticated_user: true
+- from: tcp+https://{TUNNEL}
+  to: tcp://{app}
+  policy:
+  - allow:
+      and:
+      - posture/firewall: true
+"
+    )
+}
 
 /// How a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +75,7 @@ const WAYS: [Way; 3] = [Way::Http1, Way::Http2, Way::Http3];
 /// A gateway with both doors, and nothing behind it.
 struct Doors {
     _folder: TempDir,
+    app: TcpListener,
     address: SocketAddr,
     roots: RootCertStore,
     store: Store,
@@ -83,12 +108,12 @@ impl Key {
     }
 }
 
-fn settings(folder: &TempDir) -> (Settings, RootCertStore) {
+fn settings(folder: &TempDir, app: SocketAddr) -> (Settings, RootCertStore) {
     let made =
         rcgen::generate_simple_self_signed(vec![HOST.to_owned(), "auth.corp.test".to_owned()]).unwrap();
     std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    let loaded = config::parse(FORM, "test.yaml", &|_| None, folder.path())
+    let loaded = config::parse(&configuration(app), "test.yaml", &|_| None, folder.path())
         .unwrap_or_else(|errors| panic!("{errors}"));
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
@@ -98,7 +123,8 @@ fn settings(folder: &TempDir) -> (Settings, RootCertStore) {
 impl Doors {
     async fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (settings, roots) = settings(&folder);
+        let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (settings, roots) = settings(&folder, app.local_addr().unwrap());
         let settings = Arc::new(settings);
         let store = Store::in_memory().await.unwrap();
         let authenticate = AuthenticateConfig {
@@ -123,14 +149,14 @@ impl Doors {
         };
         let proxy =
             Arc::new(Proxy::new(live, store.clone(), lifetime.tracker.clone(), lifetime.cut.clone()));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let socket = pomerium_shared::quic::bind(address).unwrap();
         let https =
             Https::new(listener, &keys, Codec::All, None, proxy.clone(), lifetime.clone()).unwrap();
         lifetime.doors.spawn(https.run());
         lifetime.doors.spawn(Quic::new(socket, &keys, proxy, lifetime.clone()).unwrap().run());
-        Self { _folder: folder, address, roots, store, tracker: TaskTracker::new(), lifetime }
+        Self { _folder: folder, app, address, roots, store, tracker: TaskTracker::new(), lifetime }
     }
 
     /// The token of a session that has just begun.
@@ -233,11 +259,14 @@ impl Doors {
     }
 
     async fn over_quic(&self, key: Option<&Key>, request: Request<Bytes>) -> Response<Bytes> {
+        self.quic(key).await.request(request, 64 * 1024).await.unwrap()
+    }
+
+    async fn quic(&self, key: Option<&Key>) -> TunnelClient {
         let config = pomerium_shared::quic::client_config(self.tls(&[b"h3"], key)).unwrap();
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         let connection = endpoint.connect_with(config, self.address, HOST).unwrap().await.unwrap();
-        let client = TunnelClient::handshake(connection, &self.tracker).await.unwrap();
-        client.request(request, 64 * 1024).await.unwrap()
+        TunnelClient::handshake(connection, &self.tracker).await.unwrap()
     }
 }
 
@@ -357,4 +386,35 @@ async fn a_report_is_taken_from_a_bound_connection_only() {
     assert_eq!(devices.len(), 1);
     let (report, _) = devices[0].posture.clone().unwrap();
     assert_eq!((report.os_version.as_str(), report.firewall), ("12.5", Some(true)));
+}
+
+#[tokio::test]
+async fn a_stream_is_cut_when_the_device_reports_that_it_is_fit_no_more() {
+    let doors = Doors::open().await;
+    let own = Key::new();
+    let token = doors.token("bound", Some(&own)).await;
+    let client = doors.quic(Some(&own)).await;
+    let mut headers = http::HeaderMap::new();
+    headers.insert(header::AUTHORIZATION, format!("Pomerium {token}").parse().unwrap());
+    let to = TUNNEL.parse().unwrap();
+    let refused = client.connect(&to, headers.clone()).await.unwrap();
+    assert!(matches!(refused, Connected::Refused(_)), "nothing is known of the device yet");
+
+    assert_eq!(
+        doors.ask(Way::Http3, Some(&own), Method::POST, POSTURE, &token, REPORT).await.0,
+        StatusCode::NO_CONTENT
+    );
+    let Connected::Open { leg, .. } = client.connect(&to, headers).await.unwrap() else {
+        panic!("a device that is fit was refused");
+    };
+    let (_app, _) = doors.app.accept().await.unwrap();
+    let (local, _person) = tokio::io::duplex(64);
+    let (reader, writer) = tokio::io::split(local);
+    let carried = relay::run(Leg::io(reader, writer), leg, RelayOptions::default(), std::future::pending());
+
+    let device = doors.store.devices(None).await.unwrap().remove(0);
+    let unfit = PostureReport { firewall: Some(false), ..PostureReport::default() };
+    doors.store.put_posture(&device, &unfit, Now::read().wall).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(10), carried).await.unwrap();
+    assert_eq!(end.reason, EndReason::Policy);
 }

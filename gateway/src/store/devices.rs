@@ -68,7 +68,7 @@ impl Store {
         let Some(device) = row.as_ref().map(device_of_row).transpose()? else { return Ok(None) };
         let mut cache = self.cache();
         // Something was written since: what was read may be what was revoked.
-        if cache.generation == generation {
+        if cache.generation == generation && !self.inner.is_beside {
             if cache.devices.len() >= CACHED_DEVICES_MAX {
                 cache.devices.clear();
             }
