@@ -34,6 +34,7 @@ use crate::{
 
 const LOGIN_PATH: &str = "/.pomerium/api/v1/login?pomerium_redirect_uri=";
 const POSTURE_PATH: &str = "/.pomerium/api/v1/posture";
+const SIGN_OUT_PATH: &str = "/.pomerium/sign_out";
 const ROUTES_PATH: &str = "/.pomerium/api/v1/routes";
 
 /// A route as the gateway lists it.
@@ -182,6 +183,17 @@ impl Access {
         }
     }
 
+    /// Ends the session at the gateway, if there is one and it is this machine's alone; says whether it did. The token is
+    /// not touched.
+    pub(crate) async fn end_session(&self) -> Result<bool, LinkError> {
+        let Some(token) = self.token_at_hand().filter(|token| token.bound_to().is_some()) else {
+            return Ok(false);
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, token.authorization());
+        Ok(self.link.get(SIGN_OUT_PATH, headers).await?.status().is_success())
+    }
+
     /// Asks, signs in if the token is refused, and asks once more.
     async fn ask<A: Answer, F: Future<Output = Result<A, LinkError>>>(
         &self,
@@ -241,7 +253,8 @@ impl Access {
     /// Reports this machine's state, if its session is bound to it and the gateway should hear. A report that fails
     /// changes nothing here: the gateway says what it means for the apps.
     async fn report(&self, token: &Token, reports: &mut Reports) {
-        let is_bound = self.key.as_ref().is_some_and(|key| token.bound_to().as_deref() == Some(key.thumbprint()));
+        let is_bound =
+            self.key.as_ref().is_some_and(|key| token.bound_to().as_deref() == Some(key.thumbprint()));
         if !is_bound {
             return;
         }
@@ -256,7 +269,9 @@ impl Access {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match self.link.post(POSTURE_PATH, headers, body.into()).await {
             Ok(response) if response.status().is_success() => reports.heard = Some((report, now)),
-            Ok(response) => tracing::debug!(status = %response.status(), "the gateway took no report of this device"),
+            Ok(response) => {
+                tracing::debug!(status = %response.status(), "the gateway took no report of this device")
+            }
             Err(error) => tracing::debug!(error = %crate::exit::chain(&error), "no report of this device"),
         }
     }

@@ -56,7 +56,7 @@ struct Root {
 enum Command {
     /// Sign in to a gateway
     Login(login::Login),
-    /// Forget the token of a gateway
+    /// End this machine's session, and forget its token
     Logout(logout::Logout),
     /// Show where you are signed in, and until when
     Status(status::Status),
@@ -242,7 +242,7 @@ fn in_runtime(command: Command) -> Result<(), Failure> {
     let ended = runtime.block_on(async {
         match command {
             Command::Login(command) => command.run().await,
-            Command::Logout(command) => command.run(),
+            Command::Logout(command) => command.run().await,
             Command::Status(command) => command.run().await,
             Command::Routes(command) => command.run().await,
             Command::Connect(command) => Box::pin(command.run()).await,

@@ -183,8 +183,7 @@ impl Link {
             }
         };
         let quic = pomerium_shared::quic::client_config(tls(&[b"h3"]))?;
-        let over_tcp: &[&[u8]] =
-            if key.is_some() { &[b"http/1.1", DEVICE_KEY_MARK] } else { &[b"http/1.1"] };
+        let over_tcp: &[&[u8]] = if key.is_some() { &[b"http/1.1", DEVICE_KEY_MARK] } else { &[b"http/1.1"] };
         let http1 = Http1::new(gateway.clone(), Arc::new(tls(over_tcp)), tracker.clone());
         Ok(Self { gateway, quic, http1, tracker, carrier: Mutex::new(Carrier::None) })
     }

@@ -121,7 +121,8 @@ pub(crate) mod tests {
 
     #[test]
     fn the_key_of_a_bound_token_is_read() {
-        let bound = |claims: &str| Token::parse(&format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))).unwrap();
+        let bound =
+            |claims: &str| Token::parse(&format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))).unwrap();
         assert_eq!(bound(r#"{"cnf":{"x5t#S256":"abc"}}"#).bound_to().as_deref(), Some("abc"));
         assert_eq!(bound(r#"{"cnf":{"jkt":"abc"}}"#).bound_to(), None);
         assert_eq!(token_until(1).bound_to(), None);

@@ -4,16 +4,16 @@
 //! decided here.
 
 pub(crate) mod bind;
+mod device_key;
 mod h3_body;
 pub(crate) mod https;
 mod idle;
 pub(crate) mod inner;
 pub(crate) mod quic;
 pub(crate) mod redirect;
-mod device_key;
-mod tls;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::time::Duration;
 

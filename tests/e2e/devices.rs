@@ -50,7 +50,10 @@ async fn a_token_that_was_copied_to_another_machine_is_worth_nothing_there() {
     let gateway = Gateway::start(&[Route::tcp(DESTINATION, echo.address)]).await.unwrap();
     let alices = Cli::new(&gateway, "alice").unwrap();
     let (_client, port) = alices.listen(DESTINATION).await.unwrap();
-    wait::within("an echo", hello(port)).await.unwrap().unwrap_or_else(|e| panic!("{e}\n{}", alices.trouble()));
+    wait::within("an echo", hello(port))
+        .await
+        .unwrap()
+        .unwrap_or_else(|e| panic!("{e}\n{}", alices.trouble()));
     let file = token_file(&alices);
     let stolen = std::fs::read_to_string(&file).unwrap();
     assert!(token::claims(stolen.trim()).unwrap()["cnf"]["x5t#S256"].is_string());

@@ -57,7 +57,8 @@ impl Status {
             expires: expires
                 .and_then(|end| jiff::Timestamp::try_from(end).ok())
                 .map(|end| format!("{end:.0}")),
-            bound_to_device: bound_to.is_some() && bound_to.as_deref() == key.as_ref().map(DeviceKey::thumbprint),
+            bound_to_device: bound_to.is_some()
+                && bound_to.as_deref() == key.as_ref().map(DeviceKey::thumbprint),
             device: key.map(|key| key.thumbprint().to_owned()),
             posture: posture::collect().await,
         };

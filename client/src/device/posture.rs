@@ -6,10 +6,12 @@
 mod command;
 #[cfg(target_os = "linux")]
 mod linux;
-#[cfg(target_os = "macos")]
+#[cfg(any(test, target_os = "macos"))]
+#[cfg_attr(not(target_os = "macos"), expect(dead_code, reason = "compiled with the tests everywhere"))]
 mod macos;
 mod reading;
-#[cfg(target_os = "windows")]
+#[cfg(any(test, target_os = "windows"))]
+#[cfg_attr(not(target_os = "windows"), expect(dead_code, reason = "compiled with the tests everywhere"))]
 mod windows;
 
 use std::time::{Duration, Instant};
@@ -47,9 +49,7 @@ fn with_own_version(report: PostureReport) -> PostureReport {
 
 /// Whether the gateway should hear of `report`, after what it heard last.
 pub(crate) fn is_due(heard: Option<&(PostureReport, Instant)>, report: &PostureReport, now: Instant) -> bool {
-    heard.is_none_or(|(known, at)| {
-        known != report || now.saturating_duration_since(*at) >= RENEWAL_INTERVAL
-    })
+    heard.is_none_or(|(known, at)| known != report || now.saturating_duration_since(*at) >= RENEWAL_INTERVAL)
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use url::Url;
 use super::{
     AuthRequest, Authenticate, Holder, Resolved, cookies, pages,
     sign_in::{
-        BINDING, CALLBACK_URI, DEVICE_KEY, IDP_ID, PROGRAMMATIC, REDIRECT_URI, SESSION_ENCRYPTED, SIGN_IN_LIFE,
-        SIGN_IN_PATH, append_cookie, bad_request,
+        BINDING, CALLBACK_URI, DEVICE_KEY, IDP_ID, PROGRAMMATIC, REDIRECT_URI, SESSION_ENCRYPTED,
+        SIGN_IN_LIFE, SIGN_IN_PATH, append_cookie, bad_request,
     },
     sign_out::SIGN_OUT_PATH,
     signed_url::{self, VerifiedUrl},
@@ -76,11 +76,12 @@ impl Authenticate {
             );
         }
         let Some(handle) = self.handed_over(&verified) else { return bad_request(STALE) };
-        let session = match self.session_of_token(handle.expose(), req.url.host_str(), Holder::HandOver, now).await {
-            Ok(Ok(session)) => session,
-            Ok(Err(_)) => return bad_request(STALE),
-            Err(error) => return store_failed(&error),
-        };
+        let session =
+            match self.session_of_token(handle.expose(), req.url.host_str(), Holder::HandOver, now).await {
+                Ok(Ok(session)) => session,
+                Ok(Err(_)) => return bad_request(STALE),
+                Err(error) => return store_failed(&error),
+            };
         match self
             .store
             .claim_once(&format!("handover:{}", verified.signature), verified.expires_at, now)

@@ -137,13 +137,12 @@ fn person(users: &[User], id: &UserId) -> String {
 }
 
 fn table(devices: &[Device], users: &[User], of: Option<&str>) -> String {
-    let mut text = format!("{:43}  {:8}  {:20}  {:20}  {}\n", "DEVICE", "APPROVED", "ENROLLED", "REPORTED", "WHOSE");
+    let mut text =
+        format!("{:43}  {:8}  {:20}  {:20}  {}\n", "DEVICE", "APPROVED", "ENROLLED", "REPORTED", "WHOSE");
     for device in devices.iter().filter(|device| is_whose(device, users, of)) {
         let moment = |at| jiff::Timestamp::try_from(at).map(|at| format!("{at:.0}")).unwrap_or_default();
         let (os, reported) = match &device.posture {
-            Some((report, at)) => {
-                (format!("{} {}", report.os.as_str(), report.os_version), moment(*at))
-            }
+            Some((report, at)) => (format!("{} {}", report.os.as_str(), report.os_version), moment(*at)),
             None => (String::new(), "never".to_owned()),
         };
         // Writing to a string cannot fail.

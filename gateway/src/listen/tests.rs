@@ -147,13 +147,11 @@ impl Doors {
             doors: TaskTracker::new(),
             tracker: TaskTracker::new(),
         };
-        let proxy =
-            Arc::new(Proxy::new(live, store.clone(), lifetime.tracker.clone(), lifetime.cut.clone()));
+        let proxy = Arc::new(Proxy::new(live, store.clone(), lifetime.tracker.clone(), lifetime.cut.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let socket = pomerium_shared::quic::bind(address).unwrap();
-        let https =
-            Https::new(listener, &keys, Codec::All, None, proxy.clone(), lifetime.clone()).unwrap();
+        let https = Https::new(listener, &keys, Codec::All, None, proxy.clone(), lifetime.clone()).unwrap();
         lifetime.doors.spawn(https.run());
         lifetime.doors.spawn(Quic::new(socket, &keys, proxy, lifetime.clone()).unwrap().run());
         Self { _folder: folder, app, address, roots, store, tracker: TaskTracker::new(), lifetime }
@@ -200,8 +198,7 @@ impl Doors {
             let chain = vec![key.certificate.der().clone()];
             let provider = pomerium_shared::tls::provider();
             let certified = rustls::sign::CertifiedKey::from_der(chain, der, &provider).unwrap();
-            config.client_auth_cert_resolver =
-                Arc::new(rustls::sign::SingleCertAndKey::from(certified));
+            config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
         }
         config
     }
@@ -248,11 +245,7 @@ impl Doors {
         (response.status(), text)
     }
 
-    async fn tcp(
-        &self,
-        alpn: &[&[u8]],
-        key: Option<&Key>,
-    ) -> tokio_rustls::client::TlsStream<TcpStream> {
+    async fn tcp(&self, alpn: &[&[u8]], key: Option<&Key>) -> tokio_rustls::client::TlsStream<TcpStream> {
         let connector = tokio_rustls::TlsConnector::from(Arc::new(self.tls(alpn, key)));
         let stream = TcpStream::connect(self.address).await.unwrap();
         connector.connect(ServerName::try_from(HOST).unwrap(), stream).await.unwrap()
@@ -334,8 +327,7 @@ async fn a_client_on_tcp_is_asked_only_when_it_offers_the_mark() {
     // Without the mark no certificate goes over, and the bound token is worth nothing.
     let token = doors.token("bound", Some(&key)).await;
     let stream = doors.tcp(&[b"http/1.1"], Some(&key)).await;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     doors.tracker.spawn(connection);
     let request = Request::get(ROUTES)
         .header(header::HOST, HOST)
@@ -349,8 +341,10 @@ async fn a_client_on_tcp_is_asked_only_when_it_offers_the_mark() {
 async fn a_sign_in_is_bound_to_the_key_that_asked_for_it_and_to_no_other() {
     let doors = Doors::open().await;
     let (own, other) = (Key::new(), Key::new());
-    let path =
-        format!("{LOGIN_PATH}?pomerium_redirect_uri=http://127.0.0.1:9/&pomerium_device_key={}", own.thumbprint());
+    let path = format!(
+        "{LOGIN_PATH}?pomerium_redirect_uri=http://127.0.0.1:9/&pomerium_device_key={}",
+        own.thumbprint()
+    );
     let bound = format!("pomerium_device_key={}", own.thumbprint());
     for way in WAYS {
         let (status, url) = doors.ask(way, Some(&own), Method::GET, &path, "", "").await;

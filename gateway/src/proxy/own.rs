@@ -68,7 +68,13 @@ impl Proxy {
     ) -> Result<Response<Body>, Refusal> {
         let (parts, form) = collect(request).await?;
         let url = whereto.url(parts.uri.query())?;
-        let request = AuthRequest { method: &parts.method, url: &url, headers: &parts.headers, form, key: connection.key() };
+        let request = AuthRequest {
+            method: &parts.method,
+            url: &url,
+            headers: &parts.headers,
+            form,
+            key: connection.key(),
+        };
         let now = Now::read().wall;
         // The sign-in host signs out by itself; its other calls are those of any host.
         if whereto.path.as_str() != "/.pomerium/sign_out"
@@ -90,7 +96,13 @@ impl Proxy {
         let (parts, form) = collect(request).await?;
         let now = Now::read();
         let url = whereto.url(parts.uri.query())?;
-        let auth = AuthRequest { method: &parts.method, url: &url, headers: &parts.headers, form, key: connection.key() };
+        let auth = AuthRequest {
+            method: &parts.method,
+            url: &url,
+            headers: &parts.headers,
+            form,
+            key: connection.key(),
+        };
         if let Some(response) = live.authenticate.handle_route_host(auth, now.wall).await {
             return Ok(response.map(body::full));
         }

@@ -294,9 +294,11 @@ mod devices {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).await.unwrap();
         store.put_session(&session("s1"), &tokens()).await.unwrap();
-        for undo in
-            ["DROP TABLE devices", "DROP TABLE outside_changes", "DELETE FROM _sqlx_migrations WHERE version = 4"]
-        {
+        for undo in [
+            "DROP TABLE devices",
+            "DROP TABLE outside_changes",
+            "DELETE FROM _sqlx_migrations WHERE version = 4",
+        ] {
             sqlx::query(undo).execute(&store.inner.pool).await.unwrap();
         }
         store.close().await;

@@ -11,8 +11,8 @@ use pomerium_shared::posture::{OperatingSystem, PostureReport};
 use super::{
     command::ask,
     reading::{
-        Block, any_unit_is_active, encrypts_itself, gnome_locks, is_encrypted, kde_locks, mount_of, os_release,
-        ufw_is_on, version_number,
+        Block, any_unit_is_active, encrypts_itself, gnome_locks, is_encrypted, kde_locks, mount_of,
+        os_release, ufw_is_on, version_number,
     },
 };
 

@@ -117,8 +117,9 @@ fn layer_is_encrypted(name: &str, block: &impl Fn(&str) -> Block, layers_left: u
 
 /// Whether `ufw.conf` switches the firewall on.
 pub(super) fn ufw_is_on(conf: &str) -> bool {
-    conf.lines()
-        .any(|line| line.trim().strip_prefix("ENABLED=").is_some_and(|value| value.trim().eq_ignore_ascii_case("yes")))
+    conf.lines().any(|line| {
+        line.trim().strip_prefix("ENABLED=").is_some_and(|value| value.trim().eq_ignore_ascii_case("yes"))
+    })
 }
 
 /// Whether `systemctl is-active` of some units names one that is.
@@ -129,15 +130,16 @@ pub(super) fn any_unit_is_active(answer: &str) -> bool {
 /// GNOME: it locks when it is told to, and only after the screen has gone idle.
 pub(super) fn gnome_locks(lock_enabled: &str, idle_delay: &str) -> Option<bool> {
     let is_enabled: bool = lock_enabled.trim().parse().ok()?;
-    let seconds: u64 = idle_delay.trim().strip_prefix("uint32 ").unwrap_or(idle_delay.trim()).parse().ok()?;
+    let idle_delay = idle_delay.trim();
+    let seconds: u64 = idle_delay.strip_prefix("uint32 ").unwrap_or(idle_delay).parse().ok()?;
     Some(is_enabled && seconds > 0)
 }
 
 /// KDE: `kscreenlockerrc`, where `Autolock` is on unless it says otherwise.
 pub(super) fn kde_locks(settings: &str) -> bool {
-    !settings
-        .lines()
-        .any(|line| line.trim().strip_prefix("Autolock=").is_some_and(|value| value.trim().eq_ignore_ascii_case("false")))
+    !settings.lines().any(|line| {
+        line.trim().strip_prefix("Autolock=").is_some_and(|value| value.trim().eq_ignore_ascii_case("false"))
+    })
 }
 
 /// macOS: what `fdesetup status` says of `FileVault`.

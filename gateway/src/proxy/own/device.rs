@@ -6,7 +6,7 @@ use pomerium_shared::{
     posture::{PostureReport, REPORT_LEN_MAX},
 };
 
-use super::status;
+use super::{FORM_TIMEOUT, status};
 use crate::{
     body::{self, Body},
     device::ReportStep,
@@ -42,8 +42,9 @@ impl Proxy {
                 "This session is bound to no device. Sign in with a client that has a device key.\n",
             ));
         };
-        let Some(bytes) = body::collect(body, REPORT_LEN_MAX).await else {
-            return Ok(told(StatusCode::PAYLOAD_TOO_LARGE, "The report is too long or was broken off.\n"));
+        let whole = tokio::time::timeout(FORM_TIMEOUT, body::collect(body, REPORT_LEN_MAX)).await;
+        let Some(bytes) = whole.ok().flatten() else {
+            return Ok(told(StatusCode::PAYLOAD_TOO_LARGE, "The report is too long, too slow or was broken off.\n"));
         };
         let report =
             PostureReport::parse(&bytes).map_err(|error| Refusal::BadRequest(format!("{error}.")))?;
