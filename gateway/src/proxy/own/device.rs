@@ -44,7 +44,10 @@ impl Proxy {
         };
         let whole = tokio::time::timeout(FORM_TIMEOUT, body::collect(body, REPORT_LEN_MAX)).await;
         let Some(bytes) = whole.ok().flatten() else {
-            return Ok(told(StatusCode::PAYLOAD_TOO_LARGE, "The report is too long, too slow or was broken off.\n"));
+            return Ok(told(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "The report is too long, too slow or was broken off.\n",
+            ));
         };
         let report =
             PostureReport::parse(&bytes).map_err(|error| Refusal::BadRequest(format!("{error}.")))?;
