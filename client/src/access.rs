@@ -2,16 +2,25 @@
 //!
 //! Local connections that wait for an answer are held meanwhile; they never see the sign-in.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, header::AUTHORIZATION};
-use pomerium_shared::{destination::Destination, relay::Leg, tunnel::Connected};
+use http::{
+    HeaderMap, HeaderValue, Response,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
+use pomerium_shared::{
+    clock::Now, destination::Destination, posture::PostureReport, relay::Leg, tunnel::Connected,
+};
 use serde::Deserialize;
-use tokio::time::sleep;
+use tokio::{sync::Mutex, time::sleep};
 
 use crate::{
     cache::Cache,
+    device::{key::DeviceKey, posture},
     failure::Failure,
     gateway::Gateway,
     link::{
@@ -24,6 +33,8 @@ use crate::{
 };
 
 const LOGIN_PATH: &str = "/.pomerium/api/v1/login?pomerium_redirect_uri=";
+const POSTURE_PATH: &str = "/.pomerium/api/v1/posture";
+const SIGN_OUT_PATH: &str = "/.pomerium/sign_out";
 const ROUTES_PATH: &str = "/.pomerium/api/v1/routes";
 
 /// A route as the gateway lists it.
@@ -89,13 +100,26 @@ pub(crate) struct Access {
     link: Link,
     cache: Option<Cache>,
     caller: Caller,
+    /// What sessions are bound to when they are begun here.
+    key: Option<DeviceKey>,
     flight: Flight,
+    reports: Mutex<Reports>,
+}
+
+/// What the gateway has heard of this machine from this process.
+#[derive(Debug, Default)]
+struct Reports {
+    /// The token with which the first report was tried.
+    tried: Option<Token>,
+    /// What it took last, and when.
+    heard: Option<(PostureReport, Instant)>,
 }
 
 impl Access {
     /// Nothing is dialled or read yet.
-    pub(crate) fn new(link: Link, cache: Option<Cache>, caller: Caller) -> Self {
-        Self { link, cache, caller, flight: Flight::default() }
+    pub(crate) fn new(link: Link, cache: Option<Cache>, caller: Caller, key: Option<DeviceKey>) -> Self {
+        let cache = cache.map(|cache| if key.is_some() { cache.for_device() } else { cache });
+        Self { link, cache, caller, key, flight: Flight::default(), reports: Mutex::default() }
     }
 
     /// The link under it.
@@ -159,6 +183,17 @@ impl Access {
         }
     }
 
+    /// Ends the session at the gateway, if there is one and it is this machine's alone; says whether it did. The token is
+    /// not touched.
+    pub(crate) async fn end_session(&self) -> Result<bool, LinkError> {
+        let Some(token) = self.token_at_hand().filter(|token| token.bound_to().is_some()) else {
+            return Ok(false);
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, token.authorization());
+        Ok(self.link.get(SIGN_OUT_PATH, headers).await?.status().is_success())
+    }
+
     /// Asks, signs in if the token is refused, and asks once more.
     async fn ask<A: Answer, F: Future<Output = Result<A, LinkError>>>(
         &self,
@@ -170,6 +205,7 @@ impl Access {
         loop {
             let mut headers = HeaderMap::new();
             if let Some(token) = &token {
+                self.report_first(token).await;
                 headers.insert(AUTHORIZATION, token.authorization());
             }
             let answer = call(headers).await?;
@@ -192,6 +228,54 @@ impl Access {
         }
     }
 
+    /// Looks at this machine again and again, and reports what has changed; never returns.
+    ///
+    /// # Cancellation
+    /// Cancel-safe.
+    pub(crate) async fn keep_reporting(&self) {
+        loop {
+            sleep(posture::LOOK_INTERVAL).await;
+            if let Some(token) = self.token_at_hand() {
+                self.report(&token, &mut *self.reports.lock().await).await;
+            }
+        }
+    }
+
+    /// Reports before anything is asked with this token: policy may want to know. Others wait for that meanwhile.
+    async fn report_first(&self, token: &Token) {
+        let mut reports = self.reports.lock().await;
+        if reports.tried.as_ref() != Some(token) {
+            reports.tried = Some(token.clone());
+            self.report(token, &mut reports).await;
+        }
+    }
+
+    /// Reports this machine's state, if its session is bound to it and the gateway should hear. A report that fails
+    /// changes nothing here: the gateway says what it means for the apps.
+    async fn report(&self, token: &Token, reports: &mut Reports) {
+        let is_bound =
+            self.key.as_ref().is_some_and(|key| token.bound_to().as_deref() == Some(key.thumbprint()));
+        if !is_bound {
+            return;
+        }
+        let report = posture::collect().await;
+        let now = Now::read().monotonic;
+        if !posture::is_due(reports.heard.as_ref(), &report, now) {
+            return;
+        }
+        let Ok(body) = serde_json::to_vec(&report) else { return };
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, token.authorization());
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        match self.link.post(POSTURE_PATH, headers, body.into()).await {
+            Ok(response) if response.status().is_success() => reports.heard = Some((report, now)),
+            Ok(response) => {
+                tracing::debug!(status = %response.status(), "the gateway took no report of this device")
+            }
+            Err(error) => tracing::debug!(error = %crate::exit::chain(&error), "no report of this device"),
+        }
+    }
+
     fn token_at_hand(&self) -> Option<Token> {
         if let Caller::ServiceAccount(token) = &self.caller {
             return Some(token.clone());
@@ -210,15 +294,29 @@ impl Access {
             return Err(self.login_failure(Arc::new(LoginError::NotInteractive)));
         };
         let sign_in = || login::by_browser(browser, |redirect_uri| self.sign_in_page(redirect_uri));
-        self.flight
+        let token = self
+            .flight
             .renew(self.cache.as_ref(), self.gateway(), stale, sign_in)
             .await
-            .map_err(|source| self.login_failure(source))
+            .map_err(|source| self.login_failure(source))?;
+        if let Some(key) = &self.key
+            && token.bound_to().as_deref() != Some(key.thumbprint())
+        {
+            tracing::warn!(
+                "the session is not bound to this device: something between here and the gateway ends TLS, or the gateway is older"
+            );
+        }
+        Ok(token)
     }
 
     async fn sign_in_page(&self, redirect_uri: String) -> Result<String, Failure> {
         let encoded: String = url::form_urlencoded::byte_serialize(redirect_uri.as_bytes()).collect();
-        let response = self.link.get(&format!("{LOGIN_PATH}{encoded}"), HeaderMap::new()).await?;
+        let mut path = format!("{LOGIN_PATH}{encoded}");
+        if let Some(key) = &self.key {
+            // The characters of base64url stand in a query as they are.
+            path.push_str(&format!("&pomerium_device_key={}", key.thumbprint()));
+        }
+        let response = self.link.get(&path, HeaderMap::new()).await?;
         if let Some(refusal) = Refusal::of(&response) {
             let what = "cannot ask where to sign in".to_owned();
             return Err(Failure::Refused { what, refusal: Box::new(refusal) });

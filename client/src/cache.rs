@@ -28,16 +28,38 @@ pub(crate) struct CacheError {
     source: io::Error,
 }
 
+impl CacheError {
+    /// What the system said about a file or folder.
+    pub(crate) fn new(path: &Path, source: io::Error) -> Self {
+        Self { path: path.to_owned(), source }
+    }
+}
+
 /// The folder `<user cache>/pomerium-cli`.
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
     root: PathBuf,
+    kind: Kind,
+}
+
+/// Which tokens a cache holds: the two never stand in for each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Worth the same in any hands.
+    Bearer,
+    /// Of sessions that are bound to this machine's key.
+    Bound,
 }
 
 impl Cache {
     /// The cache in a folder, which is made when it is first written.
     pub(crate) const fn at(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, kind: Kind::Bearer }
+    }
+
+    /// The same folder, for tokens that are bound to the device key.
+    pub(crate) fn for_device(self) -> Self {
+        Self { kind: Kind::Bound, ..self }
     }
 
     /// The folder of this user: below `XDG_CACHE_HOME` or `HOME/.cache`; `None` without either.
@@ -105,7 +127,7 @@ impl Cache {
     pub(crate) fn sign_in_lock(&self, gateway: &Gateway) -> Result<File, CacheError> {
         let folder = self.root.join("locks");
         self.make_folders(&folder)?;
-        let path = folder.join(format!("{}.lock", name::of(&gateway.cache_key())));
+        let path = folder.join(format!("{}.lock", name::of(&self.key_of(gateway))));
         OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -116,7 +138,14 @@ impl Cache {
     }
 
     fn token_path(&self, gateway: &Gateway) -> PathBuf {
-        self.root.join("jwts").join(format!("{}.jwt", name::of(&gateway.cache_key())))
+        self.root.join("jwts").join(format!("{}.jwt", name::of(&self.key_of(gateway))))
+    }
+
+    fn key_of(&self, gateway: &Gateway) -> String {
+        match self.kind {
+            Kind::Bearer => gateway.cache_key(),
+            Kind::Bound => format!("{}|device", gateway.cache_key()),
+        }
     }
 
     fn write(&self, path: &Path, text: &str) -> Result<(), CacheError> {
@@ -127,12 +156,17 @@ impl Cache {
 
     fn make_folders(&self, folder: &Path) -> Result<(), CacheError> {
         for each in [self.root.as_path(), folder] {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(each);
-            made.and_then(|()| narrow(each, &fs::metadata(each)?, 0o700))
-                .map_err(|source| CacheError { path: each.to_owned(), source })?;
+            make_private_folder(each)?;
         }
         Ok(())
     }
+}
+
+/// Makes a folder that only its owner can enter, or narrows the one that is there.
+pub(crate) fn make_private_folder(path: &Path) -> Result<(), CacheError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.and_then(|()| narrow(path, &fs::metadata(path)?, 0o700))
+        .map_err(|source| CacheError { path: path.to_owned(), source })
 }
 
 /// Takes from group and others what they may do with a file or folder of ours, and says so.
@@ -145,7 +179,7 @@ fn narrow(path: &Path, metadata: &fs::Metadata, mode: u32) -> io::Result<()> {
 }
 
 /// The text of a small file, made private first; `None` when it is missing, too long or no text.
-fn read_private(path: &Path, len_max: u64) -> Result<Option<String>, CacheError> {
+pub(crate) fn read_private(path: &Path, len_max: u64) -> Result<Option<String>, CacheError> {
     let read = || -> io::Result<Option<String>> {
         let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -160,10 +194,15 @@ fn read_private(path: &Path, len_max: u64) -> Result<Option<String>, CacheError>
     read().map_err(|source| CacheError { path: path.to_owned(), source })
 }
 
-fn write_renamed(path: &Path, text: &str) -> io::Result<()> {
+/// A part of a file name that no other process has.
+pub(crate) fn random_suffix() -> io::Result<String> {
     let mut nonce = [0_u8; 8];
     aws_lc_rs::rand::fill(&mut nonce).map_err(|_| io::Error::other("no random numbers"))?;
-    let temporary = path.with_extension(format!("{:016x}.new", u64::from_be_bytes(nonce)));
+    Ok(format!("{:016x}", u64::from_be_bytes(nonce)))
+}
+
+fn write_renamed(path: &Path, text: &str) -> io::Result<()> {
+    let temporary = path.with_extension(format!("{}.new", random_suffix()?));
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(text.as_bytes())?;
@@ -211,6 +250,18 @@ mod tests {
         cache.keep(&a, &token_until(5)).unwrap();
         assert_eq!(cache.token(&a).unwrap(), Some(token_until(5)));
         assert_eq!(cache.token(&b).unwrap(), None);
+    }
+
+    #[test]
+    fn a_bound_token_is_kept_apart_from_one_for_other_programs() {
+        let (_folder, cache) = empty();
+        let (a, bound) = (gateway("a.example"), cache.clone().for_device());
+        cache.keep(&a, &token_until(5)).unwrap();
+        assert_eq!(bound.token(&a).unwrap(), None);
+        bound.keep(&a, &token_until(6)).unwrap();
+        assert_eq!(cache.token(&a).unwrap(), Some(token_until(5)));
+        cache.clear().unwrap();
+        assert_eq!(bound.token(&a).unwrap(), None);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     access::{Access, Caller},
     cache::Cache,
+    device::{self, key::DeviceKey},
     exit::{self, Exit},
     failure::Failure,
     gateway::Gateway,
@@ -55,7 +56,7 @@ struct Root {
 enum Command {
     /// Sign in to a gateway
     Login(login::Login),
-    /// Forget the token of a gateway
+    /// End this machine's session, and forget its token
     Logout(logout::Logout),
     /// Show where you are signed in, and until when
     Status(status::Status),
@@ -105,6 +106,9 @@ pub(crate) struct Shared {
     /// Use the service account token in this file; never open a browser
     #[arg(long, value_name = "FILE", help_heading = "Sign-in")]
     service_account_file: Option<PathBuf>,
+    /// Show the gateway no key of this device: the session is then worth the same on any machine
+    #[arg(long, help_heading = "Sign-in")]
+    no_device_key: bool,
 }
 
 /// The gateway that a command is about.
@@ -134,7 +138,33 @@ fn user_cache() -> Option<Cache> {
     Cache::of_user(folder("XDG_CACHE_HOME"), folder("HOME"))
 }
 
+/// The folder with the device key.
+fn device_folder() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from);
+    device::key::folder(folder("XDG_DATA_HOME"), folder("HOME"))
+}
+
+/// The device key; without one people still get in where policy does not ask for a bound session.
+fn device_key() -> Option<DeviceKey> {
+    let Some(folder) = device_folder() else {
+        tracing::warn!("no device key: HOME and XDG_DATA_HOME are not set");
+        return None;
+    };
+    match DeviceKey::load_or_make(&folder) {
+        Ok(key) => Some(key),
+        Err(error) => {
+            tracing::warn!(error = %exit::chain(&error), "no device key: the session will not be bound to this device");
+            None
+        }
+    }
+}
+
 impl Shared {
+    /// The same, without a device key.
+    fn without_device_key(self) -> Self {
+        Self { no_device_key: true, ..self }
+    }
+
     /// Everything that is needed to ask a gateway. Reads files, dials nothing.
     fn access(&self, gateway: Gateway, tracker: &TaskTracker) -> Result<Arc<Access>, Failure> {
         let trust = Trust::load(&TrustSettings {
@@ -142,8 +172,11 @@ impl Shared {
             ca_file: self.alternate_ca_path.clone(),
             ca_base64: self.ca_cert.clone(),
         })?;
-        let link = Link::new(gateway, &trust, tracker.clone())?;
-        Ok(Arc::new(Access::new(link, user_cache(), self.caller()?)))
+        let caller = self.caller()?;
+        let wants_key = gateway.tls() && !self.no_device_key && matches!(caller, Caller::Person(_));
+        let key = if wants_key { device_key() } else { None };
+        let link = Link::new(gateway, &trust, key.as_ref(), tracker.clone())?;
+        Ok(Arc::new(Access::new(link, user_cache(), caller, key)))
     }
 
     fn caller(&self) -> Result<Caller, Failure> {
@@ -209,8 +242,8 @@ fn in_runtime(command: Command) -> Result<(), Failure> {
     let ended = runtime.block_on(async {
         match command {
             Command::Login(command) => command.run().await,
-            Command::Logout(command) => command.run(),
-            Command::Status(command) => command.run(),
+            Command::Logout(command) => command.run().await,
+            Command::Status(command) => command.run().await,
             Command::Routes(command) => command.run().await,
             Command::Connect(command) => Box::pin(command.run()).await,
             Command::Tcp(command) => Box::pin(command.run()).await,

@@ -8,6 +8,7 @@
 mod access;
 mod cache;
 mod cli;
+mod device;
 mod exit;
 mod failure;
 mod forward;

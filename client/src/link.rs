@@ -12,18 +12,19 @@ mod http1;
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use pomerium_shared::{
     clock::Now,
     destination::Destination,
     quic::QuicError,
+    tls::DEVICE_KEY_MARK,
     tunnel::{Connected, TunnelClient, TunnelError},
 };
 use tokio::{sync::Mutex, time::timeout};
 use tokio_util::task::TaskTracker;
 
 use self::{dial::Dialled, http1::Http1};
-use crate::{gateway::Gateway, trust::Trust};
+use crate::{device::key::DeviceKey, gateway::Gateway, trust::Trust};
 
 /// Bytes of an answer's body at most: a long list of routes has room.
 const BODY_LEN_MAX: usize = 4 * 1024 * 1024;
@@ -166,10 +167,24 @@ impl std::fmt::Debug for Link {
 
 impl Link {
     /// A link that dials when it is first used. Tasks of its connections live in the tracker.
-    pub(crate) fn new(gateway: Gateway, trust: &Trust, tracker: TaskTracker) -> Result<Self, LinkError> {
-        let tls = |alpn: &[&[u8]]| trust.apply(pomerium_shared::tls::client_config(trust.roots(), alpn));
+    ///
+    /// With a device key, the gateway is told on TCP that it may ask for it; on QUIC it always asks.
+    pub(crate) fn new(
+        gateway: Gateway,
+        trust: &Trust,
+        key: Option<&DeviceKey>,
+        tracker: TaskTracker,
+    ) -> Result<Self, LinkError> {
+        let tls = |alpn: &[&[u8]]| {
+            let config = trust.apply(pomerium_shared::tls::client_config(trust.roots(), alpn));
+            match key {
+                Some(key) => key.apply(config),
+                None => config,
+            }
+        };
         let quic = pomerium_shared::quic::client_config(tls(&[b"h3"]))?;
-        let http1 = Http1::new(gateway.clone(), Arc::new(tls(&[b"http/1.1"])), tracker.clone());
+        let over_tcp: &[&[u8]] = if key.is_some() { &[b"http/1.1", DEVICE_KEY_MARK] } else { &[b"http/1.1"] };
+        let http1 = Http1::new(gateway.clone(), Arc::new(tls(over_tcp)), tracker.clone());
         Ok(Self { gateway, quic, http1, tracker, carrier: Mutex::new(Carrier::None) })
     }
 
@@ -200,10 +215,33 @@ impl Link {
 
     /// `GET`s a path (with query) of the gateway's own.
     pub(crate) async fn get(&self, path: &str, headers: HeaderMap) -> Result<Response<Bytes>, LinkError> {
+        self.request(Method::GET, path, headers, Bytes::new()).await
+    }
+
+    /// `POST`s a document to a path of the gateway's own.
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Bytes>, LinkError> {
+        self.request(Method::POST, path, headers, body).await
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Bytes>, LinkError> {
         let asked = async {
             let uri = format!("{}{path}", self.gateway);
-            let mut request =
-                Request::get(uri).body(Bytes::new()).map_err(|error| self.lost(error.into()))?;
+            let mut request = Request::builder()
+                .method(method)
+                .uri(uri)
+                .body(body)
+                .map_err(|error| self.lost(error.into()))?;
             *request.headers_mut() = headers;
             match self.way().await? {
                 Way::Http3(tunnel) => {

@@ -26,6 +26,13 @@ struct Claims {
     exp: Option<f64>,
     email: Option<String>,
     sub: Option<String>,
+    cnf: Option<Confirmation>,
+}
+
+#[derive(Deserialize)]
+struct Confirmation {
+    #[serde(rename = "x5t#S256")]
+    certificate: Option<String>,
 }
 
 impl Token {
@@ -72,6 +79,11 @@ impl Token {
         claims.email.or(claims.sub).map(|name| name.chars().filter(|c| !c.is_control()).collect())
     }
 
+    /// The device key that the token says it is bound to (`cnf`, RFC 8705, 3.1).
+    pub(crate) fn bound_to(&self) -> Option<String> {
+        self.claims()?.cnf?.certificate
+    }
+
     fn claims(&self) -> Option<Claims> {
         let payload = self.0.split('.').nth(1)?;
         let json = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
@@ -105,6 +117,15 @@ pub(crate) mod tests {
         assert!(token.is_expired(end));
         assert!(!token.is_expired(end - Duration::from_secs(1)));
         assert_eq!(token.person().as_deref(), Some("alice@corp.example"));
+    }
+
+    #[test]
+    fn the_key_of_a_bound_token_is_read() {
+        let bound =
+            |claims: &str| Token::parse(&format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))).unwrap();
+        assert_eq!(bound(r#"{"cnf":{"x5t#S256":"abc"}}"#).bound_to().as_deref(), Some("abc"));
+        assert_eq!(bound(r#"{"cnf":{"jkt":"abc"}}"#).bound_to(), None);
+        assert_eq!(token_until(1).bound_to(), None);
     }
 
     #[test]

@@ -111,6 +111,7 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
         open_doors(&settings, &tls_keys, &proxy, &lifetime)?;
         lifetime.tracker.spawn(refresh::run(store.clone(), provider, lifetime.drain.clone()));
     }
+    lifetime.tracker.spawn(store.clone().follow_outside_changes(lifetime.drain.clone()));
     open_inner_doors(&settings, &tls_keys, &proxy, &secrets, &lifetime)?;
     let reloader = Reloader::new(source, loaded.files, proxy.clone(), tls_keys, store.clone(), secrets);
     tracing::info!(address = %settings.address, routes = settings.routes.len(), "gateway is up");
@@ -127,7 +128,8 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
     Ok(())
 }
 
-async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
+/// Opens the store of a configuration.
+pub(crate) async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
     let Storage::Folder(folder) = &settings.storage else {
         return Store::in_memory().await.context("cannot make the in-memory store");
     };

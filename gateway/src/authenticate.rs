@@ -30,6 +30,7 @@ use self::provider::{Provider, ProviderError};
 pub use self::route_host::{LOGIN_PATH, ROUTE_HOST_PATHS};
 use crate::{
     config::{CookieSettings, IdentityProvider},
+    device::Thumbprint,
     secret::Secret,
     session::{
         Session,
@@ -81,6 +82,17 @@ pub struct AuthRequest<'a> {
     pub headers: &'a HeaderMap,
     /// Its body, if it is a form.
     pub form: Bytes,
+    /// The device key that its connection proved to hold.
+    pub key: Option<&'a Thumbprint>,
+}
+
+/// Who shows a handle.
+#[derive(Debug, Clone, Copy)]
+enum Holder<'a> {
+    /// The other end of a connection, which proved this key or none.
+    Connection(Option<&'a Thumbprint>),
+    /// We ourselves, on its way through a browser to the program that asked for it.
+    HandOver,
 }
 
 /// Signs people in and out. Cheap to share; one for each configuration.
@@ -119,6 +131,19 @@ pub enum InvalidCredential {
     /// The session is of a provider that is not configured any more.
     #[error("the session belongs to another identity provider")]
     OtherProvider,
+    /// The session is bound to a device key, and the connection did not prove that one.
+    #[error("the session is bound to the key of another device, which this connection did not show")]
+    OtherDevice,
+}
+
+impl Holder<'_> {
+    /// Whether a handle of this session counts in these hands (RFC 8705, 3).
+    fn may_use(self, session: &Session) -> bool {
+        match (&session.bound_to, self) {
+            (None, _) | (Some(_), Self::HandOver) => true,
+            (Some(bound_to), Self::Connection(proven)) => proven == Some(bound_to),
+        }
+    }
 }
 
 impl Authenticate {
@@ -158,15 +183,17 @@ impl Authenticate {
         headers: &HeaderMap,
         query: Option<&str>,
         host: Option<&str>,
+        key: Option<&Thumbprint>,
         now: SystemTime,
     ) -> Result<Option<Session>, StoreError> {
-        Ok(match self.resolve(headers, query, host, now).await? {
+        Ok(match self.resolve(headers, query, host, key, now).await? {
             Resolved::Valid(_, session) => Some(*session),
             Resolved::Absent | Resolved::Invalid(..) => None,
         })
     }
 
-    /// As [`Self::session_of`], and tells a missing credential from a worthless one.
+    /// As [`Self::session_of`], and tells a missing credential from a worthless one. `key` is what the connection proved:
+    /// a bound session counts with its own key only.
     ///
     /// # Errors
     /// [`StoreError`]: answer 503; nothing is known.
@@ -175,12 +202,13 @@ impl Authenticate {
         headers: &HeaderMap,
         query: Option<&str>,
         host: Option<&str>,
+        key: Option<&Thumbprint>,
         now: SystemTime,
     ) -> Result<Resolved, StoreError> {
         let Some(found) = credentials::from_headers(headers, query, &self.config.cookie.name) else {
             return Ok(Resolved::Absent);
         };
-        Ok(match self.session_of_token(found.token.expose(), host, now).await? {
+        Ok(match self.session_of_token(found.token.expose(), host, Holder::Connection(key), now).await? {
             Ok(session) => Resolved::Valid(found.source, Box::new(session)),
             Err(why) => Resolved::Invalid(found.source, why),
         })
@@ -196,6 +224,7 @@ impl Authenticate {
         &self,
         token: &str,
         host: Option<&str>,
+        holder: Holder<'_>,
         now: SystemTime,
     ) -> Result<Result<Session, InvalidCredential>, StoreError> {
         let handle = match self.handle_for(token, host, now) {
@@ -205,12 +234,14 @@ impl Authenticate {
         let Some(session) = self.store.session(&handle.session_id).await? else {
             return Ok(Err(InvalidCredential::Ended));
         };
-        Ok(if session.user_id != handle.user_id {
+        Ok(if session.user_id != handle.user_id || session.bound_to != handle.bound_to {
             Err(InvalidCredential::Ended)
         } else if !session.is_valid_at(now) {
             Err(InvalidCredential::Expired)
         } else if session.idp_id != self.idp_id {
             Err(InvalidCredential::OtherProvider)
+        } else if !holder.may_use(&session) {
+            Err(InvalidCredential::OtherDevice)
         } else {
             Ok(session)
         })
@@ -278,7 +309,7 @@ impl Authenticate {
         let Some(token) = credentials::cookie(req.headers, &self.sign_in_cookie_name()) else {
             return Ok(None);
         };
-        Ok(self.session_of_token(token, req.url.host_str(), now).await?.ok())
+        Ok(self.session_of_token(token, req.url.host_str(), Holder::Connection(req.key), now).await?.ok())
     }
 
     fn sign_in_cookie_name(&self) -> String {

@@ -1,5 +1,6 @@
 //! The commands beside `run`.
 
+pub mod device;
 pub mod policy;
 
 use std::{

@@ -129,8 +129,12 @@ fn carried(dialect: Dialect, parts: Parts) -> Result<(Parts, Connection), Assert
     parts.method = said.method;
     parts.uri = said.uri;
     // Ports are not asserted, and nobody decides by them.
-    let connection =
-        Connection { peer: (said.client, 0).into(), server_name: None, protocol: "forward-auth" };
+    let connection = Connection {
+        peer: (said.client, 0).into(),
+        server_name: None,
+        protocol: "forward-auth",
+        proven: None,
+    };
     Ok((parts, connection))
 }
 

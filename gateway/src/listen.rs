@@ -4,12 +4,15 @@
 //! decided here.
 
 pub(crate) mod bind;
+mod device_key;
 mod h3_body;
 pub(crate) mod https;
 mod idle;
 pub(crate) mod inner;
 pub(crate) mod quic;
 pub(crate) mod redirect;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::time::Duration;

@@ -41,6 +41,8 @@ enum Command {
     /// Explains, tests, compares and replays policy before it runs.
     #[command(subcommand)]
     Policy(commands::policy::PolicyCommand),
+    /// Lists, approves and removes people's devices, beside the running gateway.
+    Device(commands::device::DeviceArguments),
     /// Shows the main job on this machine, with nothing to configure or install.
     Quickstart(commands::QuickstartArguments),
 }
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Run { config, services } => app::main(config, services),
         Command::CheckConfig { file } => commands::check_config(&file),
         Command::Policy(command) => commands::policy::policy(command),
+        Command::Device(arguments) => commands::device::run(&arguments),
         Command::Quickstart(arguments) => commands::quickstart(&arguments),
     }
 }

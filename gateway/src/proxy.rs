@@ -6,6 +6,7 @@
 
 mod assertion;
 pub(crate) mod authority;
+mod caller;
 mod connect;
 mod forward;
 mod gate;
@@ -37,8 +38,10 @@ pub(crate) use self::{
 };
 use crate::{
     authenticate::{Authenticate, provider::Provider},
+    authorize::PresentedCertificate,
     body::Body,
     config::{Settings, Target},
+    device::Thumbprint,
     store::Store,
 };
 
@@ -51,6 +54,32 @@ pub(crate) struct Connection {
     pub(crate) server_name: Option<String>,
     /// `h1`, `h2` or `h3`, for the log.
     pub(crate) protocol: &'static str,
+    /// The key that the client proved to hold in the handshake, if it was asked and had one.
+    pub(crate) proven: Option<Arc<ProvenKey>>,
+}
+
+impl Connection {
+    /// The name of the proven key.
+    pub(crate) fn key(&self) -> Option<&Thumbprint> {
+        self.proven.as_deref().map(|proven| &proven.thumbprint)
+    }
+}
+
+/// A key that the other end of a connection holds. Only `listen` makes one, of a finished handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProvenKey {
+    /// Names the key by its certificate.
+    pub(crate) thumbprint: Thumbprint,
+    /// The certificate as policy sees it.
+    pub(crate) certificate: PresentedCertificate,
+}
+
+impl ProvenKey {
+    /// The key of a leaf certificate in DER. No authority is configured for clients, so that each is as good as any.
+    pub(crate) fn of(leaf: &[u8]) -> Self {
+        let certificate = PresentedCertificate { leaf: leaf.to_vec(), is_valid: true };
+        Self { thumbprint: Thumbprint::of(leaf), certificate }
+    }
 }
 
 /// One configuration at work: replaced whole by a reload, while what is under way keeps the one it began with.

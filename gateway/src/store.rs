@@ -5,8 +5,10 @@
 //! a credential to resolve reads.
 
 pub mod aead;
+mod devices;
 mod files;
 mod once;
+mod outside;
 mod reading;
 mod sessions;
 #[cfg(test)]
@@ -28,11 +30,13 @@ use sqlx::{
 };
 use tokio::sync::watch;
 
+use self::devices::DeviceKey;
 pub use self::{
     reading::{Known, StoreReader},
     sessions::{ProviderTokens, RefreshDue, User},
 };
 use crate::{
+    device::{Device, UnknownDeviceKind},
     secret::Secret,
     session::{Session, SessionId},
 };
@@ -64,12 +68,13 @@ struct Inner {
     changes: watch::Sender<u64>,
 }
 
-/// Sessions as the database has them. `generation` rises with each write, so that a slow reader cannot put back
+/// Sessions and devices as the database has them. `generation` rises with each write, so that a slow reader cannot put back
 /// what was ended while it read.
 #[derive(Debug, Default)]
 struct Cache {
     generation: u64,
     sessions: HashMap<SessionId, Session>,
+    devices: HashMap<DeviceKey, Device>,
 }
 
 /// Why the store could not answer. Never means "no such session".
@@ -90,6 +95,9 @@ pub enum StoreError {
     /// A row holds what no version of the gateway wrote.
     #[error("the session database holds a malformed row")]
     Malformed(#[source] serde_json::Error),
+    /// A device of a kind that this gateway does not know.
+    #[error("the session database holds a device of an unknown kind: it may be newer than this gateway")]
+    Device(#[source] UnknownDeviceKind),
 }
 
 impl Store {
@@ -152,8 +160,8 @@ impl Store {
         Ok(Self { inner: Arc::new(Inner { pool, master_key, cache: Mutex::default(), is_beside, changes }) })
     }
 
-    /// Follows the store: the number rises after each session that was put, replaced or ended. Whoever holds
-    /// something open for a session reads the session again then. A closed channel means that the store is gone.
+    /// Follows the store: the number rises after each session that was put, replaced or ended, and each change of a
+    /// device. Whoever holds something open for a session reads both again then. A closed channel means that the store is gone.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.subscribe()
@@ -187,6 +195,7 @@ fn migrations() -> Migrator {
     Migrator::with_migrations(vec![
         one(1, "sessions", include_str!("store/migrations/0001_sessions.sql")),
         one(2, "bound sessions", include_str!("store/migrations/0002_bound_sessions.sql")),
+        one(4, "devices", include_str!("store/migrations/0004_devices.sql")),
     ])
 }
 

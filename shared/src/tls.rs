@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore, crypto::CryptoProvider};
 
+/// The ALPN protocol that a client with a device key offers last, on TCP: it is never spoken, and tells the gateway that
+/// it may ask for a certificate. Browsers do not offer it, and so never ask a person to choose one.
+pub const DEVICE_KEY_MARK: &[u8] = b"pomerium-cli/1";
+
 /// The workspace's only TLS provider, aws-lc-rs.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {

@@ -11,6 +11,8 @@ mod configuration;
 #[cfg(test)]
 mod continuous;
 #[cfg(test)]
+mod devices;
+#[cfg(test)]
 mod ext_authz;
 #[cfg(test)]
 mod fixtures;

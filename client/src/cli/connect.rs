@@ -121,6 +121,7 @@ pub(super) async fn serve(
     tokio::select! {
         stopped = stop_signal() => stopped?,
         () = keep_up(access.link(), &board) => {}
+        () = access.keep_reporting() => {}
     }
     stop.accepting.cancel();
     listeners.close();

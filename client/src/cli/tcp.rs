@@ -94,6 +94,7 @@ async fn stdio(access: &Access, target: &Target) -> Result<(), Failure> {
     tokio::pin!(carried);
     let end = tokio::select! {
         end = &mut carried => end?,
+        () = access.keep_reporting() => return Ok(()),
         stopped = connect::stop_signal() => {
             stopped?;
             return Ok(());

@@ -42,7 +42,8 @@ pub(crate) fn classify(status: StatusCode, problem: Option<&Problem>) -> Verdict
         (200..=299, _) => Verdict::Open,
         (401, kind) => Verdict::SignIn { token_is_dead: kind == Some(ProblemKind::SignInRequired) },
         (301 | 302 | 303 | 307 | 308, _) => Verdict::SignIn { token_is_dead: false },
-        (403, _) => Verdict::Denied,
+        // 450: the device is not fit; 495: the client certificate is not.
+        (403 | 450 | 495, _) => Verdict::Denied,
         (404, _) => Verdict::NoRoute,
         (500..=599, Some(ProblemKind::Gateway)) => Verdict::GatewayDown,
         (502..=504, _) => Verdict::AppDown,
@@ -171,6 +172,8 @@ mod tests {
             (401, Some(ProblemKind::Other), sign_in),
             (401, Some(ProblemKind::SignInRequired), SignIn { token_is_dead: true }),
             (403, None, Denied),
+            (450, Some(ProblemKind::Denied), Denied),
+            (495, None, Denied),
             (403, Some(ProblemKind::SignInRequired), Denied),
             (404, Some(ProblemKind::NoRoute), NoRoute),
             (400, Some(ProblemKind::BadRequest), BadRequest),

@@ -10,16 +10,17 @@ use subtle::ConstantTimeEq;
 use url::Url;
 
 use super::{
-    AuthRequest, Authenticate, Resolved, cookies, pages,
+    AuthRequest, Authenticate, Holder, Resolved, cookies, pages,
     sign_in::{
-        BINDING, CALLBACK_URI, IDP_ID, PROGRAMMATIC, REDIRECT_URI, SESSION_ENCRYPTED, SIGN_IN_LIFE,
-        SIGN_IN_PATH, append_cookie, bad_request,
+        BINDING, CALLBACK_URI, DEVICE_KEY, IDP_ID, PROGRAMMATIC, REDIRECT_URI, SESSION_ENCRYPTED,
+        SIGN_IN_LIFE, SIGN_IN_PATH, append_cookie, bad_request,
     },
     sign_out::SIGN_OUT_PATH,
     signed_url::{self, VerifiedUrl},
     store_failed,
 };
 use crate::{
+    device::Thumbprint,
     secret::Secret,
     session::{Session, credentials},
     store::aead,
@@ -75,11 +76,12 @@ impl Authenticate {
             );
         }
         let Some(handle) = self.handed_over(&verified) else { return bad_request(STALE) };
-        let session = match self.session_of_token(handle.expose(), req.url.host_str(), now).await {
-            Ok(Ok(session)) => session,
-            Ok(Err(_)) => return bad_request(STALE),
-            Err(error) => return store_failed(&error),
-        };
+        let session =
+            match self.session_of_token(handle.expose(), req.url.host_str(), Holder::HandOver, now).await {
+                Ok(Ok(session)) => session,
+                Ok(Err(_)) => return bad_request(STALE),
+                Err(error) => return store_failed(&error),
+            };
         match self
             .store
             .claim_once(&format!("handover:{}", verified.signature), verified.expires_at, now)
@@ -136,17 +138,26 @@ impl Authenticate {
         if !self.is_our_url(&callback) {
             return pages::text(StatusCode::BAD_REQUEST, "this host signs nobody in");
         }
-        let parameters = [
+        let Ok(device_key) = device_key_of(req) else {
+            return pages::text(
+                StatusCode::BAD_REQUEST,
+                "pomerium_device_key names another key than the one that this connection proved",
+            );
+        };
+        let mut parameters = vec![
             (REDIRECT_URI, redirect.as_str()),
             (CALLBACK_URI, callback.as_str()),
             (PROGRAMMATIC, "true"),
             (IDP_ID, self.idp_id.as_str()),
         ];
+        if let Some(key) = device_key {
+            parameters.push((DEVICE_KEY, key.as_str()));
+        }
         pages::text(StatusCode::OK, self.signed(SIGN_IN_PATH, &parameters, SIGN_IN_LIFE, now).to_string())
     }
 
     async fn user(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
-        match self.resolve(req.headers, req.url.query(), req.url.host_str(), now).await {
+        match self.resolve(req.headers, req.url.query(), req.url.host_str(), req.key, now).await {
             Ok(Resolved::Valid(_, session)) => pages::json(&json!({
                 "sub": session.user_id,
                 "user": session.user_id,
@@ -160,6 +171,20 @@ impl Authenticate {
             }
             Err(error) => store_failed(&error),
         }
+    }
+}
+
+/// The other end's key is not the one that it names.
+struct OtherKey;
+
+/// The key to bind the session to: one that the program names, and that its connection proved. Where something in
+/// between ends TLS no key arrives, and the session is bound to none; policy may ask for one that is.
+fn device_key_of<'a>(req: &AuthRequest<'a>) -> Result<Option<&'a Thumbprint>, OtherKey> {
+    let named = req.url.query_pairs().find(|(name, _)| name == DEVICE_KEY).map(|(_, value)| value);
+    match (named, req.key) {
+        (Some(named), Some(proven)) if named == proven.as_str() => Ok(Some(proven)),
+        (Some(_), Some(_)) => Err(OtherKey),
+        (Some(_), None) | (None, _) => Ok(None),
     }
 }
 

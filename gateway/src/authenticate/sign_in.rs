@@ -18,6 +18,7 @@ use super::{
     store_failed,
 };
 use crate::{
+    device::Thumbprint,
     secret::Secret,
     session::{Session, SessionId, credentials},
     store::{StoreError, aead},
@@ -40,6 +41,7 @@ pub(super) const CALLBACK_URI: &str = "pomerium_callback_uri";
 pub(super) const IDP_ID: &str = "pomerium_idp_id";
 pub(super) const PROGRAMMATIC: &str = "pomerium_programmatic";
 pub(super) const BINDING: &str = "pomerium_binding";
+pub(super) const DEVICE_KEY: &str = "pomerium_device_key";
 pub(super) const SESSION_ENCRYPTED: &str = "pomerium_session_encrypted";
 
 /// Where somebody wants to go once they are signed in. Its targets were checked against our hosts.
@@ -53,6 +55,9 @@ pub(super) struct Wish {
     pub(super) is_programmatic: bool,
     /// Fingerprint of the secret of the browser that began; a program has none.
     pub(super) binding: Option<String>,
+    /// The device key that the program proved to hold when it asked: its session is bound to it.
+    #[serde(default)]
+    pub(super) device_key: Option<Thumbprint>,
 }
 
 impl Authenticate {
@@ -112,6 +117,10 @@ impl Authenticate {
         let Some(wish) = self.wish_of(&verified) else {
             return bad_request("This sign-in link leads to a place that is not served here.");
         };
+        // A bound session is one of its own: the browser's is not, and stays the browser's.
+        if wish.device_key.is_some() {
+            return self.to_provider(wish, req.headers, now).await;
+        }
         match self.sign_in_host_session(req, now).await {
             Ok(Some(session)) => self.hand_over(&wish, &session, now),
             Ok(None) if req.headers.get("x-requested-with").is_some_and(|by| by == "XMLHttpRequest") => {
@@ -133,7 +142,9 @@ impl Authenticate {
             _ => redirect.join(ROUTE_CALLBACK_PATH).ok()?,
         };
         let binding = verified.parameter(BINDING).map(str::to_owned);
-        let wish = Wish { redirect, callback, is_programmatic, binding };
+        let device_key =
+            verified.parameter(DEVICE_KEY).filter(|_| is_programmatic).map(Thumbprint::from_text);
+        let wish = Wish { redirect, callback, is_programmatic, binding, device_key };
         self.is_allowed(&wish).then_some(wish)
     }
 
@@ -222,12 +233,15 @@ impl Authenticate {
             claims: identity.claims,
             issued_at: now,
             expires_at: now + self.config.cookie.expire,
-            bound_to: None,
+            bound_to: wish.device_key.clone(),
         };
         if let Err(error) = self.store.put_session(&session, &tokens).await {
             return store_failed(&error);
         }
         tracing::info!(session = %session.id, user = %session.user_id, "somebody signed in");
+        if session.bound_to.is_some() {
+            return self.hand_over(wish, &session, now);
+        }
         let host = self.config.authenticate_url.host_str().unwrap_or_default().to_owned();
         let Ok(handle) = self.handle_key.mint(&session, &[host], now) else {
             return pages::problem(StatusCode::INTERNAL_SERVER_ERROR, "The session could not be made.");

@@ -32,10 +32,11 @@ impl Authenticate {
             url.set_path(SIGN_OUT_PATH);
             return pages::redirect(url.as_str());
         }
-        let resolved = match self.resolve(req.headers, req.url.query(), req.url.host_str(), now).await {
-            Ok(resolved) => resolved,
-            Err(error) => return store_failed(&error),
-        };
+        let resolved =
+            match self.resolve(req.headers, req.url.query(), req.url.host_str(), req.key, now).await {
+                Ok(resolved) => resolved,
+                Err(error) => return store_failed(&error),
+            };
         let session = match resolved {
             Resolved::Valid(CredentialSource::Cookie, session) => Some(*session),
             Resolved::Valid(_, session) => {

@@ -126,6 +126,7 @@ mod tests {
             callback: "https://a.example/.pomerium/callback/".parse().unwrap(),
             is_programmatic: false,
             binding: Some("b".into()),
+            device_key: None,
         }
     }
 

@@ -56,7 +56,7 @@ impl Browser {
 
     async fn get(&mut self, service: &Authenticate, url: &Url, now: SystemTime) -> Response<Bytes> {
         let headers = self.headers(url);
-        let req = AuthRequest { method: &Method::GET, url, headers: &headers, form: Bytes::new() };
+        let req = AuthRequest { method: &Method::GET, url, headers: &headers, form: Bytes::new(), key: None };
         let response = if url.host_str() == Some("authenticate.example.com") {
             service.handle_authenticate_host(req, now).await
         } else {
@@ -165,15 +165,18 @@ async fn a_hand_over_signs_in_one_host_in_one_browser_once() {
     assert!(!replayed.headers().contains_key(header::SET_COOKIE));
 
     let headers = browser.headers(&app);
-    let session =
-        service.session_of(&headers, None, Some("app.example.com"), at(NOW + 3)).await.unwrap().unwrap();
+    let session = service
+        .session_of(&headers, None, Some("app.example.com"), None, at(NOW + 3))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(session.email, "alice@example.com");
     assert_eq!(
-        service.session_of(&headers, None, Some("other.example.com"), at(NOW + 3)).await.unwrap(),
+        service.session_of(&headers, None, Some("other.example.com"), None, at(NOW + 3)).await.unwrap(),
         None
     );
     service.store.end_session(&session.id).await.unwrap();
-    let ended = service.resolve(&headers, None, Some("app.example.com"), at(NOW + 3)).await.unwrap();
+    let ended = service.resolve(&headers, None, Some("app.example.com"), None, at(NOW + 3)).await.unwrap();
     assert_eq!(ended, Resolved::Invalid(CredentialSource::Cookie, InvalidCredential::Ended));
 }
 
@@ -248,8 +251,10 @@ async fn a_program_gets_its_handle_on_loopback_only_and_no_cookie_is_set() {
     let (_, handle) = back.query_pairs().find(|(name, _)| name == "pomerium_jwt").unwrap();
     let mut headers = HeaderMap::new();
     headers.insert(header::AUTHORIZATION, HeaderValue::from_str(&format!("Pomerium {handle}")).unwrap());
-    assert!(service.session_of(&headers, None, Some("app.example.com"), at(NOW)).await.unwrap().is_some());
-    assert!(service.session_of(&headers, None, None, at(NOW)).await.unwrap().is_some());
+    assert!(
+        service.session_of(&headers, None, Some("app.example.com"), None, at(NOW)).await.unwrap().is_some()
+    );
+    assert!(service.session_of(&headers, None, None, None, at(NOW)).await.unwrap().is_some());
     assert_eq!(Browser::default().get(&service, &hand_over, at(NOW)).await.status(), StatusCode::BAD_REQUEST);
 }
 
@@ -259,20 +264,37 @@ async fn another_sites_page_cannot_sign_anybody_out() {
     let browser = signed_in(&service).await;
     let sign_out = url("https://authenticate.example.com/.pomerium/sign_out");
     let mut headers = browser.headers(&sign_out);
-    let asked = AuthRequest { method: &Method::GET, url: &sign_out, headers: &headers, form: Bytes::new() };
+    let asked = AuthRequest {
+        method: &Method::GET,
+        url: &sign_out,
+        headers: &headers,
+        form: Bytes::new(),
+        key: None,
+    };
     assert_eq!(service.handle_authenticate_host(asked, at(NOW)).await.status(), StatusCode::OK);
     for (name, value) in
         [("origin", "https://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site"), ("x", "y")]
     {
         let mut headers = headers.clone();
         headers.insert(name, HeaderValue::from_static(value));
-        let req =
-            AuthRequest { method: &Method::POST, url: &sign_out, headers: &headers, form: Bytes::new() };
+        let req = AuthRequest {
+            method: &Method::POST,
+            url: &sign_out,
+            headers: &headers,
+            form: Bytes::new(),
+            key: None,
+        };
         assert_eq!(service.handle_authenticate_host(req, at(NOW)).await.status(), StatusCode::BAD_REQUEST);
     }
     assert!(service.store.session(&SessionId::new("s1")).await.unwrap().is_some());
     headers.insert(header::ORIGIN, HeaderValue::from_static("https://authenticate.example.com"));
-    let req = AuthRequest { method: &Method::POST, url: &sign_out, headers: &headers, form: Bytes::new() };
+    let req = AuthRequest {
+        method: &Method::POST,
+        url: &sign_out,
+        headers: &headers,
+        form: Bytes::new(),
+        key: None,
+    };
     let response = service.handle_authenticate_host(req, at(NOW)).await;
     assert_eq!(response.status(), StatusCode::FOUND);
     assert!(response.headers()[header::SET_COOKIE].to_str().unwrap().contains("Max-Age=0"));

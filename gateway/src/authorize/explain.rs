@@ -132,7 +132,13 @@ impl Policy {
             .iter()
             .flat_map(|group| &group.criteria)
             .any(|explained| explained.evaluation.reasons.iter().any(is_of_nothing_to_compare));
-        (would_pass(&worst.decision) && !lacks_something).then_some(worst.decision)
+        // So may what is not known itself, where it finds no session or device to ask.
+        let unknown_lacks_something = self
+            .criteria()
+            .filter(|criterion| !is_known(criterion))
+            .any(|criterion| criterion.evaluate(check).reasons.iter().any(is_of_nothing_to_compare));
+        let is_certain = would_pass(&worst.decision) && !lacks_something && !unknown_lacks_something;
+        is_certain.then_some(worst.decision)
     }
 
     fn explain_by(&self, answer: impl Fn(Action, Operator, &Criterion) -> Evaluation) -> Explanation<'_> {

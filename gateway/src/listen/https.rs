@@ -1,6 +1,6 @@
 //! HTTPS on TCP: HTTP/1.1 and HTTP/2 for browsers, and `CONNECT` for clients that QUIC does not reach.
 
-use std::{convert::Infallible, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Request, Response, header};
 use hyper::{body::Incoming, service::service_fn};
@@ -9,17 +9,19 @@ use hyper_util::{
     server::conn::auto,
 };
 use pomerium_shared::relay::{self, Leg};
+use rustls::{ServerConfig, server::Acceptor};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tracing::Instrument as _;
 
 use super::{
     CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_LEN_MAX, HEADER_TIMEOUT, Lifetime, STREAMS_MAX, TlsError,
-    TlsKeys,
+    TlsKeys, device_key,
     idle::{Activity, Held, UnderWay},
+    tls::ClientKey,
 };
 use crate::{
     body::{self, Body},
@@ -41,8 +43,16 @@ pub(crate) struct Https {
     limit: Arc<Semaphore>,
 }
 
+/// The TLS settings: which of them a connection gets is decided by its first message.
+struct Tls {
+    /// For browsers and strangers.
+    plain: Arc<ServerConfig>,
+    /// For clients that say that they have a device key.
+    asking: Arc<ServerConfig>,
+}
+
 struct Door {
-    acceptor: TlsAcceptor,
+    tls: Tls,
     builder: auto::Builder<TokioExecutor>,
     proxy: Arc<Proxy>,
     lifetime: Lifetime,
@@ -71,10 +81,13 @@ impl Https {
             Codec::Http1 => &[b"http/1.1"],
             Codec::Http2 => &[b"h2"],
         };
-        let acceptor = TlsAcceptor::from(Arc::new(keys.server_config(alpn)?));
+        let tls = Tls {
+            plain: Arc::new(keys.server_config(alpn, ClientKey::NotAsked)?),
+            asking: Arc::new(keys.server_config(alpn, ClientKey::Welcome)?),
+        };
         let alt_svc =
             http3_port.and_then(|port| HeaderValue::from_str(&format!("h3=\":{port}\"; ma=86400")).ok());
-        let door = Door { acceptor, builder: builder(), proxy, lifetime, alt_svc };
+        let door = Door { tls, builder: builder(), proxy, lifetime, alt_svc };
         Ok(Self { listener, door: Arc::new(door), limit: Arc::new(Semaphore::new(CONNECTIONS_MAX)) })
     }
 
@@ -134,12 +147,20 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
+impl Tls {
+    async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let has_key = device_key::is_offered(start.client_hello().alpn());
+        start.into_stream(if has_key { self.asking.clone() } else { self.plain.clone() }).await
+    }
+}
+
 impl Door {
     async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         if let Err(error) = relay::keepalive(&stream) {
             tracing::debug!(%error, "no keepalive on a client's connection");
         }
-        let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(stream)).await {
+        let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(stream)).await {
             Ok(Ok(tls)) => tls,
             Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => return tracing::debug!("TLS handshake timed out"),
@@ -149,6 +170,7 @@ impl Door {
             peer,
             server_name: state.server_name().map(str::to_ascii_lowercase),
             protocol: if state.alpn_protocol() == Some(b"h2") { "h2" } else { "h1" },
+            proven: device_key::proven(state.peer_certificates()),
         });
         let (door, activity) = (self.clone(), Activity::new());
         let at_work = activity.clone();

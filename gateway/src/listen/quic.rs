@@ -10,13 +10,17 @@ use pomerium_shared::{
     reason::EndReason,
     tunnel::{self, ServerConnection, ServerSend, ServerStream},
 };
+use rustls_pki_types::CertificateDer;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use super::{HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, Lifetime, TlsError, TlsKeys, h3_body::RequestBody};
+use super::{
+    HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, Lifetime, TlsError, TlsKeys, device_key, h3_body::RequestBody,
+    tls::ClientKey,
+};
 use crate::{
     body::{self, Body, BodyError},
-    proxy::{Connection, Proxy},
+    proxy::{Connection, ProvenKey, Proxy},
 };
 
 /// Above so many connections a new one must prove its address first: a flood from forged ones takes no slots.
@@ -55,7 +59,7 @@ impl Quic {
         proxy: Arc<Proxy>,
         lifetime: Lifetime,
     ) -> Result<Self, QuicDoorError> {
-        let config = pomerium_shared::quic::server_config(keys.server_config(&[b"h3"])?)?;
+        let config = pomerium_shared::quic::server_config(keys.server_config(&[b"h3"], ClientKey::Welcome)?)?;
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime)?;
         Ok(Self { endpoint, proxy, lifetime })
@@ -105,7 +109,12 @@ async fn serve(incoming: quinn::Incoming, proxy: Arc<Proxy>, lifetime: Lifetime)
         Ok(Err(error)) => return tracing::debug!(%error, "QUIC handshake failed"),
         Err(_) => return tracing::debug!("QUIC handshake timed out"),
     };
-    let facts = Connection { peer: quic.remote_address(), server_name: server_name(&quic), protocol: "h3" };
+    let facts = Connection {
+        peer: quic.remote_address(),
+        server_name: server_name(&quic),
+        protocol: "h3",
+        proven: proven_key(&quic),
+    };
     tracing::info!(peer = %facts.peer, "quic connection opened");
     let mut connection = match tunnel::accept(quic.clone()).await {
         Ok(connection) => connection,
@@ -124,6 +133,12 @@ async fn serve(incoming: quinn::Incoming, proxy: Arc<Proxy>, lifetime: Lifetime)
 fn server_name(quic: &quinn::Connection) -> Option<String> {
     let data = quic.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?;
     data.server_name.map(|name| name.to_ascii_lowercase())
+}
+
+/// The key that the client proved in the handshake.
+fn proven_key(quic: &quinn::Connection) -> Option<Arc<ProvenKey>> {
+    let chain = quic.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    device_key::proven(Some(&chain))
 }
 
 /// Takes requests until the connection ends. When the gateway drains it says goodbye (GOAWAY), and this returns with

@@ -13,7 +13,17 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName};
 
+use super::device_key::AnyProvenKey;
 use crate::config::Certificate;
+
+/// Whether a client is asked to prove a key of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClientKey {
+    /// Nothing is asked.
+    NotAsked,
+    /// It is asked, and may go on without.
+    Welcome,
+}
 
 /// Why the configured certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -89,13 +99,21 @@ impl TlsKeys {
         Ok(config)
     }
 
-    /// A server configuration with these keys and protocols.
-    pub(super) fn server_config(&self, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
-        let mut config = ServerConfig::builder_with_provider(pomerium_shared::tls::provider())
+    /// A server configuration with these keys and protocols. Each has its own memory of sessions: what began without
+    /// a client's key does not go on as if it had one.
+    pub(super) fn server_config(
+        &self,
+        alpn: &[&[u8]],
+        client_key: ClientKey,
+    ) -> Result<ServerConfig, TlsError> {
+        let builder = ServerConfig::builder_with_provider(pomerium_shared::tls::provider())
             .with_safe_default_protocol_versions()
-            .map_err(TlsError::Settings)?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(self.clone()));
+            .map_err(TlsError::Settings)?;
+        let builder = match client_key {
+            ClientKey::NotAsked => builder.with_no_client_auth(),
+            ClientKey::Welcome => builder.with_client_cert_verifier(AnyProvenKey::new()),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(self.clone()));
         config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
         Ok(config)
     }

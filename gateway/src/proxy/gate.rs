@@ -13,7 +13,8 @@ use super::{
     respond::{Denied, wants_html},
 };
 use crate::{
-    authorize::{self, CheckLog, CheckRequest, Permit, Verdict},
+    authenticate::InvalidCredential,
+    authorize::{self, CheckLog, Permit, Verdict},
     config::Route,
     path::CanonicalPath,
     session::Session,
@@ -72,22 +73,16 @@ impl Proxy {
         let now = Now::read();
         let question = Question::request(whereto, parts, connection);
         let route = question.route(&live.router).ok_or(Refusal::NoRoute)?;
-        let session =
-            self.session(live, &parts.headers, &parts.uri, Some(whereto.authority.host()), now).await?;
-        let check = CheckRequest {
-            session: session.as_ref(),
-            request: question.facts(),
-            device: None,
-            records: live.settings.records.as_ref(),
-            now,
-        };
+        let host = Some(whereto.authority.host());
+        let caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
+        let check = caller.asks(live, question.facts(), now);
         let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
         match authorize::check(&route.policy, &check, log) {
-            Ok(permit) => Ok(Admitted { permit, route: route.clone(), session, question }),
+            Ok(permit) => Ok(Admitted { permit, route: route.clone(), session: caller.session, question }),
             Err(denial) if denial.verdict == Verdict::SignIn => {
-                Err(sign_in(live, whereto, parts, now).unwrap_or_else(|refusal| refusal))
+                Err(sign_in(live, whereto, parts, caller.rejected, now).unwrap_or_else(|refusal| refusal))
             }
-            Err(denial) => Err(denied(denial, route, session.as_ref(), &sign_out_url(live))),
+            Err(denial) => Err(denied(denial, route, caller.session.as_ref(), &sign_out_url(live))),
         }
     }
 
@@ -106,38 +101,16 @@ impl Proxy {
         // The authority of a tunnel is the app; the token was made for the gateway's host that the client speaks to.
         let sign_in_host = live.settings.authenticate_url.host_str();
         let host = connection.server_name.as_deref().or(sign_in_host);
-        let session = self.session(live, &parts.headers, &parts.uri, host, now).await?;
-        let check = CheckRequest {
-            session: session.as_ref(),
-            request: question.facts(),
-            device: None,
-            records: live.settings.records.as_ref(),
-            now,
-        };
+        let caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
+        let check = caller.asks(live, question.facts(), now);
         let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
         match authorize::check(&route.policy, &check, log) {
-            Ok(permit) => Ok(Admitted { permit, route: route.clone(), session, question }),
-            Err(denial) if denial.verdict == Verdict::SignIn => Err(Refusal::SignIn { redirect: None }),
-            Err(denial) => Err(denied(denial, route, session.as_ref(), &sign_out_url(live))),
+            Ok(permit) => Ok(Admitted { permit, route: route.clone(), session: caller.session, question }),
+            Err(denial) if denial.verdict == Verdict::SignIn => {
+                Err(Refusal::SignIn { redirect: None, rejected: caller.rejected })
+            }
+            Err(denial) => Err(denied(denial, route, caller.session.as_ref(), &sign_out_url(live))),
         }
-    }
-
-    /// The valid session of a request. A store that cannot answer means no access: 500, never "no session".
-    pub(super) async fn session(
-        &self,
-        live: &Live,
-        headers: &HeaderMap,
-        uri: &Uri,
-        host: Option<&str>,
-        now: Now,
-    ) -> Result<Option<Session>, Refusal> {
-        live.authenticate.session_of(headers, uri.query(), host, now.wall).await.map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "session store failed");
-            Refusal::Gateway(
-                "The session store does not answer. Try again; tell your administrator if it stays."
-                    .to_owned(),
-            )
-        })
     }
 }
 
@@ -165,17 +138,18 @@ pub(super) fn sign_in(
     live: &Live,
     whereto: &Whereto,
     parts: &http::request::Parts,
+    rejected: Option<InvalidCredential>,
     now: Now,
 ) -> Result<Refusal, Refusal> {
     let navigates = wants_html(&parts.headers) || !parts.headers.contains_key(header::ACCEPT);
     let has_credential = parts.headers.contains_key(header::AUTHORIZATION)
         || parts.headers.contains_key("x-pomerium-authorization");
     if !navigates || has_credential || parts.method != Method::GET {
-        return Ok(Refusal::SignIn { redirect: None });
+        return Ok(Refusal::SignIn { redirect: None, rejected });
     }
     let original = whereto.url(parts.uri.query())?;
     match live.authenticate.sign_in_response(&original, &parts.headers, now.wall) {
-        Ok(response) => Ok(Refusal::SignIn { redirect: Some(Box::new(response)) }),
+        Ok(response) => Ok(Refusal::SignIn { redirect: Some(Box::new(response)), rejected }),
         Err(_) => Err(Refusal::Gateway("The sign-in cannot begin. Try again.".to_owned())),
     }
 }

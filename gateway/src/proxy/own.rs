@@ -1,5 +1,7 @@
 //! What the gateway answers itself: health, keys, sign-in, the routes list. Never forwarded, whatever the route.
 
+mod device;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,13 +12,14 @@ use serde_json::json;
 use super::{
     Connection, Live, Proxy, Refusal,
     authority::Authority,
+    caller::Caller,
     gate::{Whereto, sign_in},
     question::Question,
     respond,
 };
 use crate::{
     authenticate::AuthRequest,
-    authorize::{CheckRequest, Verdict},
+    authorize::Verdict,
     body::{self, Body},
     config::{Route, RouteFrom},
     portal,
@@ -44,8 +47,11 @@ impl Proxy {
         if let Some(response) = public_endpoint(live, &whereto, request.method()) {
             return response;
         }
+        if path == device::POSTURE_PATH {
+            return self.posture(live, &whereto, request, connection).await;
+        }
         if is_authenticate_host(live, &whereto.authority) {
-            return self.authenticate_host(live, &whereto, request).await;
+            return self.authenticate_host(live, &whereto, request, connection).await;
         }
         if path == "/.pomerium" || path.starts_with("/.pomerium/") {
             return self.route_host(live, &whereto, request, connection).await;
@@ -58,10 +64,17 @@ impl Proxy {
         live: &Live,
         whereto: &Whereto,
         request: Request<Body>,
+        connection: &Connection,
     ) -> Result<Response<Body>, Refusal> {
         let (parts, form) = collect(request).await?;
         let url = whereto.url(parts.uri.query())?;
-        let request = AuthRequest { method: &parts.method, url: &url, headers: &parts.headers, form };
+        let request = AuthRequest {
+            method: &parts.method,
+            url: &url,
+            headers: &parts.headers,
+            form,
+            key: connection.key(),
+        };
         let now = Now::read().wall;
         // The sign-in host signs out by itself; its other calls are those of any host.
         if whereto.path.as_str() != "/.pomerium/sign_out"
@@ -83,7 +96,13 @@ impl Proxy {
         let (parts, form) = collect(request).await?;
         let now = Now::read();
         let url = whereto.url(parts.uri.query())?;
-        let auth = AuthRequest { method: &parts.method, url: &url, headers: &parts.headers, form };
+        let auth = AuthRequest {
+            method: &parts.method,
+            url: &url,
+            headers: &parts.headers,
+            form,
+            key: connection.key(),
+        };
         if let Some(response) = live.authenticate.handle_route_host(auth, now.wall).await {
             return Ok(response.map(body::full));
         }
@@ -94,14 +113,14 @@ impl Proxy {
         if parts.method != Method::GET && parts.method != Method::HEAD {
             return Ok(status(StatusCode::METHOD_NOT_ALLOWED));
         }
-        let Some(session) =
-            self.session(live, &parts.headers, &parts.uri, Some(whereto.authority.host()), now).await?
-        else {
-            return Err(sign_in(live, whereto, &parts, now)?);
+        let host = Some(whereto.authority.host());
+        let caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
+        let Some(session) = &caller.session else {
+            return Err(sign_in(live, whereto, &parts, caller.rejected, now)?);
         };
         match whereto.path.as_str() {
-            "/.pomerium/api/v1/routes" => Ok(routes_document(live, &session, connection, now)),
-            _ => Ok(user_page(&session)),
+            "/.pomerium/api/v1/routes" => Ok(routes_document(live, &caller, connection, now)),
+            _ => Ok(user_page(session)),
         }
     }
 }
@@ -205,12 +224,12 @@ fn user_page(session: &Session) -> Response<Body> {
 }
 
 /// The routes that this person could use now, as the client lists them: a hint, not an access check.
-fn routes_document(live: &Live, session: &Session, connection: &Connection, now: Now) -> Response<Body> {
+fn routes_document(live: &Live, caller: &Caller, connection: &Connection, now: Now) -> Response<Body> {
     let routes: Vec<serde_json::Value> = live
         .router
         .routes()
         .iter()
-        .filter(|route| is_usable(live, route, session, connection, now))
+        .filter(|route| is_usable(live, route, caller, connection, now))
         .map(|route| {
             let (kind, command) = match &route.from {
                 RouteFrom::Http { .. } => ("http", None),
@@ -233,7 +252,7 @@ fn routes_document(live: &Live, session: &Session, connection: &Connection, now:
     response
 }
 
-fn is_usable(live: &Live, route: &Route, session: &Session, connection: &Connection, now: Now) -> bool {
+fn is_usable(live: &Live, route: &Route, caller: &Caller, connection: &Connection, now: Now) -> bool {
     let question = match &route.from {
         RouteFrom::Tcp { destinations } => {
             let Some(to) = destinations.first() else { return false };
@@ -241,12 +260,5 @@ fn is_usable(live: &Live, route: &Route, session: &Session, connection: &Connect
         }
         RouteFrom::Http { host, .. } => Question::opening(host, connection),
     };
-    let check = CheckRequest {
-        session: Some(session),
-        request: question.facts(),
-        device: None,
-        records: live.settings.records.as_ref(),
-        now,
-    };
-    route.policy.evaluate(&check).verdict() == Verdict::Allow
+    route.policy.evaluate(&caller.asks(live, question.facts(), now)).verdict() == Verdict::Allow
 }

@@ -75,7 +75,7 @@ impl Question {
             path,
             source_ip: self.connection.peer.ip(),
             is_cors_preflight,
-            certificate: None,
+            certificate: self.connection.proven.as_deref().map(|proven| &proven.certificate),
             place: Place::default(),
         }
     }

@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use pomerium_shared::problem::{self, Problem, ProblemKind};
 
 use crate::{
+    authenticate::InvalidCredential,
     authorize::{CERTIFICATE_REQUIRED, DEVICE_NOT_AUTHORIZED, Denial, Verdict},
     body::{self, Body},
     portal,
@@ -20,7 +21,7 @@ pub(crate) enum Refusal {
     /// No route leads there.
     NoRoute,
     /// Signing in is needed; a browser is sent there by `redirect`.
-    SignIn { redirect: Option<Box<Response<Bytes>>> },
+    SignIn { redirect: Option<Box<Response<Bytes>>>, rejected: Option<InvalidCredential> },
     /// Policy says no.
     Denied(Box<Denied>),
     /// The app behind cannot be reached or failed: 502, 503 or 504.
@@ -66,7 +67,7 @@ impl Refusal {
     pub(crate) fn into_response(self, audience: Audience<'_>) -> Response<Body> {
         let status = self.status();
         let mut response = match self {
-            Self::SignIn { redirect: Some(redirect) } => redirect.map(body::full),
+            Self::SignIn { redirect: Some(redirect), .. } => redirect.map(body::full),
             refusal if audience.wants_html => page(refusal.page(audience)),
             refusal => document(&refusal.problem(audience)),
         };
@@ -83,8 +84,8 @@ impl Refusal {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::SignIn { redirect: Some(_) } => StatusCode::FOUND,
-            Self::SignIn { redirect: None } => StatusCode::UNAUTHORIZED,
+            Self::SignIn { redirect: Some(_), .. } => StatusCode::FOUND,
+            Self::SignIn { redirect: None, .. } => StatusCode::UNAUTHORIZED,
             Self::Denied(denied) => match denied.denial.verdict {
                 Verdict::Deny { status } => StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN),
                 Verdict::Allow | Verdict::SignIn => StatusCode::FORBIDDEN,
@@ -109,10 +110,13 @@ impl Refusal {
                 "No route of this gateway leads there. Check the name and the port.".to_owned(),
                 vec![],
             ),
-            Self::SignIn { .. } => (
+            Self::SignIn { rejected, .. } => (
                 ProblemKind::SignInRequired,
                 "Unauthenticated",
-                "Sign in first: the session is missing, expired or revoked.".to_owned(),
+                match rejected {
+                    Some(why @ InvalidCredential::OtherDevice) => format!("Sign in on this device: {why}."),
+                    _ => "Sign in first: the session is missing, expired or revoked.".to_owned(),
+                },
                 vec![],
             ),
             Self::Denied(denied) => (

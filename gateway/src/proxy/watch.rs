@@ -14,9 +14,9 @@ use pomerium_shared::{clock::Now, reason::EndReason};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Live, Proxy, question::Question};
+use super::{Live, Proxy, caller::Caller, question::Question};
 use crate::{
-    authorize::{CheckRequest, Verdict},
+    authorize::Verdict,
     body::{Body, BodyError},
     session::{Session, SessionId},
     store::Store,
@@ -89,14 +89,9 @@ impl Watch {
     async fn still_allowed(&self, now: Now) -> Result<Option<SystemTime>, EndReason> {
         let live = self.live.load_full();
         let session = self.session_at(&live, now).await?;
+        let caller = Caller::of_session(session, &self.store).await.map_err(|_| EndReason::Session)?;
         let route = self.question.route(&live.router).ok_or(EndReason::Policy)?;
-        let check = CheckRequest {
-            session: session.as_ref(),
-            request: self.question.facts(),
-            device: None,
-            records: live.settings.records.as_ref(),
-            now,
-        };
+        let check = caller.asks(&live, self.question.facts(), now);
         match route.policy.evaluate(&check).verdict() {
             Verdict::Allow => Ok(route.policy.next_edge(&check)),
             Verdict::SignIn => Err(EndReason::Session),

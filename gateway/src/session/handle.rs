@@ -11,7 +11,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, erro
 use serde::{Deserialize, Serialize};
 
 use super::{Session, SessionId, UserId};
-use crate::secret::Secret;
+use crate::{device::Thumbprint, secret::Secret};
 
 /// Seconds that a handle may come from the future: clocks of several gateways differ.
 const CLOCK_SKEW_SECONDS: u64 = 60;
@@ -37,6 +37,8 @@ pub struct SessionHandle {
     pub idp_id: String,
     /// The hosts that it was made for.
     pub audience: Vec<String>,
+    /// The device key that its holder must prove.
+    pub bound_to: Option<Thumbprint>,
 }
 
 /// Why a text is no handle for us. For the log: the other side learns only "not signed in".
@@ -68,11 +70,22 @@ struct Claims {
     exp: u64,
     jti: String,
     idp_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmation>,
     // Always 0 here; software that reads our handles expects numbers.
     #[serde(default)]
     databroker_server_version: u64,
     #[serde(default)]
     databroker_record_version: u64,
+}
+
+/// What the holder must prove (RFC 7800, 3.1). A method that we do not know makes the handle malformed.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Confirmation {
+    /// RFC 8705, 3.1.
+    #[serde(rename = "x5t#S256")]
+    certificate: Thumbprint,
 }
 
 impl HandleKey {
@@ -100,6 +113,7 @@ impl HandleKey {
             exp: unix_seconds(session.expires_at),
             jti: session.id.as_str().to_owned(),
             idp_id: session.idp_id.clone(),
+            cnf: session.bound_to.clone().map(|certificate| Confirmation { certificate }),
             databroker_server_version: 0,
             databroker_record_version: 0,
         };
@@ -149,6 +163,7 @@ impl HandleKey {
             user_id: UserId::new(claims.sub),
             idp_id: claims.idp_id,
             audience: claims.aud,
+            bound_to: claims.cnf.map(|cnf| cnf.certificate),
         })
     }
 }

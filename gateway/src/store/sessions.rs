@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use sqlx::{Row, sqlite::SqliteRow};
 
-use super::{CACHED_SESSIONS_MAX, Store, StoreError, aead, from_millis, to_millis};
+use super::{CACHED_SESSIONS_MAX, Store, StoreError, aead, devices, from_millis, to_millis};
 use crate::{
     device::Thumbprint,
     secret::Secret,
@@ -95,6 +95,7 @@ impl Store {
         .bind(session.bound_to.as_ref().map(Thumbprint::as_str))
         .execute(&mut *transaction)
         .await?;
+        devices::enrol(&mut transaction, session).await?;
         transaction.commit().await?;
         self.note_change(&session.id);
         Ok(())

@@ -234,3 +234,130 @@ async fn reading_people_makes_and_changes_nothing() {
     reader.close().await;
     assert_eq!(database(files_of(folder.path())), before);
 }
+
+mod devices {
+    use pomerium_shared::posture::PostureReport;
+    use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+    use super::*;
+    use crate::device::{Device, Thumbprint};
+
+    fn bound(id: &str, key: &[u8]) -> Session {
+        Session { bound_to: Some(Thumbprint::of(key)), ..session(id) }
+    }
+
+    async fn device(store: &Store) -> Device {
+        store.device_of(&bound("s1", b"a")).await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_first_bound_session_enrols_its_device_and_the_next_keeps_it() {
+        let store = Store::in_memory().await.unwrap();
+        store.put_session(&session("s0"), &tokens()).await.unwrap();
+        assert_eq!(store.device_of(&session("s0")).await.unwrap(), None);
+        store.put_session(&bound("s1", b"a"), &tokens()).await.unwrap();
+        assert!(store.approve_device(&device(&store).await, true).await.unwrap());
+        store.put_session(&bound("s2", b"a"), &tokens()).await.unwrap();
+        assert!(device(&store).await.is_approved);
+        assert_eq!(store.devices(None).await.unwrap().len(), 1);
+        assert_eq!(store.devices(Some(&UserId::new("other"))).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_device_is_its_persons_alone() {
+        let store = Store::in_memory().await.unwrap();
+        store.put_session(&bound("s1", b"a"), &tokens()).await.unwrap();
+        store.approve_device(&device(&store).await, true).await.unwrap();
+        let bobs = Session { user_id: UserId::new("u2"), ..bound("s2", b"a") };
+        store.put_session(&bobs, &tokens()).await.unwrap();
+        assert!(!store.device_of(&bobs).await.unwrap().unwrap().is_approved);
+    }
+
+    #[tokio::test]
+    async fn whoever_follows_hears_of_posture_and_approval_and_reads_the_new() {
+        let store = Store::in_memory().await.unwrap();
+        store.put_session(&bound("s1", b"a"), &tokens()).await.unwrap();
+        let known = device(&store).await;
+        let mut changes = store.changes();
+        let report = PostureReport { firewall: Some(false), ..PostureReport::default() };
+        assert!(store.put_posture(&known, &report, at(2_000)).await.unwrap());
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        assert_eq!(device(&store).await.posture, Some((report, at(2_000))));
+        store.approve_device(&known, true).await.unwrap();
+        assert!(changes.has_changed().unwrap());
+        assert!(device(&store).await.is_approved);
+    }
+
+    #[tokio::test]
+    async fn a_removed_device_takes_its_sessions_along_and_nobody_elses() {
+        let store = Store::in_memory().await.unwrap();
+        for session in [bound("s1", b"a"), bound("s2", b"a"), bound("s3", b"b"), session("s4")] {
+            store.put_session(&session, &tokens()).await.unwrap();
+        }
+        assert_eq!(store.remove_device(&device(&store).await).await.unwrap(), 2);
+        assert_eq!(store.device_of(&bound("s1", b"a")).await.unwrap(), None);
+        for (id, is_there) in [("s1", false), ("s2", false), ("s3", true), ("s4", true)] {
+            assert_eq!(store.session(&SessionId::new(id)).await.unwrap().is_some(), is_there, "{id}");
+        }
+    }
+
+    #[tokio::test]
+    async fn idle_devices_of_one_person_are_bounded() {
+        let store = Store::in_memory().await.unwrap();
+        for number in 0..50_u8 {
+            let session = bound(&number.to_string(), &[number]);
+            store.put_session(&session, &tokens()).await.unwrap();
+            store.end_session(&session.id).await.unwrap();
+        }
+        assert!(store.devices(None).await.unwrap().len() <= 33);
+    }
+
+    #[tokio::test]
+    async fn what_another_process_changes_is_heard_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let gateway = Store::open(folder.path()).await.unwrap();
+        gateway.put_session(&bound("s1", b"a"), &tokens()).await.unwrap();
+        let known = device(&gateway).await;
+        let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let mut changes = gateway.changes();
+        tracker.spawn(gateway.clone().follow_outside_changes(stop.clone()));
+
+        let command = Store::open(folder.path()).await.unwrap();
+        command.approve_device(&known, true).await.unwrap();
+        let heard = async {
+            // The first look may come after the first announcement: announce until one is heard.
+            loop {
+                command.announce_outside_change().await.unwrap();
+                let patience = Duration::from_millis(500);
+                if tokio::time::timeout(patience, changes.changed()).await.is_ok() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), heard).await.unwrap();
+        assert!(device(&gateway).await.is_approved);
+        stop.cancel();
+        tracker.close();
+        tracker.wait().await;
+    }
+
+    #[tokio::test]
+    async fn a_store_from_before_devices_is_brought_up_to_date() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).await.unwrap();
+        store.put_session(&session("s1"), &tokens()).await.unwrap();
+        for undo in [
+            "DROP TABLE devices",
+            "DROP TABLE outside_changes",
+            "DELETE FROM _sqlx_migrations WHERE version = 4",
+        ] {
+            sqlx::query(undo).execute(&store.inner.pool).await.unwrap();
+        }
+        store.close().await;
+        let store = Store::open(folder.path()).await.unwrap();
+        assert_eq!(store.session(&SessionId::new("s1")).await.unwrap(), Some(session("s1")));
+        store.put_session(&bound("s2", b"a"), &tokens()).await.unwrap();
+        assert_eq!(store.devices(None).await.unwrap().len(), 1);
+    }
+}

@@ -151,7 +151,8 @@ async fn a_person_signs_in_and_out_at_the_provider() {
     assert_eq!(app.as_str(), "https://app.example.com/x");
     assert!(idp.script.asked.lock().unwrap()[0].contains("code_verifier="));
     let host = Some("app.example.com");
-    let session = service.session_of(&browser.headers(&app), None, host, now.wall).await.unwrap().unwrap();
+    let session =
+        service.session_of(&browser.headers(&app), None, host, None, now.wall).await.unwrap().unwrap();
     assert_eq!((session.user_id.as_str(), session.email.as_str()), ("alice", "alice@example.com"));
     assert_eq!(session.groups, ["staff"]);
     assert_ne!(session.id.as_str(), "chosen-by-the-provider");
@@ -167,7 +168,7 @@ async fn a_person_signs_in_and_out_at_the_provider() {
         parameter(&end, "post_logout_redirect_uri"),
         "https://authenticate.example.com/.pomerium/signed_out"
     );
-    assert_eq!(service.session_of(&before, None, host, now.wall).await.unwrap(), None);
+    assert_eq!(service.session_of(&before, None, host, None, now.wall).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -255,4 +256,47 @@ async fn a_refresh_that_names_somebody_else_ends_the_session() {
     idp.will_say(said);
     refresh::refresh_due(&service.store, &service.provider, &mut Default::default(), now).await.unwrap();
     assert_eq!(service.store.session(&due.session.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_bound_sign_in_is_a_session_of_its_own_and_leaves_the_browsers_alone() {
+    let Trip { idp, service, mut browser, now, callback, .. } = trip().await;
+    location(&browser.get(&service, &callback, now.wall).await);
+    let key = Thumbprint::of(b"the client's certificate");
+    let asked = url(&format!(
+        "https://app.example.com/.pomerium/api/v1/login?pomerium_redirect_uri=http://127.0.0.1:9/&pomerium_device_key={key}"
+    ));
+    let headers = HeaderMap::new();
+    let req = AuthRequest {
+        method: &Method::GET,
+        url: &asked,
+        headers: &headers,
+        form: Bytes::new(),
+        key: Some(&key),
+    };
+    let answer = service.handle_route_host(req, now.wall).await.unwrap();
+    let sign_in = url(std::str::from_utf8(answer.body()).unwrap());
+
+    let cookies = browser.cookies.len();
+    let at_provider = location(&browser.get(&service, &sign_in, now.wall).await);
+    assert!(at_provider.as_str().starts_with(&idp.issuer), "the browser's session does not stand in");
+    idp.will_say(claims(&idp, &parameter(&at_provider, "nonce"), now));
+    let mut back = url("https://authenticate.example.com/oauth2/callback?code=c");
+    back.query_pairs_mut().append_pair("state", &parameter(&at_provider, "state"));
+    let response = browser.get(&service, &back, now.wall).await;
+    assert!(!response.headers().contains_key(header::SET_COOKIE));
+    let landed = location(&browser.get(&service, &location(&response), now.wall).await);
+    assert_eq!((landed.port(), browser.cookies.len()), (Some(9), cookies));
+
+    let mut headers = HeaderMap::new();
+    let token = parameter(&landed, "pomerium_jwt");
+    headers.insert(header::AUTHORIZATION, format!("Pomerium {token}").parse().unwrap());
+    let host = Some("app.example.com");
+    let session = service.session_of(&headers, None, host, Some(&key), now.wall).await.unwrap().unwrap();
+    assert_eq!(session.bound_to, Some(key.clone()));
+    assert!(service.store.device_of(&session).await.unwrap().is_some());
+    for other in [None, Some(&Thumbprint::of(b"another certificate"))] {
+        let resolved = service.resolve(&headers, None, host, other, now.wall).await.unwrap();
+        assert_eq!(resolved, Resolved::Invalid(CredentialSource::Pomerium, InvalidCredential::OtherDevice));
+    }
 }

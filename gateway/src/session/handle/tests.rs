@@ -117,3 +117,11 @@ proptest! {
         prop_assert!(key().verify(&changed, None, at(1_500)).is_err());
     }
 }
+
+#[test]
+fn a_bound_handle_says_to_which_key() {
+    let bound = Session { bound_to: Some(Thumbprint::of(b"leaf")), ..session() };
+    let token = key().mint(&bound, &["a.example".to_owned()], at(1_000)).unwrap();
+    assert_eq!(key().verify(token.expose(), None, at(1_000)).unwrap().bound_to, bound.bound_to);
+    assert_eq!(payload(token.expose())["cnf"]["x5t#S256"], bound.bound_to.unwrap().as_str());
+}

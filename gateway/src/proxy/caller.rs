@@ -1,0 +1,80 @@
+//! Who asks, and on what: everything that a decision needs beside the question itself.
+
+use http::{HeaderMap, Uri};
+use pomerium_shared::clock::Now;
+
+use super::{Connection, Live, Proxy, Refusal};
+use crate::{
+    authenticate::{InvalidCredential, Resolved},
+    authorize::{CheckRequest, RequestFacts},
+    device::Device,
+    session::Session,
+    store::{Store, StoreError},
+};
+
+/// The one who asks, as far as it is known now.
+#[derive(Debug)]
+pub(super) struct Caller {
+    /// The valid session; `None` when there is none.
+    pub(super) session: Option<Session>,
+    /// The device that the session is bound to.
+    pub(super) device: Option<Device>,
+    /// Why the credential that the request carried is worth nothing.
+    pub(super) rejected: Option<InvalidCredential>,
+}
+
+impl Caller {
+    /// Somebody with this session, on its device as the store has it now.
+    pub(super) async fn of_session(session: Option<Session>, store: &Store) -> Result<Self, StoreError> {
+        let device = match &session {
+            Some(session) => store.device_of(session).await?,
+            None => None,
+        };
+        Ok(Self { session, device, rejected: None })
+    }
+
+    /// The question as policy takes it.
+    pub(super) fn asks<'a>(
+        &'a self,
+        live: &'a Live,
+        request: RequestFacts<'a>,
+        now: Now,
+    ) -> CheckRequest<'a> {
+        CheckRequest {
+            session: self.session.as_ref(),
+            request,
+            device: self.device.as_ref(),
+            records: live.settings.records.as_ref(),
+            now,
+        }
+    }
+}
+
+impl Proxy {
+    /// Who makes a request to `host`. A store that cannot answer means no access: 500, never "no session".
+    pub(super) async fn caller(
+        &self,
+        live: &Live,
+        (headers, uri): (&HeaderMap, &Uri),
+        host: Option<&str>,
+        connection: &Connection,
+        now: Now,
+    ) -> Result<Caller, Refusal> {
+        let resolved =
+            live.authenticate.resolve(headers, uri.query(), host, connection.key(), now.wall).await;
+        let (session, rejected) = match resolved.map_err(|error| store_failed(&error))? {
+            Resolved::Valid(_, session) => (Some(*session), None),
+            Resolved::Invalid(_, why) => (None, Some(why)),
+            Resolved::Absent => (None, None),
+        };
+        let caller = Caller::of_session(session, &self.store).await.map_err(|error| store_failed(&error))?;
+        Ok(Caller { rejected, ..caller })
+    }
+}
+
+pub(super) fn store_failed(error: &StoreError) -> Refusal {
+    tracing::error!(error = error as &dyn std::error::Error, "session store failed");
+    Refusal::Gateway(
+        "The session store does not answer. Try again; tell your administrator if it stays.".to_owned(),
+    )
+}
