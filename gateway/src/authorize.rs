@@ -8,6 +8,8 @@ mod calendar;
 mod certificate;
 mod criterion;
 mod decision;
+mod explain;
+mod inputs;
 mod matcher;
 mod permit;
 mod policy;
@@ -15,6 +17,7 @@ mod posture;
 pub mod ppl;
 mod reason;
 mod record;
+mod situation;
 mod ssh;
 #[cfg(test)]
 mod tests;
@@ -28,6 +31,8 @@ pub use self::{
     certificate::{CertificateMatcher, PresentedCertificate},
     criterion::{ClaimPath, Criterion},
     decision::{CERTIFICATE_REQUIRED, DEVICE_NOT_AUTHORIZED, Decision, Evaluation, Verdict},
+    explain::{ExplainedCriterion, ExplainedGroup, Explanation, Outcome},
+    inputs::{INPUTS_LEN_MAX, Inputs, InputsError},
     matcher::{AsnMatcher, IpMatcher, ListMatcher, StringMatcher},
     permit::{CheckLog, Denial, Permit, check},
     policy::{Policy, Remedy, ShortForms},
@@ -35,6 +40,7 @@ pub use self::{
     ppl::PolicyError,
     reason::{Reason, Reasons},
     record::{RecordMatcher, Records, RecordsError},
+    situation::Situation,
     ssh::{SshKey, SshTest},
 };
 use crate::{device::Device, session::Session};

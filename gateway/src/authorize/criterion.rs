@@ -87,6 +87,11 @@ impl ClaimPath {
         let is_new = nested != text && nested.split('.').count() <= CLAIM_SEGMENTS_MAX;
         Self { literal: text.to_owned(), nested: is_new.then_some(nested) }
     }
+
+    /// The claims that are looked up, in this order; the first that is there counts.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.literal.as_str()).chain(self.nested.as_deref())
+    }
 }
 
 impl Criterion {

@@ -1,6 +1,6 @@
 //! The check itself: evaluates, writes the one log line, and hands out the proof.
 
-use super::{CheckRequest, Decision, Policy, Verdict, reason::Reasons};
+use super::{CheckRequest, Decision, Inputs, Policy, Verdict, reason::Reasons};
 
 /// Proof that a policy allowed one request or stream: nothing dials an app without one.
 #[derive(Debug)]
@@ -45,15 +45,20 @@ pub struct CheckLog<'a> {
 /// A [`Denial`] unless the policy allows it.
 pub fn check(policy: &Policy, request: &CheckRequest<'_>, facts: CheckLog<'_>) -> Result<Permit, Denial> {
     let decision = policy.evaluate(request);
-    log(request, facts, &decision);
+    log(policy, request, facts, &decision);
     match decision.verdict() {
         Verdict::Allow => Ok(Permit { decision }),
         verdict @ Verdict::SignIn => Err(Denial { verdict, decision, traces: Vec::new() }),
-        verdict @ Verdict::Deny { .. } => Err(Denial { verdict, decision, traces: policy.trace(request) }),
+        verdict @ Verdict::Deny { .. } => {
+            Err(Denial { verdict, decision, traces: policy.explain(request).lines() })
+        }
     }
 }
 
-fn log(check: &CheckRequest<'_>, facts: CheckLog<'_>, decision: &Decision) {
+fn log(policy: &Policy, check: &CheckRequest<'_>, facts: CheckLog<'_>, decision: &Decision) {
+    if !tracing::enabled!(tracing::Level::INFO) {
+        return;
+    }
     let session = check.live_session();
     let Decision { allow, deny } = decision;
     let when = |applies: bool, reasons: Reasons| if applies { reasons } else { Reasons::NONE };
@@ -76,6 +81,7 @@ fn log(check: &CheckRequest<'_>, facts: CheckLog<'_>, decision: &Decision) {
         "deny" = deny.value,
         "deny-why-true" = %when(deny.value, deny.reasons),
         "deny-why-false" = %when(!deny.value, deny.reasons),
+        "inputs" = Inputs::of(policy, check).to_json(),
         "authorize check"
     );
 }

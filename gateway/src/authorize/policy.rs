@@ -15,9 +15,6 @@ use super::{
 };
 use crate::yaml::Node;
 
-/// Lines of one trace at most; a page and a log line should stay readable.
-const TRACE_LINES_MAX: usize = 100;
-
 /// A policy, parsed and compiled; evaluating it cannot fail. The default has no rule and allows nobody.
 #[derive(Debug, Default)]
 pub struct Policy {
@@ -27,9 +24,9 @@ pub struct Policy {
 
 /// A group and where it stands, as traces name it.
 #[derive(Debug)]
-struct LabelledGroup {
-    label: String,
-    group: Group,
+pub(super) struct LabelledGroup {
+    pub(super) label: String,
+    pub(super) group: Group,
 }
 
 /// The short forms of a route's access rules; together they are one `allow` rule with `or`.
@@ -137,45 +134,34 @@ impl Policy {
         self.allow.iter().chain(&self.deny).flat_map(|labelled| &labelled.group.criteria)
     }
 
-    /// How each criterion came out: `allow.or[0] email is "alice@example.com": false (email-unauthorized)`. For
-    /// people; at most a hundred lines.
-    #[must_use]
-    pub fn trace(&self, check: &CheckRequest<'_>) -> Vec<String> {
-        let groups = self.allow.iter().chain(&self.deny);
-        let criteria = groups.clone().flat_map(|labelled| {
-            let indexed = labelled.group.criteria.iter().enumerate();
-            indexed.map(move |(index, criterion)| (&labelled.label, index, criterion))
-        });
-        let mut lines: Vec<_> = criteria
-            .take(TRACE_LINES_MAX)
-            .map(|(label, index, criterion)| {
-                let Evaluation { value, reasons } = criterion.evaluate(check);
-                format!("{label}[{index}] {criterion}: {value} ({reasons})")
-            })
-            .collect();
-        let total: usize = groups.map(|labelled| labelled.group.criteria.len()).sum();
-        if total > TRACE_LINES_MAX {
-            lines.push(format!("... and {} more", total - TRACE_LINES_MAX));
-        }
-        lines
+    /// The groups of both actions, `allow` first, as they are written.
+    pub(super) fn groups(&self) -> impl Iterator<Item = (Action, &LabelledGroup)> {
+        let allow = self.allow.iter().map(|group| (Action::Allow, group));
+        allow.chain(self.deny.iter().map(|group| (Action::Deny, group)))
     }
 }
 
 impl Group {
     fn evaluate(&self, check: &CheckRequest<'_>) -> Evaluation {
-        let plain = self.criteria.iter().map(|criterion| criterion.evaluate(check));
-        let inverted = plain.clone().map(|part| Evaluation { value: !part.value, ..part });
-        match self.operator {
-            Operator::And => join_all(plain),
-            Operator::Or => join_any(plain),
-            Operator::Not => join_all(inverted),
-            Operator::Nor => join_any(inverted),
+        self.operator.join(self.criteria.iter().map(|criterion| criterion.evaluate(check)))
+    }
+}
+
+impl Operator {
+    /// What a group comes to whose criteria came to `parts`.
+    pub(super) fn join(self, parts: impl Iterator<Item = Evaluation>) -> Evaluation {
+        let inverted = |part: Evaluation| Evaluation { value: !part.value, ..part };
+        match self {
+            Self::And => join_all(parts),
+            Self::Or => join_any(parts),
+            Self::Not => join_all(parts.map(inverted)),
+            Self::Nor => join_any(parts.map(inverted)),
         }
     }
 }
 
 /// True with the reasons of the true parts, or false with those of all.
-fn join_any(parts: impl Iterator<Item = Evaluation>) -> Evaluation {
+pub(super) fn join_any(parts: impl Iterator<Item = Evaluation>) -> Evaluation {
     let (mut of_true, mut of_false, mut is_true) = (Reasons::NONE, Reasons::NONE, false);
     for part in parts {
         is_true |= part.value;

@@ -8,6 +8,8 @@ mod criteria;
 mod decision;
 mod device;
 mod docs;
+mod explain;
+mod inputs;
 mod model;
 mod operators;
 mod parse;

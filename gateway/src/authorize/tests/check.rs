@@ -94,7 +94,8 @@ fn a_trace_is_no_longer_than_people_read() {
         allowed_domains: (0..9).map(|n| format!("d{n}.example")).collect(),
         ..ShortForms::default()
     };
-    let traces = Policy::build(None, &short).unwrap().trace(&asked_by(Some(&alice())));
+    let (policy, alice) = (Policy::build(None, &short).unwrap(), alice());
+    let traces = policy.explain(&asked_by(Some(&alice))).lines();
     let expected = "short_forms.or[0] domain in [\"d0.example\", \"d1.example\", \"d2.example\", \"d3.example\", \
                     \"d4.example\", and 4 more]: false (domain-unauthorized)";
     assert_eq!(traces, [expected]);
@@ -113,6 +114,12 @@ fn a_check_is_logged_once_with_both_answers_and_their_reasons() {
             "route-id": "abc", "route-name": "docs",
             "allow": true, "allow-why-true": "email-ok", "allow-why-false": "",
             "deny": false, "deny-why-true": "", "deny-why-false": "user-unauthorized",
+            "inputs": concat!(
+                r#"{"time":"2027-01-15T08:00:00Z","method":"GET","host":"app.corp.example","path":"/docs","#,
+                r#""ip":"192.0.2.7","session":{"id":"session-1","user":"u-alice","email":"alice@corp.example","#,
+                r#""groups":["staff","sre"],"issued":"2027-01-15T07:59:00Z","#,
+                r#""expires":"2027-01-15T08:01:00Z"}}"#,
+            ),
         })]
     );
 }

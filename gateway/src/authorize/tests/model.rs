@@ -116,16 +116,16 @@ const SAMPLES: &[Sample] = &[
 ];
 
 /// The facts of one of the worlds.
-struct World {
-    session: Option<Session>,
+pub(super) struct World {
+    pub(super) session: Option<Session>,
     device: Option<Device>,
     certificate: Option<PresentedCertificate>,
     place: Place<'static>,
-    records: Records,
+    pub(super) records: Records,
 }
 
 impl World {
-    fn of(number: usize) -> Self {
+    pub(super) fn of(number: usize) -> Self {
         let mut session = alice();
         let mut device = laptop();
         let certificate = |is_valid| Some(PresentedCertificate { leaf: vec![0x30, 0], is_valid });
@@ -166,7 +166,7 @@ impl World {
         }
     }
 
-    fn check(&self) -> CheckRequest<'_> {
+    pub(super) fn check(&self) -> CheckRequest<'_> {
         let request =
             RequestFacts { certificate: self.certificate.as_ref(), place: self.place, ..get("/docs") };
         let device = self.device.as_ref();
@@ -175,10 +175,10 @@ impl World {
 }
 
 /// Rules with blocks with groups: action, then operators with the numbers of samples.
-type Blueprint = Vec<Vec<(&'static str, Vec<(&'static str, Vec<usize>)>)>>;
+pub(super) type Blueprint = Vec<Vec<(&'static str, Vec<(&'static str, Vec<usize>)>)>>;
 type Answer = (bool, BTreeSet<&'static str>);
 
-fn blueprint() -> impl Strategy<Value = Blueprint> {
+pub(super) fn blueprint() -> impl Strategy<Value = Blueprint> {
     let criteria = prop::collection::vec(0..SAMPLES.len(), 1..5);
     let operators = prop::sample::subsequence(vec!["and", "or", "not", "nor"], 1..4);
     let block = operators.prop_flat_map(move |operators| {
@@ -194,7 +194,7 @@ fn blueprint() -> impl Strategy<Value = Blueprint> {
     prop::collection::vec(rule, 0..4)
 }
 
-fn text(blueprint: &Blueprint) -> String {
+pub(super) fn text(blueprint: &Blueprint) -> String {
     let mut text = String::from("[]\n");
     for (index, rule) in blueprint.iter().enumerate() {
         if index == 0 {
