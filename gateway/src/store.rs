@@ -7,6 +7,7 @@
 pub mod aead;
 mod files;
 mod once;
+mod reading;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,10 @@ use sqlx::{
 };
 use tokio::sync::watch;
 
-pub use self::sessions::{ProviderTokens, RefreshDue, User};
+pub use self::{
+    reading::{Known, StoreReader},
+    sessions::{ProviderTokens, RefreshDue, User},
+};
 use crate::{
     secret::Secret,
     session::{Session, SessionId},

@@ -202,16 +202,7 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn users(&self) -> Result<Vec<User>, StoreError> {
         let rows = sqlx::query("SELECT * FROM users ORDER BY id").fetch_all(&self.inner.pool).await?;
-        rows.iter()
-            .map(|row| {
-                Ok(User {
-                    id: UserId::new(row.try_get::<String, _>("id")?),
-                    email: row.try_get("email")?,
-                    name: row.try_get("name")?,
-                    signed_in_at: from_millis(row.try_get("signed_in_at_ms")?),
-                })
-            })
-            .collect()
+        rows.iter().map(user_of_row).collect()
     }
 
     /// Sessions with a refresh token whose access token ends before `before`, the most urgent first, 100 at most. Rows
@@ -286,7 +277,16 @@ impl SessionRow {
     }
 }
 
-fn session_of_row(row: &SqliteRow) -> Result<Session, StoreError> {
+pub(super) fn user_of_row(row: &SqliteRow) -> Result<User, StoreError> {
+    Ok(User {
+        id: UserId::new(row.try_get::<String, _>("id")?),
+        email: row.try_get("email")?,
+        name: row.try_get("name")?,
+        signed_in_at: from_millis(row.try_get("signed_in_at_ms")?),
+    })
+}
+
+pub(super) fn session_of_row(row: &SqliteRow) -> Result<Session, StoreError> {
     let groups: String = row.try_get("groups_json")?;
     let claims: String = row.try_get("claims_json")?;
     Ok(Session {

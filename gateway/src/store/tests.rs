@@ -181,3 +181,56 @@ async fn only_sessions_with_a_refresh_token_come_due() {
     assert_eq!(store.purge_expired(at(51_400)).await.unwrap(), 2);
     assert_eq!(store.session(&SessionId::new("s1")).await.unwrap(), None);
 }
+
+/// Names, sizes and contents of the files of a folder.
+fn files_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn people_are_read_with_their_newest_session_beside_an_open_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).await.unwrap();
+    let bob = Session { user_id: UserId::new("u2"), email: "bob@example.com".into(), ..session("b1") };
+    let newer = Session { issued_at: at(2_000), groups: vec!["sre".into()], ..session("s2") };
+    for one in [&session("s1"), &newer, &bob] {
+        store.put_session(one, &tokens()).await.unwrap();
+    }
+    store.end_session(&bob.id).await.unwrap();
+
+    let reader = StoreReader::open(folder.path()).await.unwrap().unwrap();
+    for who in ["u1", "alice@example.com"] {
+        assert_eq!(reader.person(who).await.unwrap().unwrap().session.as_ref(), Some(&newer), "{who}");
+    }
+    assert_eq!(reader.person("bob@example.com").await.unwrap().unwrap().session, None);
+    assert_eq!(reader.person("ALICE@example.com").await.unwrap(), None, "another address");
+    let people = reader.people().await.unwrap();
+    let found: Vec<_> = people.iter().map(|known| (known.user.id.as_str(), known.session.clone())).collect();
+    assert_eq!(found, [("u1", Some(newer)), ("u2", None)]);
+    reader.close().await;
+}
+
+#[tokio::test]
+async fn reading_people_makes_and_changes_nothing() {
+    let empty = tempfile::tempdir().unwrap();
+    assert!(StoreReader::open(empty.path()).await.unwrap().is_none());
+    assert_eq!(files_of(empty.path()), []);
+
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).await.unwrap();
+    store.put_session(&session("s1"), &tokens()).await.unwrap();
+    store.close().await;
+    let database = |files: Vec<(String, Vec<u8>)>| files.into_iter().find(|(name, _)| name == DATABASE_FILE);
+    let before = database(files_of(folder.path()));
+    let reader = StoreReader::open(folder.path()).await.unwrap().unwrap();
+    assert_eq!(reader.people().await.unwrap().len(), 1);
+    assert!(sqlx::query("DELETE FROM users").execute(&reader.pool).await.is_err());
+    reader.close().await;
+    assert_eq!(database(files_of(folder.path())), before);
+}

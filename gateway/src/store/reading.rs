@@ -1,0 +1,91 @@
+//! The people of a store, read beside a running gateway: nothing is made, migrated, opened or changed.
+
+use std::path::Path;
+
+use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
+
+use super::{BUSY_TIMEOUT, DATABASE_FILE, StoreError, User, sessions};
+use crate::session::Session;
+
+/// A store that can only be read, and holds no key: the providers' tokens stay closed.
+#[derive(Debug)]
+pub struct StoreReader {
+    pub(super) pool: SqlitePool,
+}
+
+/// Somebody who signed in at least once, with the newest session that is kept, expired or not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known {
+    /// As of the last sign-in.
+    pub user: User,
+    /// With claims and groups; `None` when none is left.
+    pub session: Option<Session>,
+}
+
+impl StoreReader {
+    /// Opens the database in `folder`; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Folder`], [`StoreError::Database`].
+    pub async fn open(folder: &Path) -> Result<Option<Self>, StoreError> {
+        let database = folder.join(DATABASE_FILE);
+        if !database.try_exists().map_err(StoreError::Folder)? {
+            return Ok(None);
+        }
+        let options =
+            SqliteConnectOptions::new().filename(&database).read_only(true).busy_timeout(BUSY_TIMEOUT);
+        Ok(Some(Self { pool: SqlitePool::connect_with(options).await? }))
+    }
+
+    /// The person of this email address or user id; of several, the one who signed in last.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Malformed`].
+    pub async fn person(&self, who: &str) -> Result<Option<Known>, StoreError> {
+        let found = sqlx::query(
+            "SELECT * FROM users WHERE id = ?1 OR email = ?1 ORDER BY signed_in_at_ms DESC, id LIMIT 1",
+        )
+        .bind(who)
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = found else { return Ok(None) };
+        let user = sessions::user_of_row(&row)?;
+        let session =
+            sqlx::query("SELECT * FROM sessions WHERE user_id = ?1 ORDER BY issued_at_ms DESC, id LIMIT 1")
+                .bind(user.id.as_str())
+                .fetch_optional(&self.pool)
+                .await?;
+        let session = session.as_ref().map(sessions::session_of_row).transpose()?;
+        Ok(Some(Known { user, session }))
+    }
+
+    /// Everybody, by id.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Malformed`].
+    pub async fn people(&self) -> Result<Vec<Known>, StoreError> {
+        let users = sqlx::query("SELECT * FROM users ORDER BY id").fetch_all(&self.pool).await?;
+        let mut people = Vec::with_capacity(users.len());
+        for row in &users {
+            people.push(Known { user: sessions::user_of_row(row)?, session: None });
+        }
+        // With one `max`, SQLite takes the other columns from the row that has it.
+        let newest =
+            sqlx::query("SELECT *, max(issued_at_ms) FROM sessions GROUP BY user_id ORDER BY user_id")
+                .fetch_all(&self.pool)
+                .await?;
+        for row in &newest {
+            let session = sessions::session_of_row(row)?;
+            // Both are by id; somebody who signed in for the first time between the two reads is left out.
+            if let Ok(index) = people.binary_search_by(|known| known.user.id.cmp(&session.user_id)) {
+                people[index].session = Some(session);
+            }
+        }
+        Ok(people)
+    }
+
+    /// Closes the files.
+    pub async fn close(self) {
+        self.pool.close().await;
+    }
+}
