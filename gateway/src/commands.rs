@@ -1,5 +1,7 @@
 //! The commands beside `run`.
 
+pub mod policy;
+
 use std::{
     env,
     io::Write as _,

@@ -6,6 +6,7 @@
 //!
 //! What must not live here: what a rule means ([`crate::authorize`]), and anything that runs.
 
+mod access;
 pub mod check;
 mod diagnostic;
 mod environment;
@@ -27,7 +28,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use access::{Access, access};
 pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
+pub(crate) use keys::nearest;
 pub use settings::*;
 
 use crate::yaml;
@@ -52,25 +55,26 @@ pub struct Loaded {
 /// All errors and warnings, in the order of the file.
 pub fn load(path: Option<&Path>, env: Environment<'_>, base_dir: &Path) -> Result<Loaded, ConfigErrors> {
     let Some(path) = path else { return parse("", "environment", env, base_dir) };
-    let name = path.display().to_string();
-    let failed = |message: String| {
-        ConfigErrors(vec![Diagnostic {
-            severity: Severity::Error,
-            file: name.clone(),
-            at: None,
-            key: String::new(),
-            message,
-        }])
-    };
+    let mut loaded = parse(&text_of(path)?, &path.display().to_string(), env, base_dir)?;
+    loaded.files.insert(0, path.to_owned());
+    Ok(loaded)
+}
+
+fn text_of(path: &Path) -> Result<String, ConfigErrors> {
     let mut text = String::new();
     // One byte more than the limit, so that the parser sees that it is too long.
     let bound = yaml::TEXT_LEN_MAX as u64 + 1;
-    std::fs::File::open(path)
-        .and_then(|file| file.take(bound).read_to_string(&mut text))
-        .map_err(|error| failed(format!("cannot read it: {error}")))?;
-    let mut loaded = parse(&text, &name, env, base_dir)?;
-    loaded.files.insert(0, path.to_owned());
-    Ok(loaded)
+    let read = std::fs::File::open(path).and_then(|file| file.take(bound).read_to_string(&mut text));
+    read.map_err(|error| {
+        ConfigErrors(vec![Diagnostic {
+            severity: Severity::Error,
+            file: path.display().to_string(),
+            at: None,
+            key: String::new(),
+            message: format!("cannot read it: {error}"),
+        }])
+    })?;
+    Ok(text)
 }
 
 /// Reads a configuration from `text`; `file_name` is what messages call it. Reads the files that it names.
@@ -83,6 +87,25 @@ pub fn parse(
     env: Environment<'_>,
     base_dir: &Path,
 ) -> Result<Loaded, ConfigErrors> {
+    let (settings, said, files) = read(text, file_name, env, base_dir, global::settings);
+    let failed = said.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    match settings {
+        Some(settings) if !failed => Ok(Loaded { settings, warnings: said, files }),
+        _ => {
+            debug_assert!(failed, "something is missing that was not said");
+            Err(ConfigErrors(said))
+        }
+    }
+}
+
+/// What `of` makes of the top of a text, what was said meanwhile in the order of the text, and the files that were read.
+fn read<T>(
+    text: &str,
+    file_name: &str,
+    env: Environment<'_>,
+    base_dir: &Path,
+    of: impl FnOnce(&section::Section<'_>) -> Option<T>,
+) -> (Option<T>, Vec<Diagnostic>, Vec<PathBuf>) {
     let mut reading = section::Reading {
         file: file_name,
         base_dir,
@@ -91,11 +114,11 @@ pub fn parse(
         files: RefCell::new(Vec::new()),
         said: RefCell::new(Vec::new()),
     };
-    let settings = match yaml::parse(text) {
+    let value = match yaml::parse(text) {
         Ok(mut root) => {
             environment::substitute(&reading, "", &mut root);
             reading.from_environment = environment::override_keys(&reading, &mut root);
-            section::Section::of(&reading, String::new(), &root).and_then(|top| global::settings(&top))
+            section::Section::of(&reading, String::new(), &root).and_then(|top| of(&top))
         }
         Err(error) => {
             reading.say(Severity::Error, error.at(), String::new(), error.to_string());
@@ -104,14 +127,5 @@ pub fn parse(
     };
     let mut said = reading.said.into_inner();
     said.sort_by_key(|diagnostic| diagnostic.at);
-    let failed = said.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
-    match settings {
-        Some(settings) if !failed => {
-            Ok(Loaded { settings, warnings: said, files: reading.files.into_inner() })
-        }
-        _ => {
-            debug_assert!(failed, "something is missing that was not said");
-            Err(ConfigErrors(said))
-        }
-    }
+    (value, said, reading.files.into_inner())
 }

@@ -18,6 +18,7 @@ mod forward_auth;
 pub mod fuzzing;
 mod listen;
 mod path;
+mod policy_tools;
 pub mod portal;
 mod proxy;
 pub mod quickstart;

@@ -6,6 +6,9 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use pomerium_gateway::{app, commands};
 
+/// The command line is wrong (`EX_USAGE`).
+const EXIT_USAGE: u8 = 64;
+
 /// Identity-aware access gateway: what a team uses instead of a VPN.
 #[derive(Debug, Parser)]
 #[command(
@@ -35,14 +38,26 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Explains, tests, compares and replays policy before it runs.
+    #[command(subcommand)]
+    Policy(commands::policy::PolicyCommand),
     /// Shows the main job on this machine, with nothing to configure or install.
     Quickstart(commands::QuickstartArguments),
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A closed terminal is no other error.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match arguments.command {
         Command::Run { config, services } => app::main(config, services),
         Command::CheckConfig { file } => commands::check_config(&file),
+        Command::Policy(command) => commands::policy::policy(command),
         Command::Quickstart(arguments) => commands::quickstart(&arguments),
     }
 }

@@ -5,7 +5,7 @@
 //! (`authorize`).
 
 mod assertion;
-mod authority;
+pub(crate) mod authority;
 mod connect;
 mod forward;
 mod gate;
@@ -13,7 +13,7 @@ mod headers;
 mod own;
 mod question;
 mod respond;
-mod router;
+pub(crate) mod router;
 mod upgrade;
 mod upstream;
 mod verify;

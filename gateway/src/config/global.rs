@@ -96,6 +96,18 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     })
 }
 
+/// Who may do what, and where people are kept: what is left when certificates and secrets are not at hand.
+pub(super) fn access(top: &Section<'_>) -> Option<super::Access> {
+    let defaults = routes::Defaults {
+        timeouts: timeouts(top),
+        pass_identity_headers: false,
+        set_response_headers: &[],
+        has_records: top.has("records_file"),
+    };
+    let routes = routes::routes(top, &defaults);
+    Some(super::Access { routes, records: records(top), storage: storage(top) })
+}
+
 /// `host:port` or `:port`; without a host it is every address of the machine.
 fn listen_address(top: &Section<'_>, name: &str) -> Option<SocketAddr> {
     let text = top.filled(name)?;

@@ -309,7 +309,7 @@ pub(super) fn not_built_in_environment() -> impl Iterator<Item = &'static str> {
 }
 
 /// The known key that somebody most likely meant, if any is near.
-pub(super) fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
+pub(crate) fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
     // Longer texts are no typo of anything, and comparing them costs.
     const KEY_LEN_MAX: usize = 80;
     if key.len() > KEY_LEN_MAX {

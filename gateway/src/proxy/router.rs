@@ -26,14 +26,7 @@ impl Router {
 
     /// The route of an HTTP request.
     pub(crate) fn http(&self, authority: &Authority, path: &CanonicalPath) -> Option<&Arc<Route>> {
-        self.routes.iter().find(|route| match &route.from {
-            RouteFrom::Http { host, port, path: pattern } => {
-                host_matches(host, authority.host())
-                    && port_matches(*port, authority.port())
-                    && path_matches(pattern, path.as_str())
-            }
-            RouteFrom::Tcp { .. } => false,
-        })
+        self.routes.iter().find(|route| takes(route, authority.host(), authority.port(), path.as_str()))
     }
 
     /// Whether some route has this host.
@@ -50,6 +43,16 @@ impl Router {
             RouteFrom::Tcp { destinations } => destinations.contains(to),
             RouteFrom::Http { .. } => false,
         })
+    }
+}
+
+/// Whether a route takes HTTP requests of this host, port and canonical path, if none before it does.
+pub(crate) fn takes(route: &Route, host: &str, port: Option<u16>, path: &str) -> bool {
+    match &route.from {
+        RouteFrom::Http { host: pattern, port: own, path: paths } => {
+            host_matches(pattern, host) && port_matches(*own, port) && path_matches(paths, path)
+        }
+        RouteFrom::Tcp { .. } => false,
     }
 }
 
