@@ -15,7 +15,7 @@ routes:
 - {name: ids, from: "https://ids.example", to: "http://a:1", policy: [{allow: {or: [{user: u-bob}]}}]}
 - {name: fit, from: "https://fit.example", to: "http://a:1", policy: [{allow: {and: [{posture/firewall: 1}, {device: {approved: true}}, {session/bound: 1}]}}]}
 - {name: fresh, from: "https://fresh.example", to: "http://a:1", policy: [{allow: {or: [{session/age: {at_most: 30m}}]}}]}
-- {name: mtls, from: "https://mtls.example", to: "http://a:1", policy: [{allow: {or: [{client_certificate: {san_dns: laptop.example}}]}}]}
+- {name: mtls, from: "https://mtls.example", to: "http://a:1", policy: [{allow: {or: [{client_certificate: {fingerprint: '0000000000000000000000000000000000000000000000000000000000000000'}}]}}]}
 "#;
 
 struct Fixture {
@@ -134,8 +134,10 @@ async fn a_client_certificate_is_read_from_its_file() {
         ..fixture.asked(None, "mtls")
     };
     let of = |name: &str| rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap().cert.pem();
-    assert!(explained(with(&of("laptop.example"))).await.1);
-    assert!(!explained(with(&of("other.example"))).await.1);
+    let (text, is_allowed) = explained(with(&of("other.example"))).await;
+    assert!(!is_allowed && text.contains("(client-certificate-unauthorized)"), "{text}");
+    let (text, _) = explained(fixture.asked(None, "mtls")).await;
+    assert!(text.contains("skipped (client-certificate-required)"), "{text}");
     assert_eq!(run::explain(with("no certificate")).await.unwrap_err().code(), EXIT_USAGE);
 }
 
