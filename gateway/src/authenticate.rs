@@ -142,9 +142,8 @@ impl Authenticate {
         })
     }
 
-    /// The provider, for the refresh loop ([`refresh::run`]).
-    #[must_use]
-    pub fn provider(&self) -> Arc<Provider> {
+    /// The provider, for the refresh loop.
+    fn provider(&self) -> Arc<Provider> {
         Arc::clone(&self.provider)
     }
 

@@ -27,6 +27,7 @@ use sqlx::{
 };
 use tokio::sync::watch;
 
+pub(crate) use self::sessions::DUE_MAX;
 pub use self::sessions::{ProviderTokens, RefreshDue, User};
 use crate::{
     secret::Secret,

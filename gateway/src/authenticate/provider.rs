@@ -78,6 +78,18 @@ pub struct Granted {
     pub tokens: ProviderTokens,
 }
 
+/// What a refresh brought. The tokens count whatever became of the rest: a provider that rotates them has used up the
+/// old ones.
+#[derive(Debug)]
+pub struct Refreshed {
+    /// The provider's tokens.
+    pub tokens: ProviderTokens,
+    /// Who it is now; `None` when the provider only confirmed that the session goes on, and says nothing of the person.
+    ///
+    /// An error means that nothing is known of the person: try later, with the new tokens.
+    pub identity: Result<Option<Identity>, ProviderError>,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct SignOutEndpoints {
     end_session_endpoint: Option<Url>,
@@ -185,7 +197,11 @@ impl Provider {
     ///
     /// # Errors
     /// [`ProviderError::Refused`] means that the session is over; all others that nothing is known.
-    pub async fn refresh(&self, tokens: &ProviderTokens, now: SystemTime) -> Result<Granted, ProviderError> {
+    pub async fn refresh(
+        &self,
+        tokens: &ProviderTokens,
+        now: SystemTime,
+    ) -> Result<Refreshed, ProviderError> {
         let Some(refresh) = &tokens.refresh else {
             return Err(ProviderError::Nonconforming("there is no refresh token"));
         };
@@ -198,21 +214,32 @@ impl Provider {
             .request_async(&self.http.caller())
             .await
             .map_err(token_error)?;
-        let id_token = match answer.id_token() {
-            Some(new) => {
-                self.verify_id_token(new, answer.access_token(), None, now).await?;
-                new.clone()
-            }
-            // Verified when it came; what has changed since is in the UserInfo.
-            None => tokens
-                .id_token
-                .expose()
-                .parse()
-                .map_err(|_| ProviderError::Nonconforming("its first ID token does not parse"))?,
+        let identity = self.refreshed_identity(&metadata, tokens, &answer, now).await;
+        let id_token = answer
+            .id_token()
+            .filter(|_| identity.is_ok())
+            .map_or_else(|| tokens.id_token.expose().clone(), ToString::to_string);
+        Ok(Refreshed { tokens: tokens_of(&answer, Some(refresh), id_token, now), identity })
+    }
+
+    async fn refreshed_identity(
+        &self,
+        metadata: &Metadata,
+        tokens: &ProviderTokens,
+        answer: &CoreTokenResponse,
+        now: SystemTime,
+    ) -> Result<Option<Identity>, ProviderError> {
+        if let Some(new) = answer.id_token() {
+            self.verify_id_token(new, answer.access_token(), None, now).await?;
+            return self.identity(metadata, new, answer.access_token()).await.map(Some);
+        }
+        let Some(user_info) = self.user_info(metadata, answer.access_token()).await? else {
+            return Ok(None);
         };
-        let identity = self.identity(&metadata, &id_token, answer.access_token()).await?;
-        let tokens = tokens_of(&answer, Some(refresh), id_token.to_string(), now);
-        Ok(Granted { identity, tokens })
+        // Verified when it came.
+        let old = claims::of_verified_token(tokens.id_token.expose())
+            .ok_or(ProviderError::Nonconforming("its first ID token does not parse"))?;
+        Identity::from_user_info(old, user_info).map(Some)
     }
 
     /// Where the provider signs the person out itself (RP-Initiated Logout 1.0); `None` when it has no such page.
@@ -320,15 +347,18 @@ impl Provider {
     ) -> Result<Identity, ProviderError> {
         let id_claims = claims::of_verified_token(&id_token.to_string())
             .ok_or(ProviderError::Nonconforming("its ID token has no claims"))?;
-        let user_info = match metadata.userinfo_endpoint() {
-            Some(endpoint) => {
-                let body =
-                    self.http.get_with_bearer(endpoint.url(), access.secret()).await.map_err(unreachable)?;
-                body.and_then(|body| claims::of_user_info(&body))
-            }
-            None => None,
-        };
-        Identity::from_claims(id_claims, user_info)
+        Identity::from_claims(id_claims, self.user_info(metadata, access).await?)
+    }
+
+    /// `None` where the provider has no UserInfo, or does not give it for this token: it is optional.
+    async fn user_info(
+        &self,
+        metadata: &Metadata,
+        access: &AccessToken,
+    ) -> Result<Option<serde_json::Map<String, serde_json::Value>>, ProviderError> {
+        let Some(endpoint) = metadata.userinfo_endpoint() else { return Ok(None) };
+        let body = self.http.get_with_bearer(endpoint.url(), access.secret()).await.map_err(unreachable)?;
+        Ok(body.and_then(|body| claims::of_user_info(&body)))
     }
 
     async fn metadata(&self) -> Result<Arc<Metadata>, ProviderError> {
@@ -394,7 +424,17 @@ fn tokens_of(
     }
 }
 
-/// Only the errors by which OAuth (RFC 6749, 5.2) says no are a no; `server_error` and the like are not.
+/// What OpenID Connect Core, 3.1.2.6, adds to OAuth's ways of saying no.
+const SAYS_NO: [&str; 5] = [
+    "access_denied",
+    "account_selection_required",
+    "consent_required",
+    "interaction_required",
+    "login_required",
+];
+
+/// Only the errors by which OAuth (RFC 6749, 5.2) and OpenID Connect say no are a no; `server_error`,
+/// `temporarily_unavailable` and what nobody has heard of are not.
 fn token_error<RE>(
     error: RequestTokenError<RE, openidconnect::StandardErrorResponse<CoreErrorResponseType>>,
 ) -> ProviderError
@@ -402,12 +442,17 @@ where
     RE: std::error::Error + Send + Sync + 'static,
 {
     match error {
-        RequestTokenError::ServerResponse(answer)
-            if !matches!(answer.error(), CoreErrorResponseType::Extension(_)) =>
-        {
+        RequestTokenError::ServerResponse(answer) if is_a_no(answer.error()) => {
             ProviderError::Refused(answer.error().to_string())
         }
         other => ProviderError::Unreachable(Box::new(other)),
+    }
+}
+
+fn is_a_no(error: &CoreErrorResponseType) -> bool {
+    match error {
+        CoreErrorResponseType::Extension(name) => SAYS_NO.contains(&name.as_str()),
+        _ => true,
     }
 }
 

@@ -101,6 +101,7 @@ fn config(issuer: &str) -> AuthenticateConfig {
             client_secret: Some(Secret::new("client-secret".into())),
             scopes: vec!["openid".into(), "email".into()],
             request_params: vec![],
+            unreachable_grace: Duration::from_secs(900),
         },
         extra_roots: vec![],
         shared_secret: Secret::new([1; 32]),

@@ -1,8 +1,13 @@
 //! The identity provider: presets by name, and what the file says over them.
 
+use std::time::Duration;
+
 use url::Url;
 
 use super::{IdentityProvider, section::Section};
+
+/// Long enough for a restart of the provider, short enough that somebody who was dismissed meanwhile is out soon.
+const UNREACHABLE_GRACE_DEFAULT: Duration = Duration::from_secs(15 * 60);
 
 /// What a provider's name stands for.
 struct Preset {
@@ -57,6 +62,8 @@ pub(super) fn provider(top: &Section<'_>) -> Option<IdentityProvider> {
         top.error("idp_client_id", "is missing: the id that the provider gave this gateway");
     }
     let client_secret = top.secret_text("idp_client_secret");
+    let unreachable_grace =
+        top.duration("idp_unreachable_grace").map_or(UNREACHABLE_GRACE_DEFAULT, Option::unwrap_or_default);
     let own_scopes = top.list("idp_scopes").filter(|scopes| !scopes.is_empty());
     let own_params = top.pairs("idp_request_params");
     let preset = preset?;
@@ -78,6 +85,7 @@ pub(super) fn provider(top: &Section<'_>) -> Option<IdentityProvider> {
         client_secret,
         scopes,
         request_params,
+        unreachable_grace,
     })
 }
 

@@ -34,6 +34,7 @@ pub(super) const GLOBAL: &[&str] = &[
     "idp_provider_url",
     "idp_request_params",
     "idp_scopes",
+    "idp_unreachable_grace",
     "jwt_claims_headers",
     "jwt_issuer_format",
     "log_level",

@@ -164,6 +164,9 @@ pub struct IdentityProvider {
     pub scopes: Vec<String>,
     /// `idp_request_params`: extra parameters of the authorization request.
     pub request_params: Vec<(String, String)>,
+    /// `idp_unreachable_grace`: how long a session outlives what the provider vouched for, while the provider cannot be
+    /// reached; zero: not at all.
+    pub unreachable_grace: Duration,
 }
 
 /// `jwt_issuer_format`: how the `iss` of the identity header is written.

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Rows that one round of refreshing takes at most.
-const DUE_MAX: i64 = 100;
+pub(crate) const DUE_MAX: usize = 100;
 
 /// What the identity provider gave for one session. Never leaves the gateway, and rests encrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl Store {
     }
 
     /// Replaces what a session says of its person, and its tokens; `false` when the session has ended meanwhile, which
-    /// it then stays. Its owner, its start and its end never change.
+    /// it then stays, or its person has signed in anew, which counts more. Its owner, its start and its end never change.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -113,7 +113,7 @@ impl Store {
         let row = SessionRow::new(self, session, tokens)?;
         let done = sqlx::query(
             "UPDATE sessions SET email = ?2, name = ?3, groups_json = ?4, claims_json = ?5, refresh_at_ms = ?6, \
-             tokens_sealed = ?7 WHERE id = ?1 AND user_id = ?8",
+             tokens_sealed = ?7 WHERE id = ?1 AND user_id = ?8 AND issued_at_ms = ?9",
         )
         .bind(session.id.as_str())
         .bind(&session.email)
@@ -123,6 +123,7 @@ impl Store {
         .bind(row.refresh_at)
         .bind(row.sealed)
         .bind(session.user_id.as_str())
+        .bind(to_millis(session.issued_at))
         .execute(&self.inner.pool)
         .await?;
         self.note_change(&session.id);
@@ -214,17 +215,22 @@ impl Store {
             .collect()
     }
 
-    /// Sessions with a refresh token whose access token ends before `before`, the most urgent first, 100 at most. Rows
-    /// that do not open are logged and left out.
+    /// Sessions of this provider with a refresh token whose access token ends before `before`, the most urgent first, 100
+    /// at most. Rows that do not open are logged and left out.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn sessions_due_for_refresh(&self, before: SystemTime) -> Result<Vec<RefreshDue>, StoreError> {
+    pub async fn sessions_due_for_refresh(
+        &self,
+        idp_id: &str,
+        before: SystemTime,
+    ) -> Result<Vec<RefreshDue>, StoreError> {
         let rows = sqlx::query(
-            "SELECT * FROM sessions WHERE refresh_at_ms < ?1 ORDER BY refresh_at_ms, id LIMIT ?2",
+            "SELECT * FROM sessions WHERE refresh_at_ms < ?1 AND idp_id = ?2 ORDER BY refresh_at_ms, id LIMIT ?3",
         )
         .bind(to_millis(before))
-        .bind(DUE_MAX)
+        .bind(idp_id)
+        .bind(i64::try_from(DUE_MAX).unwrap_or(i64::MAX))
         .fetch_all(&self.inner.pool)
         .await?;
         let due_of_row = |row: &SqliteRow| -> Result<RefreshDue, StoreError> {

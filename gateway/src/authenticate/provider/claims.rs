@@ -9,6 +9,29 @@ use crate::session::{Claims, UserId};
 /// Levels of nesting that are flattened at most; deeper values stay whole.
 const DEPTH_MAX: usize = 8;
 
+/// What only the signed ID token may say: who it is, and how and when they signed in. UserInfo never overrides these,
+/// and they alone outlive a refresh that brings no new ID token.
+const TOKEN_CLAIMS: [&str; 18] = [
+    "iss",
+    "sub",
+    "aud",
+    "azp",
+    "exp",
+    "iat",
+    "nbf",
+    "jti",
+    "nonce",
+    "at_hash",
+    "c_hash",
+    "auth_time",
+    "acr",
+    "amr",
+    "sid",
+    "oid",
+    "tid",
+    "xms_edov",
+];
+
 /// Who the provider says somebody is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Identity {
@@ -25,7 +48,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Claims of the ID token, overridden by the UserInfo's: the latter is newer.
+    /// Claims of a new ID token, completed and overridden by the UserInfo's: the latter is newer.
     ///
     /// # Errors
     /// [`ProviderError::Nonconforming`] when there is no subject, or the two speak of different people (OpenID
@@ -38,7 +61,12 @@ impl Identity {
             if user_info.get("sub") != claims.get("sub") {
                 return Err(ProviderError::Nonconforming("its UserInfo is about somebody else"));
             }
-            claims.extend(user_info);
+            claims.extend(user_info.into_iter().filter(|(name, _)| !is_of_the_token(name)));
+        }
+        if has_unverified_email(&claims) {
+            for name in ["email", "mail"] {
+                claims.remove(name);
+            }
         }
         let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         let user_id =
@@ -57,6 +85,34 @@ impl Identity {
             groups,
             claims: flatten(claims),
         })
+    }
+
+    /// Claims after a refresh without a new ID token. Of the old token only who it is and how they signed in still
+    /// count; all else is what the UserInfo says now, so that a group that was taken away is gone.
+    ///
+    /// # Errors
+    /// As [`Self::from_claims`].
+    pub(super) fn from_user_info(
+        old_token: Map<String, Value>,
+        user_info: Map<String, Value>,
+    ) -> Result<Self, ProviderError> {
+        let kept = old_token.into_iter().filter(|(name, _)| is_of_the_token(name)).collect();
+        Self::from_claims(kept, Some(user_info))
+    }
+}
+
+fn is_of_the_token(name: &str) -> bool {
+    TOKEN_CLAIMS.contains(&name)
+}
+
+/// Whether the provider says that the address is not known to be the person's own. Some say it as a text; what is
+/// neither yes nor no is no.
+fn has_unverified_email(claims: &Map<String, Value>) -> bool {
+    match claims.get("email_verified") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(verified)) => !verified,
+        Some(Value::String(verified)) => !verified.eq_ignore_ascii_case("true"),
+        Some(_) => true,
     }
 }
 
@@ -119,6 +175,55 @@ mod tests {
         assert_eq!(Identity::from_claims(token.clone(), Some(newer)).unwrap().email, "new@example.com");
         let other = map(json!({"sub": "v", "email": "admin@example.com"}));
         assert!(Identity::from_claims(token, Some(other)).is_err());
+    }
+
+    #[test]
+    fn an_email_that_the_provider_has_not_verified_is_no_email() {
+        for (verified, counts) in [
+            (json!(true), true),
+            (json!("true"), true),
+            (json!(null), true),
+            (json!(false), false),
+            (json!("false"), false),
+            (json!("no"), false),
+            (json!(1), false),
+            (json!([true]), false),
+        ] {
+            let claims = json!({"sub": "u", "email": "a@example.com", "mail": "a@example.com", "email_verified": verified});
+            let identity = Identity::from_claims(map(claims), None).unwrap();
+            let expected = if counts { "a@example.com" } else { "" };
+            assert_eq!(identity.email, expected, "{verified}");
+            let named = identity.claims.contains_key("email") || identity.claims.contains_key("mail");
+            assert_eq!(named, counts, "{verified}: a claim criterion must not see it either");
+        }
+        // The UserInfo may withdraw it as well.
+        let token = map(json!({"sub": "u", "email": "a@example.com", "email_verified": true}));
+        let info = map(json!({"sub": "u", "email_verified": false}));
+        assert_eq!(Identity::from_claims(token, Some(info)).unwrap().email, "");
+    }
+
+    #[test]
+    fn the_user_info_does_not_say_who_signed_in_and_how() {
+        let token = map(json!({"sub": "u", "acr": "low", "auth_time": 1}));
+        let info =
+            map(json!({"sub": "u", "acr": "high", "auth_time": 2, "amr": ["mfa"], "oid": "root", "x": 1}));
+        let identity = Identity::from_claims(token, Some(info)).unwrap();
+        assert_eq!(identity.user_id.as_str(), "u");
+        assert_eq!(identity.claims["acr"], [json!("low")]);
+        assert_eq!(identity.claims["auth_time"], [json!(1)]);
+        assert_eq!(identity.claims["x"], [json!(1)]);
+        assert!(!identity.claims.contains_key("amr") && !identity.claims.contains_key("oid"));
+    }
+
+    #[test]
+    fn a_refresh_without_an_id_token_keeps_the_sign_in_and_replaces_the_rest() {
+        let token =
+            json!({"sub": "u", "amr": ["mfa"], "groups": ["admins"], "email": "a@example.com", "team": "x"});
+        let info = json!({"sub": "u", "email": "b@example.com"});
+        let identity = Identity::from_user_info(map(token), map(info)).unwrap();
+        assert!(identity.groups.is_empty(), "a group that is not sent any more is gone");
+        assert_eq!(identity.email, "b@example.com");
+        assert_eq!(identity.claims.keys().collect::<Vec<_>>(), ["amr", "email", "sub"]);
     }
 
     #[test]

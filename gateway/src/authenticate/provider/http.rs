@@ -74,7 +74,7 @@ impl ProviderHttp {
         }
     }
 
-    /// Sends one request and reads its whole answer.
+    /// Sends one request and reads its whole answer. A server in trouble (5xx, 429) has not answered, whatever it wrote.
     pub(super) async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, SendError> {
         if !is_https_or_loopback(request.uri()) {
             return Err(SendError::NotHttps);
@@ -83,6 +83,9 @@ impl ProviderHttp {
             let request = request.map(|body| Full::new(Bytes::from(body)));
             let (parts, body) =
                 self.client.request(request).await.map_err(SendError::Connection)?.into_parts();
+            if is_in_trouble(parts.status) {
+                return Err(SendError::Status(parts.status));
+            }
             let body = Limited::new(body, BODY_LEN_MAX).collect().await.map_err(SendError::Body)?.to_bytes();
             Ok(Response::from_parts(parts, body.to_vec()))
         };
@@ -109,6 +112,10 @@ impl ProviderHttp {
             .body(form.into_bytes())?;
         Ok(self.send(request).await?.status())
     }
+}
+
+fn is_in_trouble(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
 }
 
 fn is_https_or_loopback(uri: &Uri) -> bool {
