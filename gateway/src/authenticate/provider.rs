@@ -4,7 +4,9 @@
 //! provider cannot be reached" never look the same.
 
 mod claims;
+mod discovery;
 mod http;
+mod sign_out;
 
 use std::{
     sync::Arc,
@@ -12,25 +14,24 @@ use std::{
 };
 
 use openidconnect::{
-    AccessToken, AccessTokenHash, AdditionalProviderMetadata, AuthType, AuthenticationFlow,
-    AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken, DiscoveryError,
-    EndpointMaybeSet, EndpointNotSet, EndpointSet, IssuerUrl, Nonce, OAuth2TokenResponse, PkceCodeChallenge,
-    PkceCodeVerifier, ProviderMetadata, RedirectUrl, RefreshToken, RequestTokenError, Scope,
-    SignatureVerificationError, TokenResponse,
+    AccessToken, AccessTokenHash, AuthType, AuthenticationFlow, AuthorizationCode, ClaimsVerificationError,
+    ClientId, ClientSecret, CsrfToken, EndpointMaybeSet, EndpointNotSet, EndpointSet, Nonce,
+    OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError,
+    Scope, SignatureVerificationError, TokenResponse,
     core::{
-        CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod,
-        CoreErrorResponseType, CoreGrantType, CoreIdToken, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm,
-        CoreJweKeyManagementAlgorithm, CoreResponseMode, CoreResponseType, CoreSubjectIdentifierType,
+        CoreClient, CoreClientAuthMethod, CoreErrorResponseType, CoreIdToken, CoreResponseType,
         CoreTokenResponse,
     },
 };
 use rustls_pki_types::CertificateDer;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use url::Url;
 
 pub use self::claims::Identity;
-use self::http::{ProviderHttp, SendError};
+use self::{
+    discovery::Metadata,
+    http::{ProviderHttp, SendError},
+};
 use crate::{config::IdentityProvider, secret::Secret, store::ProviderTokens};
 
 /// Signs people in at one OIDC provider.
@@ -89,28 +90,6 @@ pub struct Refreshed {
     /// An error means that nothing is known of the person: try later, with the new tokens.
     pub identity: Result<Option<Identity>, ProviderError>,
 }
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct SignOutEndpoints {
-    end_session_endpoint: Option<Url>,
-    revocation_endpoint: Option<Url>,
-}
-impl AdditionalProviderMetadata for SignOutEndpoints {}
-
-type Metadata = ProviderMetadata<
-    SignOutEndpoints,
-    CoreAuthDisplay,
-    CoreClientAuthMethod,
-    CoreClaimName,
-    CoreClaimType,
-    CoreGrantType,
-    CoreJweContentEncryptionAlgorithm,
-    CoreJweKeyManagementAlgorithm,
-    CoreJsonWebKey,
-    CoreResponseMode,
-    CoreResponseType,
-    CoreSubjectIdentifierType,
->;
 
 type Client = CoreClient<
     EndpointSet,
@@ -239,56 +218,7 @@ impl Provider {
         // Verified when it came.
         let old = claims::of_verified_token(tokens.id_token.expose())
             .ok_or(ProviderError::Nonconforming("its first ID token does not parse"))?;
-        Identity::from_user_info(old, user_info).map(Some)
-    }
-
-    /// Where the provider signs the person out itself (RP-Initiated Logout 1.0); `None` when it has no such page.
-    ///
-    /// # Errors
-    /// [`ProviderError::Unreachable`], [`ProviderError::Nonconforming`]: discovery failed.
-    pub async fn end_session_url(
-        &self,
-        id_token: &Secret<String>,
-        return_to: &Url,
-    ) -> Result<Option<Url>, ProviderError> {
-        let metadata = self.metadata().await?;
-        let Some(mut url) = metadata.additional_metadata().end_session_endpoint.clone() else {
-            return Ok(None);
-        };
-        url.query_pairs_mut()
-            .append_pair("id_token_hint", id_token.expose())
-            .append_pair("client_id", &self.settings.client_id)
-            .append_pair("post_logout_redirect_uri", return_to.as_str());
-        Ok(Some(url))
-    }
-
-    /// Revokes the tokens at the provider (RFC 7009), as far as it has an endpoint for it.
-    ///
-    /// # Errors
-    /// [`ProviderError`]; the session must be ended whatever comes of this.
-    pub async fn revoke(&self, tokens: &ProviderTokens) -> Result<(), ProviderError> {
-        let metadata = self.metadata().await?;
-        let Some(endpoint) = &metadata.additional_metadata().revocation_endpoint else { return Ok(()) };
-        let (token, hint) = match &tokens.refresh {
-            Some(refresh) => (refresh, "refresh_token"),
-            None => (&tokens.access, "access_token"),
-        };
-        let form = {
-            let mut form = url::form_urlencoded::Serializer::new(String::new());
-            form.append_pair("token", token.expose())
-                .append_pair("token_type_hint", hint)
-                .append_pair("client_id", &self.settings.client_id);
-            if let Some(secret) = &self.settings.client_secret {
-                form.append_pair("client_secret", secret.expose());
-            }
-            form.finish()
-        };
-        let status = self.http.post_form(endpoint, form).await.map_err(unreachable)?;
-        if status.is_success() {
-            Ok(())
-        } else {
-            Err(ProviderError::Refused(format!("revocation answered {status}")))
-        }
+        Identity::from_user_info(old, user_info, &self.settings.quirks).map(Some)
     }
 
     /// Verifies, and once more with newly fetched keys when the provider may have changed them.
@@ -317,8 +247,13 @@ impl Provider {
         nonce: Option<&Nonce>,
         now: SystemTime,
     ) -> Result<(), ProviderError> {
-        let client = self.client(&*self.metadata().await?)?;
-        let verifier = client.id_token_verifier().set_time_fn(move || now.into());
+        let metadata = self.metadata().await?;
+        let client = self.client(&metadata)?;
+        let mut verifier = client.id_token_verifier().set_time_fn(move || now.into());
+        if self.settings.quirks.has_many_tenants {
+            discovery::check_tenant_issuer(&metadata, &token.to_string())?;
+            verifier = verifier.require_issuer_match(false);
+        }
         let checked = match nonce {
             Some(nonce) => token.claims(&verifier, nonce),
             // OpenID Connect Core 12.2: an ID token from a refresh need not carry the nonce.
@@ -347,7 +282,7 @@ impl Provider {
     ) -> Result<Identity, ProviderError> {
         let id_claims = claims::of_verified_token(&id_token.to_string())
             .ok_or(ProviderError::Nonconforming("its ID token has no claims"))?;
-        Identity::from_claims(id_claims, self.user_info(metadata, access).await?)
+        Identity::from_claims(id_claims, self.user_info(metadata, access).await?, &self.settings.quirks)
     }
 
     /// `None` where the provider has no UserInfo, or does not give it for this token: it is optional.
@@ -366,28 +301,9 @@ impl Provider {
         if let Some(metadata) = &*kept {
             return Ok(Arc::clone(metadata));
         }
-        let metadata = Arc::new(self.discover().await?);
+        let metadata = Arc::new(discovery::discover(&self.http, &self.settings).await?);
         *kept = Some(Arc::clone(&metadata));
         Ok(metadata)
-    }
-
-    /// An issuer without a path is written with or without the closing slash; the provider's own spelling counts.
-    async fn discover(&self) -> Result<Metadata, ProviderError> {
-        let written = self.settings.issuer.as_str();
-        let bare = written.trim_end_matches('/');
-        let spellings = if self.settings.issuer.path() == "/" { vec![bare, written] } else { vec![written] };
-        let mut last = ProviderError::Nonconforming("its issuer is no URL");
-        for spelling in spellings {
-            let Ok(issuer) = IssuerUrl::new(spelling.to_owned()) else { continue };
-            match Metadata::discover_async(issuer, &self.http.caller()).await {
-                Ok(metadata) => return Ok(metadata),
-                Err(DiscoveryError::Validation(_)) => {
-                    last = ProviderError::Nonconforming("its issuer is not the one that is configured");
-                }
-                Err(error) => return Err(ProviderError::Unreachable(Box::new(error))),
-            }
-        }
-        Err(last)
     }
 
     fn client(&self, metadata: &Metadata) -> Result<Client, ProviderError> {

@@ -67,7 +67,7 @@ impl Authenticate {
         headers: &HeaderMap,
         now: SystemTime,
     ) -> Result<Response<Bytes>, StoreError> {
-        let browser = cookies::browser_secret(headers, cookies::BINDING_COOKIE)?;
+        let browser = cookies::browser_secret(headers, cookies::BINDING_COOKIE, false)?;
         let mut response =
             pages::redirect(self.sign_in_redirect(original_url, browser.value.expose(), now).as_str());
         append_cookie(&mut response, browser.set_cookie);
@@ -147,8 +147,9 @@ impl Authenticate {
     }
 
     async fn to_provider(&self, wish: Wish, headers: &HeaderMap, now: SystemTime) -> Response<Bytes> {
+        let is_posted = self.config.identity_provider.quirks.answers_by_form;
         let made = (|| {
-            let browser = cookies::browser_secret(headers, cookies::CSRF_COOKIE)?;
+            let browser = cookies::browser_secret(headers, cookies::CSRF_COOKIE, is_posted)?;
             let pending = PendingSignIn {
                 nonce: Secret::new(cookies::random_text()?),
                 pkce_verifier: Secret::new(cookies::random_text()?),

@@ -7,7 +7,7 @@ use http::{HeaderValue, header};
 
 use super::*;
 use crate::{
-    config::SameSite,
+    config::{ProviderQuirks, SameSite, SignOutPage},
     session::{SessionId, UserId},
     store::ProviderTokens,
 };
@@ -102,6 +102,12 @@ fn config(issuer: &str) -> AuthenticateConfig {
             scopes: vec!["openid".into(), "email".into()],
             request_params: vec![],
             unreachable_grace: Duration::from_secs(900),
+            quirks: ProviderQuirks {
+                groups_claim: "groups",
+                answers_by_form: false,
+                has_many_tenants: false,
+                sign_out: SignOutPage::Discovered,
+            },
         },
         extra_roots: vec![],
         shared_secret: Secret::new([1; 32]),

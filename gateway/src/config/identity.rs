@@ -1,62 +1,23 @@
 //! The identity provider: presets by name, and what the file says over them.
 
+mod presets;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use url::Url;
 
-use super::{IdentityProvider, section::Section};
+use self::presets::{PRESETS, Preset, REFUSED, preset};
+use super::{IdentityProvider, ProviderQuirks, section::Section};
 
 /// Long enough for a restart of the provider, short enough that somebody who was dismissed meanwhile is out soon.
 const UNREACHABLE_GRACE_DEFAULT: Duration = Duration::from_secs(15 * 60);
 
-/// What a provider's name stands for.
-struct Preset {
-    issuer: Option<&'static str>,
-    scopes: &'static [&'static str],
-    request_params: &'static [(&'static str, &'static str)],
-}
-
-const BASIC: &[&str] = &["openid", "profile", "email"];
-const OFFLINE: &[&str] = &["openid", "profile", "email", "offline_access"];
-
-fn preset(name: &str) -> Option<Preset> {
-    let (issuer, scopes) = match name {
-        "oidc" | "okta" | "auth0" | "ping" => (None, OFFLINE),
-        "google" => (Some("https://accounts.google.com"), BASIC),
-        "gitlab" => (Some("https://gitlab.com"), BASIC),
-        _ => return None,
-    };
-    // Without these Google sends no refresh token, and never asks which account.
-    let request_params: &[_] = match name {
-        "google" => &[("prompt", "select_account consent"), ("access_type", "offline")],
-        _ => &[],
-    };
-    Some(Preset { issuer, scopes, request_params })
-}
-
 /// Reads `idp_*`.
 pub(super) fn provider(top: &Section<'_>) -> Option<IdentityProvider> {
-    let preset = match top.filled("idp_provider") {
-        None => {
-            top.error("idp_provider", "is missing: oidc fits every OpenID Connect provider");
-            None
-        }
-        Some("azure" | "cognito" | "github" | "onelogin" | "apple" | "hosted") => {
-            top.error("idp_provider", "this provider is known but not built yet in this gateway");
-            None
-        }
-        Some(name) => {
-            let preset = preset(name);
-            if preset.is_none() {
-                top.error(
-                    "idp_provider",
-                    "unknown provider; expected one of oidc, google, okta, auth0, gitlab, ping",
-                );
-            }
-            preset
-        }
-    };
-    let issuer = issuer(top, preset.as_ref());
+    let preset = named_preset(top);
+    let issuer = issuer(top, preset);
     let client_id = top.filled("idp_client_id");
     if client_id.is_none() && !top.has("idp_client_id") {
         top.error("idp_client_id", "is missing: the id that the provider gave this gateway");
@@ -67,9 +28,10 @@ pub(super) fn provider(top: &Section<'_>) -> Option<IdentityProvider> {
     let own_scopes = top.list("idp_scopes").filter(|scopes| !scopes.is_empty());
     let own_params = top.pairs("idp_request_params");
     let preset = preset?;
+    let issuer = issuer?;
     let mut scopes: Vec<String> = match own_scopes {
         Some(scopes) => scopes.iter().map(|(scope, _)| (*scope).to_owned()).collect(),
-        None => preset.scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        None => default_scopes(preset, &issuer).map(str::to_owned).collect(),
     };
     if !scopes.iter().any(|scope| scope == "openid") {
         scopes.insert(0, "openid".to_owned());
@@ -79,14 +41,53 @@ pub(super) fn provider(top: &Section<'_>) -> Option<IdentityProvider> {
         Some(pairs) => pairs.iter().map(|(name, value, _)| owned(name, value)).collect(),
         None => preset.request_params.iter().map(|(name, value)| owned(name, value)).collect(),
     };
+    let has_many_tenants = preset.name == "azure" && is_shared_by_tenants(&issuer);
+    if has_many_tenants {
+        top.warn(
+            "idp_provider_url",
+            "people of any tenant may sign in, and an address counts as their email only where the tenant sends the \
+             claim xms_edov: name your own tenant, like https://login.microsoftonline.com/<tenant id>/v2.0",
+        );
+    }
     Some(IdentityProvider {
-        issuer: issuer?,
+        issuer,
         client_id: client_id?.to_owned(),
         client_secret,
         scopes,
         request_params,
         unreachable_grace,
+        quirks: ProviderQuirks { has_many_tenants, ..preset.quirks },
     })
+}
+
+fn named_preset(top: &Section<'_>) -> Option<&'static Preset> {
+    let Some(name) = top.filled("idp_provider") else {
+        top.error("idp_provider", "is missing: oidc fits every OpenID Connect provider");
+        return None;
+    };
+    if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
+        top.error("idp_provider", *why);
+        return None;
+    }
+    let preset = preset(name);
+    if preset.is_none() {
+        let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+        top.error("idp_provider", format!("unknown provider; expected one of {}", names.join(", ")));
+    }
+    preset
+}
+
+/// OneLogin's newer endpoint does not know `offline_access`.
+fn default_scopes(preset: &'static Preset, issuer: &Url) -> impl Iterator<Item = &'static str> {
+    let is_newer_onelogin =
+        preset.name == "onelogin" && issuer.path().trim_end_matches('/').ends_with("/oidc/2");
+    preset.scopes.iter().copied().filter(move |scope| !(is_newer_onelogin && *scope == "offline_access"))
+}
+
+/// Whether this is one of the issuers of Azure that stand for many tenants.
+fn is_shared_by_tenants(issuer: &Url) -> bool {
+    let tenant = issuer.path_segments().and_then(|mut segments| segments.next());
+    matches!(tenant, Some("common" | "organizations" | "consumers"))
 }
 
 fn issuer(top: &Section<'_>, preset: Option<&Preset>) -> Option<Url> {

@@ -167,6 +167,32 @@ pub struct IdentityProvider {
     /// `idp_unreachable_grace`: how long a session outlives what the provider vouched for, while the provider cannot be
     /// reached; zero: not at all.
     pub unreachable_grace: Duration,
+    /// In what this provider differs from the book.
+    pub quirks: ProviderQuirks,
+}
+
+/// In what a provider differs from plain OpenID Connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProviderQuirks {
+    /// The claim that holds the groups.
+    pub groups_claim: &'static str,
+    /// Whether its answer comes as a form that its own page posts to us.
+    pub answers_by_form: bool,
+    /// Whether one issuer stands for many tenants, each of which says of its people what it likes.
+    pub has_many_tenants: bool,
+    /// Where it signs people out.
+    pub sign_out: SignOutPage,
+}
+
+/// Where a provider signs people out, if discovery names no `end_session_endpoint`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignOutPage {
+    /// Nowhere.
+    Discovered,
+    /// `/v2/logout` of the issuer.
+    Auth0,
+    /// `/logout` beside the sign-in page.
+    Cognito,
 }
 
 /// `jwt_issuer_format`: how the `iss` of the identity header is written.

@@ -4,7 +4,10 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
 use super::ProviderError;
-use crate::session::{Claims, UserId};
+use crate::{
+    config::ProviderQuirks,
+    session::{Claims, UserId},
+};
 
 /// Levels of nesting that are flattened at most; deeper values stay whole.
 const DEPTH_MAX: usize = 8;
@@ -56,6 +59,7 @@ impl Identity {
     pub(super) fn from_claims(
         mut claims: Map<String, Value>,
         user_info: Option<Map<String, Value>>,
+        quirks: &ProviderQuirks,
     ) -> Result<Self, ProviderError> {
         if let Some(user_info) = user_info {
             if user_info.get("sub") != claims.get("sub") {
@@ -63,7 +67,7 @@ impl Identity {
             }
             claims.extend(user_info.into_iter().filter(|(name, _)| !is_of_the_token(name)));
         }
-        if has_unverified_email(&claims) {
+        if has_unverified_email(&claims, quirks) {
             for name in ["email", "mail"] {
                 claims.remove(name);
             }
@@ -71,7 +75,7 @@ impl Identity {
         let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         let user_id =
             text("oid").or_else(|| text("sub")).ok_or(ProviderError::Nonconforming("it sent no subject"))?;
-        let groups = match claims.get("groups") {
+        let groups = match claims.get(quirks.groups_claim) {
             Some(Value::Array(groups)) => {
                 groups.iter().filter_map(Value::as_str).map(str::to_owned).collect()
             }
@@ -95,9 +99,10 @@ impl Identity {
     pub(super) fn from_user_info(
         old_token: Map<String, Value>,
         user_info: Map<String, Value>,
+        quirks: &ProviderQuirks,
     ) -> Result<Self, ProviderError> {
         let kept = old_token.into_iter().filter(|(name, _)| is_of_the_token(name)).collect();
-        Self::from_claims(kept, Some(user_info))
+        Self::from_claims(kept, Some(user_info), quirks)
     }
 }
 
@@ -105,14 +110,22 @@ fn is_of_the_token(name: &str) -> bool {
     TOKEN_CLAIMS.contains(&name)
 }
 
-/// Whether the provider says that the address is not known to be the person's own. Some say it as a text; what is
-/// neither yes nor no is no.
-fn has_unverified_email(claims: &Map<String, Value>) -> bool {
-    match claims.get("email_verified") {
-        None | Some(Value::Null) => false,
-        Some(Value::Bool(verified)) => !verified,
-        Some(Value::String(verified)) => !verified.eq_ignore_ascii_case("true"),
-        Some(_) => true,
+/// Whether the provider says that the address is not known to be the person's own.
+fn has_unverified_email(claims: &Map<String, Value>, quirks: &ProviderQuirks) -> bool {
+    if quirks.has_many_tenants {
+        // The administrator of any tenant may write any address; this says whether the tenant owns its domain.
+        return !claims.get("xms_edov").is_some_and(is_yes);
+    }
+    claims.get("email_verified").is_some_and(|said| !said.is_null() && !is_yes(said))
+}
+
+/// Some providers say it as a text or a number; what is neither yes nor no is no.
+fn is_yes(said: &Value) -> bool {
+    match said {
+        Value::Bool(yes) => *yes,
+        Value::String(yes) => yes.eq_ignore_ascii_case("true") || yes == "1",
+        Value::Number(yes) => yes.as_u64() == Some(1),
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
     }
 }
 
@@ -153,15 +166,53 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::SignOutPage;
 
     fn map(value: Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
     }
 
+    const QUIRKS: ProviderQuirks = ProviderQuirks {
+        groups_claim: "groups",
+        answers_by_form: false,
+        has_many_tenants: false,
+        sign_out: SignOutPage::Discovered,
+    };
+
+    fn of(claims: Map<String, Value>, info: Option<Map<String, Value>>) -> Result<Identity, ProviderError> {
+        Identity::from_claims(claims, info, &QUIRKS)
+    }
+
+    #[test]
+    fn a_tenants_address_counts_only_where_the_tenant_owns_its_domain() {
+        let quirks = ProviderQuirks { has_many_tenants: true, ..QUIRKS };
+        for (said, counts) in [
+            (json!({}), false),
+            (json!({"email_verified": true}), false),
+            (json!({"xms_edov": false}), false),
+            (json!({"xms_edov": "0"}), false),
+            (json!({"xms_edov": true}), true),
+            (json!({"xms_edov": 1}), true),
+            (json!({"xms_edov": "1"}), true),
+        ] {
+            let mut claims = map(said.clone());
+            claims.extend(map(json!({"sub": "u", "email": "boss@corp.example"})));
+            let identity = Identity::from_claims(claims, None, &quirks).unwrap();
+            assert_eq!(identity.email.is_empty(), !counts, "{said}");
+        }
+    }
+
+    #[test]
+    fn groups_come_from_the_claim_of_the_provider() {
+        let quirks = ProviderQuirks { groups_claim: "cognito:groups", ..QUIRKS };
+        let claims = map(json!({"sub": "u", "cognito:groups": ["staff"], "groups": ["other"]}));
+        assert_eq!(Identity::from_claims(claims, None, &quirks).unwrap().groups, ["staff"]);
+    }
+
     #[test]
     fn claims_are_flattened_and_every_value_is_a_list() {
         let claims = map(json!({"sub": "u", "a": {"b": {"c": 1}, "d": [2, 3]}, "groups": ["x", 7, "y"]}));
-        let identity = Identity::from_claims(claims, None).unwrap();
+        let identity = of(claims, None).unwrap();
         assert_eq!(identity.groups, ["x", "y"]);
         assert_eq!(identity.claims["a.b.c"], [json!(1)]);
         assert_eq!(identity.claims["a.d"], [json!(2), json!(3)]);
@@ -172,9 +223,9 @@ mod tests {
     fn the_user_info_is_newer_but_must_be_about_the_same_person() {
         let token = map(json!({"sub": "u", "email": "old@example.com", "mail": "m@example.com"}));
         let newer = map(json!({"sub": "u", "email": "new@example.com"}));
-        assert_eq!(Identity::from_claims(token.clone(), Some(newer)).unwrap().email, "new@example.com");
+        assert_eq!(of(token.clone(), Some(newer)).unwrap().email, "new@example.com");
         let other = map(json!({"sub": "v", "email": "admin@example.com"}));
-        assert!(Identity::from_claims(token, Some(other)).is_err());
+        assert!(of(token, Some(other)).is_err());
     }
 
     #[test]
@@ -186,11 +237,11 @@ mod tests {
             (json!(false), false),
             (json!("false"), false),
             (json!("no"), false),
-            (json!(1), false),
+            (json!(0), false),
             (json!([true]), false),
         ] {
             let claims = json!({"sub": "u", "email": "a@example.com", "mail": "a@example.com", "email_verified": verified});
-            let identity = Identity::from_claims(map(claims), None).unwrap();
+            let identity = of(map(claims), None).unwrap();
             let expected = if counts { "a@example.com" } else { "" };
             assert_eq!(identity.email, expected, "{verified}");
             let named = identity.claims.contains_key("email") || identity.claims.contains_key("mail");
@@ -199,7 +250,7 @@ mod tests {
         // The UserInfo may withdraw it as well.
         let token = map(json!({"sub": "u", "email": "a@example.com", "email_verified": true}));
         let info = map(json!({"sub": "u", "email_verified": false}));
-        assert_eq!(Identity::from_claims(token, Some(info)).unwrap().email, "");
+        assert_eq!(of(token, Some(info)).unwrap().email, "");
     }
 
     #[test]
@@ -207,7 +258,7 @@ mod tests {
         let token = map(json!({"sub": "u", "acr": "low", "auth_time": 1}));
         let info =
             map(json!({"sub": "u", "acr": "high", "auth_time": 2, "amr": ["mfa"], "oid": "root", "x": 1}));
-        let identity = Identity::from_claims(token, Some(info)).unwrap();
+        let identity = of(token, Some(info)).unwrap();
         assert_eq!(identity.user_id.as_str(), "u");
         assert_eq!(identity.claims["acr"], [json!("low")]);
         assert_eq!(identity.claims["auth_time"], [json!(1)]);
@@ -220,7 +271,7 @@ mod tests {
         let token =
             json!({"sub": "u", "amr": ["mfa"], "groups": ["admins"], "email": "a@example.com", "team": "x"});
         let info = json!({"sub": "u", "email": "b@example.com"});
-        let identity = Identity::from_user_info(map(token), map(info)).unwrap();
+        let identity = Identity::from_user_info(map(token), map(info), &QUIRKS).unwrap();
         assert!(identity.groups.is_empty(), "a group that is not sent any more is gone");
         assert_eq!(identity.email, "b@example.com");
         assert_eq!(identity.claims.keys().collect::<Vec<_>>(), ["amr", "email", "sub"]);
@@ -228,10 +279,10 @@ mod tests {
 
     #[test]
     fn somebody_without_a_subject_is_nobody() {
-        assert!(Identity::from_claims(map(json!({"email": "a@example.com"})), None).is_err());
-        assert!(Identity::from_claims(map(json!({"sub": ""})), None).is_err());
+        assert!(of(map(json!({"email": "a@example.com"})), None).is_err());
+        assert!(of(map(json!({"sub": ""})), None).is_err());
         let azure = map(json!({"sub": "pairwise", "oid": "object", "mail": "a@example.com"}));
-        let identity = Identity::from_claims(azure, None).unwrap();
+        let identity = of(azure, None).unwrap();
         assert_eq!((identity.user_id.as_str(), identity.email.as_str()), ("object", "a@example.com"));
     }
 }
