@@ -242,6 +242,7 @@ impl Authenticate {
             "/" if is_read => pages::redirect("/.pomerium/"),
             "/.pomerium" | "/.pomerium/" if is_read => self.account_page(&req, now).await,
             sign_in::SIGN_IN_PATH if is_read => self.sign_in(&req, now).await,
+            sign_in::RENEW_PATH if is_read => self.renew(&req, now),
             sign_in::CALLBACK_PATH if is_read || req.method == Method::POST => {
                 self.provider_callback(&req, now).await
             }
@@ -252,6 +253,7 @@ impl Authenticate {
             "/"
             | "/.pomerium/"
             | sign_in::SIGN_IN_PATH
+            | sign_in::RENEW_PATH
             | sign_in::CALLBACK_PATH
             | sign_out::SIGN_OUT_PATH
             | sign_out::SIGNED_OUT_PATH => {
@@ -268,7 +270,7 @@ impl Authenticate {
         }
     }
 
-    /// The session of the sign-in host's own cookie; no other credential counts there.
+    /// The session of the sign-in host's own cookie; no other credential, and nobody but a person, counts there.
     async fn sign_in_host_session(
         &self,
         req: &AuthRequest<'_>,

@@ -62,6 +62,7 @@ pub(super) fn account(session: Option<&Session>) -> Response<Bytes> {
         Some(session) => html! {
             h1 { "You are signed in" }
             p { (session.name) " " (session.email) }
+            p { a href="/.pomerium/renew" { "Sign in again" } " to renew your session; what you have open stays open." }
             form method="post" action="/.pomerium/sign_out" { button { "Sign out" } }
         },
         None => html! { h1 { "You are not signed in" } p { "Open the application that you want to use." } },

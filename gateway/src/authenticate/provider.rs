@@ -32,7 +32,7 @@ use self::{
     discovery::Metadata,
     http::{ProviderHttp, SendError},
 };
-use crate::{config::IdentityProvider, secret::Secret, store::ProviderTokens};
+use crate::{config::IdentityProvider, secret::Secret, session::demand::SignInDemand, store::ProviderTokens};
 
 /// Signs people in at one OIDC provider.
 #[derive(Debug)]
@@ -116,13 +116,15 @@ impl Provider {
         Ok(Self { settings, redirect, http, metadata: Mutex::new(None) })
     }
 
-    /// Where to send the browser: the authorization request with `state`, a fresh nonce and a PKCE S256 challenge.
+    /// Where to send the browser: the authorization request with `state`, a fresh nonce, a PKCE S256 challenge and what
+    /// the route demands.
     ///
     /// # Errors
     /// [`ProviderError::Unreachable`], [`ProviderError::Nonconforming`]: discovery failed.
     pub async fn authorization_url(
         &self,
         pending: &PendingSignIn,
+        demand: &SignInDemand,
         state: String,
     ) -> Result<Url, ProviderError> {
         let client = self.client(&*self.metadata().await?)?;
@@ -139,8 +141,13 @@ impl Provider {
         for scope in self.settings.scopes.iter().filter(|scope| *scope != "openid") {
             request = request.add_scope(Scope::new(scope.clone()));
         }
-        for (name, value) in &self.settings.request_params {
+        let demanded = demand.parameters();
+        let is_demanded = |name: &str| demanded.iter().any(|(known, _)| *known == name);
+        for (name, value) in self.settings.request_params.iter().filter(|(name, _)| !is_demanded(name)) {
             request = request.add_extra_param(name.clone(), value.clone());
+        }
+        for (name, value) in demanded {
+            request = request.add_extra_param(name, value);
         }
         Ok(request.url().0)
     }

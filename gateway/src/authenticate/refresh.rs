@@ -25,6 +25,8 @@ use crate::{
 const AHEAD: Duration = Duration::from_secs(60);
 /// Between two looks at what is due; also the least time between two refreshes of one session.
 const INTERVAL: Duration = Duration::from_secs(10);
+/// Claims of the sign-in itself.
+const SIGN_IN_CLAIMS: [&str; 4] = ["auth_time", "acr", "amr", "sid"];
 
 /// Refreshes sessions until `cancel`; also removes those whose time is over.
 ///
@@ -191,11 +193,21 @@ fn unanswered(id: &SessionId, error: &ProviderError) -> Answer {
 /// somebody else.
 fn renewed(session: &Session, identity: Option<Identity>) -> Option<Session> {
     let Some(identity) = identity else { return Some(session.clone()) };
-    (identity.user_id == session.user_id).then(|| Session {
+    if identity.user_id != session.user_id {
+        return None;
+    }
+    let mut claims = identity.claims;
+    // How somebody once signed in does not change, and need not be said again (OpenID Connect Core, 12.2).
+    for name in SIGN_IN_CLAIMS {
+        if let (false, Some(said)) = (claims.contains_key(name), session.claims.get(name)) {
+            claims.insert(name.to_owned(), said.clone());
+        }
+    }
+    Some(Session {
         email: identity.email,
         name: identity.name,
         groups: identity.groups,
-        claims: identity.claims,
+        claims,
         ..session.clone()
     })
 }

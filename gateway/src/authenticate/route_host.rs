@@ -13,7 +13,7 @@ use super::{
     AuthRequest, Authenticate, Resolved, cookies, pages,
     sign_in::{
         BINDING, CALLBACK_URI, IDP_ID, PROGRAMMATIC, REDIRECT_URI, SESSION_ENCRYPTED, SIGN_IN_LIFE,
-        SIGN_IN_PATH, append_cookie, bad_request,
+        SIGN_IN_PATH, append_cookie, bad_request, demand_parameters,
     },
     sign_out::SIGN_OUT_PATH,
     signed_url::{self, VerifiedUrl},
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     secret::Secret,
-    session::{Session, credentials},
+    session::{Session, credentials, demand::SignInDemand},
     store::aead,
 };
 
@@ -136,12 +136,20 @@ impl Authenticate {
         if !self.is_our_url(&callback) {
             return pages::text(StatusCode::BAD_REQUEST, "this host signs nobody in");
         }
-        let parameters = [
+        let asked: Vec<(String, String)> = req.url.query_pairs().into_owned().collect();
+        let value = |name: &str| asked.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        // What a route asks for in its challenge may be asked for here: it only makes the sign-in stricter.
+        let Some(demand) = SignInDemand::of_parameters(value) else {
+            return pages::text(StatusCode::BAD_REQUEST, "invalid prompt, max_age or acr_values");
+        };
+        let demand = demand_parameters(&demand);
+        let mut parameters = vec![
             (REDIRECT_URI, redirect.as_str()),
             (CALLBACK_URI, callback.as_str()),
             (PROGRAMMATIC, "true"),
             (IDP_ID, self.idp_id.as_str()),
         ];
+        parameters.extend(demand.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         pages::text(StatusCode::OK, self.signed(SIGN_IN_PATH, &parameters, SIGN_IN_LIFE, now).to_string())
     }
 

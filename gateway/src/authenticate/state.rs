@@ -115,6 +115,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::session::demand::SignInDemand;
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)
@@ -126,6 +127,7 @@ mod tests {
             callback: "https://a.example/.pomerium/callback/".parse().unwrap(),
             is_programmatic: false,
             binding: Some("b".into()),
+            demand: SignInDemand { max_age_seconds: Some(60), ..SignInDemand::default() },
         }
     }
 

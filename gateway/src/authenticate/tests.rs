@@ -8,11 +8,12 @@ use http::{HeaderValue, header};
 use super::*;
 use crate::{
     config::{ProviderQuirks, SameSite, SignOutPage},
-    session::{SessionId, UserId},
+    session::{SessionId, UserId, demand::SignInDemand},
     store::ProviderTokens,
 };
 
 mod idp;
+mod renewal;
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
@@ -68,7 +69,18 @@ impl Browser {
 
     /// Opens an app without a session.
     fn begin(&mut self, service: &Authenticate, url: &Url, now: SystemTime) -> Url {
-        let response = service.sign_in_response(url, &self.headers(url), now).unwrap();
+        self.begin_for(service, url, &SignInDemand::default(), now)
+    }
+
+    /// The same, where the route asks something of the sign-in.
+    fn begin_for(
+        &mut self,
+        service: &Authenticate,
+        url: &Url,
+        demand: &SignInDemand,
+        now: SystemTime,
+    ) -> Url {
+        let response = service.sign_in_response(url, &self.headers(url), demand, now).unwrap();
         self.keep(url, &response);
         location(&response)
     }
@@ -92,7 +104,8 @@ fn config(issuer: &str) -> AuthenticateConfig {
             name: "_pomerium".into(),
             domain: None,
             http_only: true,
-            expire: Duration::from_secs(3600),
+            expire: Some(Duration::from_secs(3600)),
+            expire_at: None,
             same_site: Some(SameSite::Lax),
         },
         identity_provider: IdentityProvider {
@@ -196,7 +209,7 @@ async fn nobody_is_sent_to_a_host_or_port_that_is_not_ours() {
         "https://app.example.com.evil.example/",
         "javascript:alert(1)",
     ] {
-        let sign_in = service.sign_in_redirect(&url(target), "binding", at(NOW));
+        let sign_in = service.sign_in_redirect(&url(target), "binding", &SignInDemand::default(), at(NOW));
         let response = browser.get(&service, &sign_in, at(NOW)).await;
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{target}");
         assert!(!response.headers().contains_key(header::SET_COOKIE));
@@ -208,7 +221,12 @@ async fn nobody_is_sent_to_a_host_or_port_that_is_not_ours() {
 async fn an_unsigned_a_changed_and_an_old_sign_in_link_are_refused() {
     let service = service().await;
     let mut browser = signed_in(&service).await;
-    let good = service.sign_in_redirect(&url("https://app.example.com/"), "binding", at(NOW));
+    let good = service.sign_in_redirect(
+        &url("https://app.example.com/"),
+        "binding",
+        &SignInDemand::default(),
+        at(NOW),
+    );
     let changed = url(&good.as_str().replace("app.example.com", "other.example.com"));
     let unsigned = url(
         "https://authenticate.example.com/.pomerium/sign_in?pomerium_redirect_uri=https://app.example.com/",

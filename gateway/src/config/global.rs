@@ -183,8 +183,11 @@ fn cookie(top: &Section<'_>) -> CookieSettings {
         top.error("cookie_domain", "must be a domain like corp.example");
     }
     const EXPIRE_DEFAULT: Duration = Duration::from_secs(14 * 3600);
-    let expire = top.duration("cookie_expire").unwrap_or(Some(EXPIRE_DEFAULT));
-    if expire.is_none() {
+    let expire_at = identity::session_expires_at(top);
+    // Who names a time of day alone means just that.
+    let expire_default = expire_at.is_none().then_some(EXPIRE_DEFAULT);
+    let expire = top.duration("cookie_expire");
+    if expire == Some(None) {
         top.error("cookie_expire", "must not be 0: a session has to end");
     }
     let same_site = [("strict", SameSite::Strict), ("lax", SameSite::Lax), ("none", SameSite::None)];
@@ -192,7 +195,8 @@ fn cookie(top: &Section<'_>) -> CookieSettings {
         name: name.to_owned(),
         domain,
         http_only: top.flag("cookie_http_only").unwrap_or(true),
-        expire: expire.unwrap_or(EXPIRE_DEFAULT),
+        expire: expire.unwrap_or(expire_default),
+        expire_at,
         same_site: top.one_of("cookie_same_site", &same_site),
     }
 }

@@ -10,6 +10,10 @@ use url::Url;
 
 use self::presets::{PRESETS, Preset, REFUSED, preset};
 use super::{IdentityProvider, ProviderQuirks, section::Section};
+use crate::session::{
+    demand::{Prompt, SignInDemand, is_acr},
+    expiry::TimeOfDay,
+};
 
 /// Long enough for a restart of the provider, short enough that somebody who was dismissed meanwhile is out soon.
 const UNREACHABLE_GRACE_DEFAULT: Duration = Duration::from_secs(15 * 60);
@@ -88,6 +92,42 @@ fn default_scopes(preset: &'static Preset, issuer: &Url) -> impl Iterator<Item =
 fn is_shared_by_tenants(issuer: &Url) -> bool {
     let tenant = issuer.path_segments().and_then(|mut segments| segments.next());
     matches!(tenant, Some("common" | "organizations" | "consumers"))
+}
+
+/// Reads `session_expires_at`.
+pub(super) fn session_expires_at(top: &Section<'_>) -> Option<TimeOfDay> {
+    let name = "session_expires_at";
+    match top.filled(name)?.parse() {
+        Ok(time) => Some(time),
+        Err(error) => {
+            top.error(name, error.to_string());
+            None
+        }
+    }
+}
+
+/// Reads a route's `sign_in_*`.
+pub(super) fn sign_in_demand(section: &Section<'_>) -> SignInDemand {
+    let name = "sign_in_max_age";
+    // Nobody types a password and is sent back in less.
+    const MAX_AGE_MIN: Duration = Duration::from_secs(60);
+    let max_age = section.duration(name).map(Option::unwrap_or_default);
+    if max_age.is_some_and(|max_age| max_age < MAX_AGE_MIN) {
+        section.error(name, "must be at least 1m: signing in takes that long");
+    }
+    let mut acr_values = Vec::new();
+    for (value, at) in section.list("sign_in_acr_values").unwrap_or_default() {
+        if is_acr(value) {
+            acr_values.push(value.to_owned());
+        } else {
+            section.error_at(at, "sign_in_acr_values", "expected a name without spaces and quotes");
+        }
+    }
+    SignInDemand {
+        prompt: section.one_of("sign_in_prompt", &Prompt::ALL),
+        max_age_seconds: max_age.map(|max_age| max_age.as_secs()),
+        acr_values,
+    }
 }
 
 fn issuer(top: &Section<'_>, preset: Option<&Preset>) -> Option<Url> {

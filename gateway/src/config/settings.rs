@@ -12,6 +12,7 @@ use url::Url;
 use crate::{
     authorize::{Policy, Records},
     secret::Secret,
+    session::{demand::SignInDemand, expiry::TimeOfDay},
 };
 
 /// The whole configuration, whole and valid. A reload builds a new one or keeps the old.
@@ -134,8 +135,10 @@ pub struct CookieSettings {
     pub domain: Option<String>,
     /// `cookie_http_only`.
     pub http_only: bool,
-    /// `cookie_expire`: the life of the cookie and of the session.
-    pub expire: Duration,
+    /// `cookie_expire`: the life of the cookie and of the session; `None` where only the time of day ends it.
+    pub expire: Option<Duration>,
+    /// `session_expires_at`: the time of day at which every session ends.
+    pub expire_at: Option<TimeOfDay>,
     /// `cookie_same_site`: the attribute is left out when unset.
     pub same_site: Option<SameSite>,
 }
@@ -261,6 +264,8 @@ pub struct Route {
     pub set_response_headers: Vec<(HeaderName, HeaderValue)>,
     /// `show_error_details`: whether a refused person sees the rules' traces.
     pub show_error_details: bool,
+    /// `sign_in_*`: what the route asks of the sign-in itself.
+    pub sign_in: SignInDemand,
 }
 
 /// What a route matches.

@@ -66,7 +66,7 @@ fn a_full_file_says_what_is_meant() {
     assert_eq!(settings.certificates.len(), 1);
     assert_eq!(settings.shared_secret.unwrap().expose()[..3], [0, 1, 2]);
     assert_eq!(settings.authenticate_url.as_str(), "https://auth.corp.example/");
-    assert_eq!(settings.cookie.expire, Duration::from_secs(8 * 3600));
+    assert_eq!(settings.cookie.expire, Some(Duration::from_secs(8 * 3600)));
     assert_eq!(settings.cookie.same_site, Some(SameSite::Lax));
     assert_eq!(settings.identity_provider.client_secret.unwrap().expose(), "s$$3cret");
     assert_eq!(settings.identity_provider.scopes, ["openid", "email", "groups"]);
@@ -102,7 +102,7 @@ fn what_the_file_leaves_out_is_filled_in_as_documented() {
     assert_eq!(settings.address.to_string(), "[::]:443");
     assert!(settings.shared_secret.is_none() && settings.cookie_secret.is_none());
     assert_eq!(settings.cookie.name, "_pomerium");
-    assert_eq!(settings.cookie.expire, Duration::from_secs(14 * 3600));
+    assert_eq!(settings.cookie.expire, Some(Duration::from_secs(14 * 3600)));
     assert!(
         settings.cookie.http_only && settings.cookie.domain.is_none() && settings.cookie.same_site.is_none()
     );
@@ -134,6 +134,7 @@ fn every_wrong_key_is_named_with_its_place_and_what_to_do() {
         ("cookie_http_only: 'no'\n", "cookie_http_only: expected true or false"),
         ("cookie_same_site: loose\n", "cookie_same_site: expected one of strict, lax, none"),
         ("cookie_expire: 0s\n", "cookie_expire: must not be 0: a session has to end"),
+        ("session_expires_at: '3am'\n", "session_expires_at: expected a local time and its zone"),
         ("address: '0.0.0.0'\n", "address: expected :port or address:port"),
         ("shared_secret: c2hvcnQ=\n", "shared_secret: expected 32 random bytes in Base64"),
         ("idp_client_secret: a\n", "set either idp_client_secret or idp_client_secret_file, not both"),
@@ -527,4 +528,32 @@ fn a_criterion_that_lacks_something_here_is_said() {
         named.contains("names in client certificates (san_...) prove nothing without an authority"),
         "{named}"
     );
+}
+
+#[test]
+fn a_time_of_day_alone_ends_a_session_and_a_length_may_stand_beside_it() {
+    let alone = good("session_expires_at: 03:00 Europe/Zurich\n").settings.cookie;
+    assert!(alone.expire.is_none() && alone.expire_at.is_some());
+    let both = good("session_expires_at: 03:00 Europe/Zurich\ncookie_expire: 8h\n").settings.cookie;
+    assert_eq!(both.expire, Some(Duration::from_secs(8 * 3600)));
+    assert_eq!(both.expire_at, alone.expire_at);
+}
+
+#[test]
+fn a_route_may_ask_for_a_recent_and_strong_sign_in() {
+    let asked =
+        "to: http://a\n  sign_in_max_age: 15m\n  sign_in_acr_values: [phr, phrh]\n  sign_in_prompt: login\n";
+    let demand = good(&route(asked)).settings.routes[0].sign_in.clone();
+    assert_eq!(demand.max_age_seconds, Some(900));
+    assert_eq!(demand.acr_values, ["phr", "phrh"]);
+    assert_eq!(demand.prompt.map(|prompt| prompt.as_str()), Some("login"));
+    for (wrong, why) in [
+        ("sign_in_max_age: 10s", "must be at least 1m"),
+        ("sign_in_max_age: 0", "must be at least 1m"),
+        ("sign_in_prompt: none", "expected one of login, consent, select_account"),
+        ("sign_in_acr_values: ['a b']", "expected a name without spaces"),
+    ] {
+        let said = errors(&route(&format!("to: http://a\n  {wrong}\n")));
+        assert!(said.contains(why), "{wrong}: {said}");
+    }
 }

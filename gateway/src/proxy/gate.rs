@@ -16,7 +16,7 @@ use crate::{
     authorize::{self, CheckLog, CheckRequest, Permit, Verdict},
     config::Route,
     path::CanonicalPath,
-    session::Session,
+    session::{Session, demand::SignInDemand},
 };
 
 /// A request that policy allowed, with what the rest of the way needs.
@@ -72,8 +72,9 @@ impl Proxy {
         let now = Now::read();
         let question = Question::request(whereto, parts, connection);
         let route = question.route(&live.router).ok_or(Refusal::NoRoute)?;
-        let session =
+        let found =
             self.session(live, &parts.headers, &parts.uri, Some(whereto.authority.host()), now).await?;
+        let (session, unmet) = meeting(&route.sign_in, found, now);
         let check = CheckRequest {
             session: session.as_ref(),
             request: question.facts(),
@@ -85,7 +86,8 @@ impl Proxy {
         match authorize::check(&route.policy, &check, log) {
             Ok(permit) => Ok(Admitted { permit, route: route.clone(), session, question }),
             Err(denial) if denial.verdict == Verdict::SignIn => {
-                Err(sign_in(live, whereto, parts, now).unwrap_or_else(|refusal| refusal))
+                let refusal = sign_in(live, whereto, parts, &route.sign_in, now)?;
+                Err(refusal.unless_browser(unmet))
             }
             Err(denial) => Err(denied(denial, route, session.as_ref(), &sign_out_url(live))),
         }
@@ -106,7 +108,8 @@ impl Proxy {
         // The authority of a tunnel is the app; the token was made for the gateway's host that the client speaks to.
         let sign_in_host = live.settings.authenticate_url.host_str();
         let host = connection.server_name.as_deref().or(sign_in_host);
-        let session = self.session(live, &parts.headers, &parts.uri, host, now).await?;
+        let found = self.session(live, &parts.headers, &parts.uri, host, now).await?;
+        let (session, unmet) = meeting(&route.sign_in, found, now);
         let check = CheckRequest {
             session: session.as_ref(),
             request: question.facts(),
@@ -165,6 +168,7 @@ pub(super) fn sign_in(
     live: &Live,
     whereto: &Whereto,
     parts: &http::request::Parts,
+    demand: &SignInDemand,
     now: Now,
 ) -> Result<Refusal, Refusal> {
     let navigates = wants_html(&parts.headers) || !parts.headers.contains_key(header::ACCEPT);
@@ -174,7 +178,7 @@ pub(super) fn sign_in(
         return Ok(Refusal::SignIn { redirect: None });
     }
     let original = whereto.url(parts.uri.query())?;
-    match live.authenticate.sign_in_response(&original, &parts.headers, now.wall) {
+    match live.authenticate.sign_in_response(&original, &parts.headers, demand, now.wall) {
         Ok(response) => Ok(Refusal::SignIn { redirect: Some(Box::new(response)) }),
         Err(_) => Err(Refusal::Gateway("The sign-in cannot begin. Try again.".to_owned())),
     }

@@ -20,7 +20,7 @@ use crate::{
     body::{self, Body},
     config::{Route, RouteFrom},
     portal,
-    session::Session,
+    session::{Session, demand::SignInDemand},
 };
 
 /// Bytes of a form posted to the gateway itself at most: far above what the pages send.
@@ -97,7 +97,7 @@ impl Proxy {
         let Some(session) =
             self.session(live, &parts.headers, &parts.uri, Some(whereto.authority.host()), now).await?
         else {
-            return Err(sign_in(live, whereto, &parts, now)?);
+            return Err(sign_in(live, whereto, &parts, &SignInDemand::default(), now)?);
         };
         match whereto.path.as_str() {
             "/.pomerium/api/v1/routes" => Ok(routes_document(live, &session, connection, now)),

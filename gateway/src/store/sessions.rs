@@ -130,6 +130,38 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
+    /// Gives a session that its person has begun anew its new claims, tokens and times; `false` when it has ended
+    /// meanwhile, which it then stays. Its owner never changes.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn renew_session(
+        &self,
+        session: &Session,
+        tokens: &ProviderTokens,
+    ) -> Result<bool, StoreError> {
+        let row = SessionRow::new(self, session, tokens)?;
+        let done = sqlx::query(
+            "UPDATE sessions SET email = ?2, name = ?3, groups_json = ?4, claims_json = ?5, refresh_at_ms = ?6, \
+             tokens_sealed = ?7, issued_at_ms = ?8, expires_at_ms = ?9 WHERE id = ?1 AND user_id = ?10 AND idp_id = ?11",
+        )
+        .bind(session.id.as_str())
+        .bind(&session.email)
+        .bind(&session.name)
+        .bind(row.groups)
+        .bind(row.claims)
+        .bind(row.refresh_at)
+        .bind(row.sealed)
+        .bind(to_millis(session.issued_at))
+        .bind(to_millis(session.expires_at))
+        .bind(session.user_id.as_str())
+        .bind(&session.idp_id)
+        .execute(&self.inner.pool)
+        .await?;
+        self.note_change(&session.id);
+        Ok(done.rows_affected() == 1)
+    }
+
     /// The session of this id, expired or not; `None` when it ended or never was.
     ///
     /// # Errors

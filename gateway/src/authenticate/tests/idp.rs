@@ -26,23 +26,23 @@ use crate::{authenticate::refresh::Refresher, store::RefreshDue};
 
 /// What the provider says to the next token request, and what it was asked.
 #[derive(Default)]
-struct Script {
+pub(super) struct Script {
     claims: Mutex<Value>,
     refusal: Mutex<Option<&'static str>>,
     /// The answer of the UserInfo; 404 without one.
     user_info: Mutex<Option<(StatusCode, Value)>>,
     withholds_id_token: AtomicBool,
-    asked: Mutex<Vec<String>>,
+    pub(super) asked: Mutex<Vec<String>>,
 }
 
-struct Idp {
-    issuer: String,
-    script: Arc<Script>,
+pub(super) struct Idp {
+    pub(super) issuer: String,
+    pub(super) script: Arc<Script>,
     _server: JoinSet<()>,
 }
 
 impl Idp {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = format!("http://{}", listener.local_addr().unwrap());
         let script = Arc::new(Script::default());
@@ -65,7 +65,7 @@ impl Idp {
         Self { issuer, script, _server: server }
     }
 
-    fn will_say(&self, claims: Value) {
+    pub(super) fn will_say(&self, claims: Value) {
         *self.script.claims.lock().unwrap() = claims;
     }
 }
@@ -130,38 +130,43 @@ async fn answer(
     Ok(response.body(Full::new(document.to_string().into())).unwrap())
 }
 
-fn parameter(url: &Url, name: &str) -> String {
+pub(super) fn parameter(url: &Url, name: &str) -> String {
     url.query_pairs().find(|(key, _)| key == name).unwrap().1.into_owned()
 }
 
-fn claims(idp: &Idp, nonce: &str, now: Now) -> Value {
+pub(super) fn claims(idp: &Idp, nonce: &str, now: Now) -> Value {
     json!({"iss": idp.issuer, "aud": "gateway", "sub": "alice", "nonce": nonce, "jti": "chosen-by-the-provider",
         "iat": now.unix_seconds(), "exp": now.unix_seconds() + 300, "email": "alice@example.com", "groups": ["staff"]})
 }
 
-struct Trip {
-    idp: Idp,
-    service: Authenticate,
-    browser: Browser,
-    now: Now,
+pub(super) struct Trip {
+    pub(super) idp: Idp,
+    pub(super) service: Authenticate,
+    pub(super) browser: Browser,
+    pub(super) now: Now,
     /// The callback that the provider would send the browser to.
-    callback: Url,
-    nonce: String,
+    pub(super) callback: Url,
+    pub(super) nonce: String,
 }
 
 /// A browser that has just been sent to the provider and types its password there.
-async fn trip() -> Trip {
+pub(super) async fn trip() -> Trip {
     let idp = Idp::start().await;
     let service = Authenticate::new(config(&idp.issuer), Store::in_memory().await.unwrap()).unwrap();
     let (mut browser, now) = (Browser::default(), Now::read());
     let sign_in = browser.begin(&service, &url("https://app.example.com/x"), now.wall);
     let at_provider = location(&browser.get(&service, &sign_in, now.wall).await);
     assert_eq!(parameter(&at_provider, "code_challenge_method"), "S256");
-    let mut callback = url("https://authenticate.example.com/oauth2/callback?code=c");
-    callback.query_pairs_mut().append_pair("state", &parameter(&at_provider, "state"));
-    let nonce = parameter(&at_provider, "nonce");
+    let (callback, nonce) = callback_of(&at_provider);
     idp.will_say(claims(&idp, &nonce, now));
     Trip { idp, service, browser, now, callback, nonce }
+}
+
+/// Where the provider sends the browser back, and the nonce that its ID token must carry.
+pub(super) fn callback_of(at_provider: &Url) -> (Url, String) {
+    let mut callback = url("https://authenticate.example.com/oauth2/callback?code=c");
+    callback.query_pairs_mut().append_pair("state", &parameter(at_provider, "state"));
+    (callback, parameter(at_provider, "nonce"))
 }
 
 fn assert_refused(response: &Response<Bytes>) {
