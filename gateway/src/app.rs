@@ -1,6 +1,6 @@
 //! Builds the parts, runs them, drains them; the only module that knows all of them.
 
-mod keys;
+pub(crate) mod keys;
 mod reload;
 
 use std::{
@@ -111,6 +111,7 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
         let signing_in = proxy.clone();
         lifetime.tracker.spawn(refresh::run(move || signing_in.authenticate(), lifetime.drain.clone()));
     }
+    lifetime.tracker.spawn(store.clone().follow_service_accounts(lifetime.drain.clone()));
     open_inner_doors(&settings, &tls_keys, &proxy, &secrets, &lifetime)?;
     let reloader = Reloader::new(source, loaded.files, proxy.clone(), tls_keys, store.clone(), secrets);
     tracing::info!(address = %settings.address, routes = settings.routes.len(), "gateway is up");

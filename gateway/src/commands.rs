@@ -1,5 +1,7 @@
 //! The commands beside `run`.
 
+mod service_account;
+
 use std::{
     env,
     io::Write as _,
@@ -10,6 +12,8 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use pomerium_shared::telemetry;
+
+pub use self::service_account::{ServiceAccountArguments, service_account};
 
 use crate::{app, config, quickstart};
 

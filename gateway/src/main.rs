@@ -35,6 +35,8 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Makes, lists and revokes tokens for programs.
+    ServiceAccount(commands::ServiceAccountArguments),
     /// Shows the main job on this machine, with nothing to configure or install.
     Quickstart(commands::QuickstartArguments),
 }
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { config, services } => app::main(config, services),
         Command::CheckConfig { file } => commands::check_config(&file),
+        Command::ServiceAccount(arguments) => commands::service_account(&arguments),
         Command::Quickstart(arguments) => commands::quickstart(&arguments),
     }
 }

@@ -5,8 +5,10 @@
 //! a credential to resolve reads.
 
 pub mod aead;
+mod device_codes;
 mod files;
 mod once;
+mod service_accounts;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -28,7 +30,11 @@ use sqlx::{
 use tokio::sync::watch;
 
 pub(crate) use self::sessions::DUE_MAX;
-pub use self::sessions::{ProviderTokens, RefreshDue, User};
+pub use self::{
+    device_codes::{DeviceCode, DevicePoll},
+    service_accounts::{SERVICE_ACCOUNT_IDP, ServiceAccount},
+    sessions::{ProviderTokens, RefreshDue, User},
+};
 use crate::{
     secret::Secret,
     session::{Session, SessionId},
@@ -184,6 +190,7 @@ fn migrations() -> Migrator {
     Migrator::with_migrations(vec![
         one(1, "sessions", include_str!("store/migrations/0001_sessions.sql")),
         one(2, "bound sessions", include_str!("store/migrations/0002_bound_sessions.sql")),
+        one(3, "identity", include_str!("store/migrations/0003_identity.sql")),
     ])
 }
 

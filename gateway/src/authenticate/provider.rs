@@ -3,9 +3,9 @@
 //! Answers are bounded in size and time, and `https` is required beyond loopback. "The provider says no" and "the
 //! provider cannot be reached" never look the same.
 
-mod claims;
+pub(super) mod claims;
 mod discovery;
-mod http;
+pub(super) mod http;
 mod sign_out;
 
 use std::{

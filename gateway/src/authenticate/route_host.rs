@@ -18,6 +18,7 @@ use super::{
     sign_out::SIGN_OUT_PATH,
     signed_url::{self, VerifiedUrl},
     store_failed,
+    token_endpoint::{DEVICE_AUTHORIZATION_PATH, TOKEN_PATH},
 };
 use crate::{
     secret::Secret,
@@ -32,7 +33,8 @@ pub const LOGIN_PATH: &str = "/.pomerium/api/v1/login";
 const USER_PATH: &str = "/.pomerium/user";
 
 /// The paths that [`Authenticate::handle_route_host`] answers; none of them is ever an app's.
-pub const ROUTE_HOST_PATHS: [&str; 4] = [CALLBACK_PATH, LOGIN_PATH, USER_PATH, SIGN_OUT_PATH];
+pub const ROUTE_HOST_PATHS: [&str; 6] =
+    [CALLBACK_PATH, LOGIN_PATH, USER_PATH, SIGN_OUT_PATH, TOKEN_PATH, DEVICE_AUTHORIZATION_PATH];
 
 impl Authenticate {
     /// Answers a request to a route host; `None` when its path is none of [`ROUTE_HOST_PATHS`].
@@ -41,6 +43,9 @@ impl Authenticate {
         let is_read = req.method == Method::GET || req.method == Method::HEAD;
         if !ROUTE_HOST_PATHS.contains(&path) {
             return None;
+        }
+        if matches!(path, TOKEN_PATH | DEVICE_AUTHORIZATION_PATH) {
+            return Some(self.program_endpoint(&req, now).await);
         }
         let is_sign_out = path == SIGN_OUT_PATH && req.method == Method::POST;
         if !is_read && !is_sign_out {

@@ -13,6 +13,8 @@ use crate::{
 };
 
 mod idp;
+mod logout;
+mod programs;
 mod renewal;
 
 fn at(seconds: u64) -> SystemTime {
@@ -62,6 +64,30 @@ impl Browser {
             service.handle_authenticate_host(req, now).await
         } else {
             service.handle_route_host(req, now).await.unwrap()
+        };
+        self.keep(url, &response);
+        response
+    }
+
+    /// Sends a form of the page at `url` (from its own origin, unless `origin` says otherwise).
+    async fn post(
+        &mut self,
+        service: &Authenticate,
+        url: &Url,
+        fields: &[(&str, &str)],
+        origin: Option<&'static str>,
+        now: SystemTime,
+    ) -> Response<Bytes> {
+        let mut headers = self.headers(url);
+        let own = HeaderValue::from_str(&url.origin().ascii_serialization()).unwrap();
+        headers.insert(header::ORIGIN, origin.map_or(own, HeaderValue::from_static));
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.extend_pairs(fields);
+        let form = Bytes::from(form.finish());
+        let req = AuthRequest { method: &Method::POST, url, headers: &headers, form };
+        let response = match service.handle_route_host(req.clone(), now).await {
+            Some(response) => response,
+            None => service.handle_authenticate_host(req, now).await,
         };
         self.keep(url, &response);
         response
@@ -122,6 +148,7 @@ fn config(issuer: &str) -> AuthenticateConfig {
                 sign_out: SignOutPage::Discovered,
             },
         },
+        workload_issuers: vec![],
         extra_roots: vec![],
         shared_secret: Secret::new([1; 32]),
         cookie_secret: Secret::new([2; 32]),

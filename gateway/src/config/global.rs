@@ -47,6 +47,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let signout_redirect_url = top.url("signout_redirect_url");
     let cookie = cookie(top);
     let identity_provider = identity::provider(top);
+    let workload_issuers = identity::workload_issuers(top);
     let jwt_claims_headers = claims_headers(top);
     let formats = [("IssuerHostOnly", IssuerFormat::HostOnly), ("IssuerURI", IssuerFormat::Uri)];
     let jwt_issuer_format = top.one_of("jwt_issuer_format", &formats).unwrap_or(IssuerFormat::HostOnly);
@@ -84,6 +85,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         programmatic_redirect_domains,
         cookie,
         identity_provider: identity_provider?,
+        workload_issuers,
         jwt_claims_headers,
         jwt_issuer_format,
         pass_identity_headers,

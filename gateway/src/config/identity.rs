@@ -3,12 +3,14 @@
 mod presets;
 #[cfg(test)]
 mod tests;
+mod workloads;
 
 use std::time::Duration;
 
 use url::Url;
 
 use self::presets::{PRESETS, Preset, REFUSED, preset};
+pub(super) use self::workloads::workload_issuers;
 use super::{IdentityProvider, ProviderQuirks, section::Section};
 use crate::session::{
     demand::{Prompt, SignInDemand, is_acr},
@@ -139,7 +141,16 @@ fn issuer(top: &Section<'_>, preset: Option<&Preset>) -> Option<Url> {
         }
         return preset.issuer.and_then(|issuer| Url::parse(issuer).ok());
     }
-    let mut url = top.url(name)?;
+    let mut url = issuer_url(top, name)?;
+    if top.text("idp_provider") == Some("auth0") && !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Some(url)
+}
+
+/// The URL of an issuer: `https`, or `http` on this machine, without a query.
+fn issuer_url(section: &Section<'_>, name: &str) -> Option<Url> {
+    let url = section.url(name)?;
     let loopback = match url.host() {
         Some(url::Host::Domain(host)) => host == "localhost",
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
@@ -147,15 +158,12 @@ fn issuer(top: &Section<'_>, preset: Option<&Preset>) -> Option<Url> {
         None => false,
     };
     if url.scheme() != "https" && !loopback {
-        top.error(name, "must begin with https:// (http:// is for loopback addresses only)");
+        section.error(name, "must begin with https:// (http:// is for loopback addresses only)");
         return None;
     }
     if url.query().is_some() {
-        top.error(name, "an issuer has no query");
+        section.error(name, "an issuer has no query");
         return None;
-    }
-    if top.text("idp_provider") == Some("auth0") && !url.path().ends_with('/') {
-        url.set_path(&format!("{}/", url.path()));
     }
     Some(url)
 }

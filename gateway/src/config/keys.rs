@@ -54,6 +54,7 @@ pub(super) const GLOBAL: &[&str] = &[
     "timeout_idle",
     "timeout_read",
     "timeout_write",
+    "workload_issuers",
 ];
 
 /// Keys of a route that are read.

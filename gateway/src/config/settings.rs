@@ -48,6 +48,8 @@ pub struct Settings {
     pub cookie: CookieSettings,
     /// `idp_*`.
     pub identity_provider: IdentityProvider,
+    /// `workload_issuers`: whose tokens programs may trade for a session.
+    pub workload_issuers: Vec<WorkloadIssuer>,
     /// `jwt_claims_headers`: header to claim, in the order of the file.
     pub jwt_claims_headers: Vec<(HeaderName, String)>,
     /// `jwt_issuer_format`.
@@ -172,6 +174,23 @@ pub struct IdentityProvider {
     pub unreachable_grace: Duration,
     /// In what this provider differs from the book.
     pub quirks: ProviderQuirks,
+}
+
+/// One entry of `workload_issuers`: an issuer whose tokens programs (CI jobs, pods) may trade for a short session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadIssuer {
+    /// `name`: policy sees `workload/<name>/<sub>` as the user.
+    pub name: String,
+    /// `issuer`: what `iss` must be; its keys come from its discovery document.
+    pub issuer: Url,
+    /// `audience`: one of these must be in `aud`.
+    pub audiences: Vec<String>,
+    /// `claims`: each of these must be there with one of the values.
+    pub claims: Vec<(String, Vec<String>)>,
+    /// `groups`: the groups that policy sees.
+    pub groups: Vec<String>,
+    /// `expire`: how long a session lasts at most; never longer than the token.
+    pub expire: Duration,
 }
 
 /// In what a provider differs from plain OpenID Connect.

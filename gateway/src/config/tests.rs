@@ -557,3 +557,30 @@ fn a_route_may_ask_for_a_recent_and_strong_sign_in() {
         assert!(said.contains(why), "{wrong}: {said}");
     }
 }
+
+#[test]
+fn workload_issuers_are_read_and_an_unbound_one_is_refused() {
+    let text = "workload_issuers:\n- name: github\n  issuer: https://token.actions.githubusercontent.com\n  \
+                audience: gateway\n  claims: {repository: [corp/app, corp/lib]}\n  groups: [ci]\n  expire: 10m\n";
+    let issuers = good(text).settings.workload_issuers;
+    assert_eq!(
+        (issuers[0].name.as_str(), issuers[0].audiences.as_slice()),
+        ("github", ["gateway".to_owned()].as_slice())
+    );
+    assert_eq!(
+        issuers[0].claims,
+        [("repository".to_owned(), vec!["corp/app".to_owned(), "corp/lib".to_owned()])]
+    );
+    assert_eq!((issuers[0].groups.len(), issuers[0].expire), (1, Duration::from_secs(600)));
+    for (changed, why) in [
+        (text.replace("  audience: gateway\n", ""), "audience: is missing"),
+        (text.replace("issuer: https", "issuer: http"), "must begin with https://"),
+        (text.replace("name: github", "name: git/hub"), "must be of letters"),
+        (text.replace("groups", "group"), "did you mean \"groups\"?"),
+        (format!("{text}{}", text.split_once('\n').unwrap().1), "another entry has this name"),
+        ("workload_issuers: {}\n".to_owned(), "expected a list of issuers"),
+    ] {
+        let said = errors(&changed);
+        assert!(said.contains(why), "{changed}: {said}");
+    }
+}

@@ -133,8 +133,9 @@ impl Refusal {
                 "Sign in first: the session is missing, expired or revoked.".to_owned(),
                 vec![],
             ),
+            // Not `SignInRequired`, by which a client forgets its token: elsewhere it is good.
             Self::StepUp { .. } => (
-                ProblemKind::SignInRequired,
+                ProblemKind::Other,
                 "Sign in again",
                 "This app asks for a more recent or a stronger sign-in. Sign in again.".to_owned(),
                 vec![],

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use sqlx::{Row, sqlite::SqliteRow};
 
-use super::{CACHED_SESSIONS_MAX, Store, StoreError, aead, from_millis, to_millis};
+use super::{CACHED_SESSIONS_MAX, ServiceAccount, Store, StoreError, aead, from_millis, to_millis};
 use crate::{
     device::Thumbprint,
     secret::Secret,
@@ -56,6 +56,15 @@ struct SealedTokens {
     refresh: Option<String>,
     id_token: String,
     access_expires_at_ms: Option<i64>,
+}
+
+impl ProviderTokens {
+    /// What a session without a provider's tokens has.
+    #[must_use]
+    pub fn none() -> Self {
+        let empty = || Secret::new(String::new());
+        Self { access: empty(), refresh: None, id_token: empty(), access_expires_at: None }
+    }
 }
 
 impl Store {
@@ -167,6 +176,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`]: nothing is known, which is not "no".
     pub async fn session(&self, id: &SessionId) -> Result<Option<Session>, StoreError> {
+        if ServiceAccount::is_id(id) {
+            return self.service_account_session(id).await;
+        }
         let generation = {
             let cache = self.cache();
             if let Some(session) = cache.sessions.get(id) {
@@ -214,6 +226,41 @@ impl Store {
             .await?;
         self.note_change(id);
         Ok(done.rows_affected() == 1)
+    }
+
+    /// Ends what a provider's logout token is about, and says how many: the sessions of its own session `sid`; with a
+    /// subject also those of that person whose `sid` it never told us; without a `sid` all of that person. What began
+    /// after `begun_before` is not meant.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn end_provider_sessions(
+        &self,
+        idp_id: &str,
+        subject: Option<&str>,
+        provider_session: Option<&str>,
+        begun_before: SystemTime,
+    ) -> Result<usize, StoreError> {
+        const SUBJECT: &str = "json_extract(claims_json, '$.sub[0]')";
+        const SID: &str = "json_extract(claims_json, '$.sid[0]')";
+        if subject.is_none() && provider_session.is_none() {
+            return Ok(0);
+        }
+        let query = format!(
+            "DELETE FROM sessions WHERE idp_id = ?1 AND issued_at_ms <= ?4 AND (?2 IS NULL OR {SUBJECT} = ?2) \
+             AND (?3 IS NULL OR {SID} = ?3 OR (?2 IS NOT NULL AND {SID} IS NULL)) RETURNING id"
+        );
+        let ids: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(query))
+            .bind(idp_id)
+            .bind(subject)
+            .bind(provider_session)
+            .bind(to_millis(begun_before))
+            .fetch_all(&self.inner.pool)
+            .await?;
+        for id in &ids {
+            self.note_change(&SessionId::new(id.as_str()));
+        }
+        Ok(ids.len())
     }
 
     /// Removes the sessions that expired before `now`, and says how many.

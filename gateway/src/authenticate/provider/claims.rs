@@ -129,8 +129,8 @@ fn is_yes(said: &Value) -> bool {
     }
 }
 
-/// The claims of a compact JWS **whose signature was already verified**.
-pub(super) fn of_verified_token(token: &str) -> Option<Map<String, Value>> {
+/// The claims of a compact JWS, believed only where its signature **was already verified**.
+pub(in crate::authenticate) fn of_verified_token(token: &str) -> Option<Map<String, Value>> {
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     serde_json::from_slice(&payload).ok()
 }
@@ -141,7 +141,7 @@ pub(super) fn of_user_info(body: &[u8]) -> Option<Map<String, Value>> {
 }
 
 /// Nested objects become `a.b.c`, every value a list.
-fn flatten(claims: Map<String, Value>) -> Claims {
+pub(in crate::authenticate) fn flatten(claims: Map<String, Value>) -> Claims {
     let mut flat = Claims::new();
     for (name, value) in claims {
         flatten_into(&mut flat, name, value, DEPTH_MAX);

@@ -33,11 +33,14 @@ pub(super) struct Script {
     user_info: Mutex<Option<(StatusCode, Value)>>,
     withholds_id_token: AtomicBool,
     pub(super) asked: Mutex<Vec<String>>,
+    /// The paths of all requests.
+    pub(super) paths: Mutex<Vec<String>>,
 }
 
 pub(super) struct Idp {
     pub(super) issuer: String,
     pub(super) script: Arc<Script>,
+    pub(super) key: Arc<rcgen::KeyPair>,
     _server: JoinSet<()>,
 }
 
@@ -48,12 +51,12 @@ impl Idp {
         let script = Arc::new(Script::default());
         let key = Arc::new(rcgen::KeyPair::generate().unwrap());
         let mut server = JoinSet::new();
-        let (base, shared) = (issuer.clone(), Arc::clone(&script));
+        let (base, shared, signer) = (issuer.clone(), Arc::clone(&script), Arc::clone(&key));
         server.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
-                let (base, script, key) = (base.clone(), Arc::clone(&shared), Arc::clone(&key));
+                let (base, script, key) = (base.clone(), Arc::clone(&shared), Arc::clone(&signer));
                 connections.spawn(async move {
                     let service = service_fn(move |req| {
                         answer(req, base.clone(), Arc::clone(&script), Arc::clone(&key))
@@ -62,7 +65,13 @@ impl Idp {
                 });
             }
         });
-        Self { issuer, script, _server: server }
+        Self { issuer, script, key, _server: server }
+    }
+
+    /// A token of this issuer.
+    pub(super) fn sign(&self, claims: &Value) -> String {
+        let key = EncodingKey::from_ec_pem(self.key.serialize_pem().as_bytes()).unwrap();
+        jsonwebtoken::encode(&Header::new(Algorithm::ES256), claims, &key).unwrap()
     }
 
     pub(super) fn will_say(&self, claims: Value) {
@@ -77,6 +86,7 @@ async fn answer(
     key: Arc<rcgen::KeyPair>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = req.uri().path().to_owned();
+    script.paths.lock().unwrap().push(path.clone());
     let body = req.into_body().collect().await.unwrap().to_bytes();
     let mut status = StatusCode::OK;
     let document = match path.as_str() {
