@@ -19,7 +19,7 @@ use crate::{
         answer::{Refusal, Verdict},
         backoff::Backoff,
     },
-    login::{self, LoginError, browser::Browser, flight::Flight},
+    login::{self, LoginError, browser::Browser, device::by_device, flight::Flight},
     token::Token,
 };
 
@@ -59,6 +59,8 @@ struct RouteList {
 pub(crate) enum Caller {
     /// A person with a browser.
     Person(Browser),
+    /// A person whose browser is on another machine.
+    Device,
     /// A program with a token of its own; it never signs in.
     ServiceAccount(Token),
 }
@@ -155,7 +157,7 @@ impl Access {
         match token {
             Some(token) => Ok(token),
             // The gateway answered without any token: it lists routes to strangers. Sign in all the same.
-            None => self.renew(None).await,
+            None => self.renew(None, "").await,
         }
     }
 
@@ -187,7 +189,7 @@ impl Access {
             {
                 tracing::warn!(%error, "a dead token stays in the cache");
             }
-            token = Some(self.renew(token.as_ref()).await?);
+            token = Some(self.renew(token.as_ref(), &refusal.demand).await?);
             signed_in = true;
         }
     }
@@ -205,20 +207,31 @@ impl Access {
         }
     }
 
-    async fn renew(&self, stale: Option<&Token>) -> Result<Token, Failure> {
-        let Caller::Person(browser) = &self.caller else {
+    async fn renew(&self, stale: Option<&Token>, demand: &str) -> Result<Token, Failure> {
+        if matches!(self.caller, Caller::ServiceAccount(_)) {
             return Err(self.login_failure(Arc::new(LoginError::NotInteractive)));
+        }
+        let sign_in = || async {
+            match &self.caller {
+                Caller::Person(browser) => {
+                    login::by_browser(browser, |redirect_uri| self.sign_in_page(redirect_uri, demand)).await
+                }
+                Caller::Device => {
+                    by_device(|path, form| async move { Ok(self.link.post_form(path, form).await?) }).await
+                }
+                Caller::ServiceAccount(_) => Err(LoginError::NotInteractive),
+            }
         };
-        let sign_in = || login::by_browser(browser, |redirect_uri| self.sign_in_page(redirect_uri));
         self.flight
             .renew(self.cache.as_ref(), self.gateway(), stale, sign_in)
             .await
             .map_err(|source| self.login_failure(source))
     }
 
-    async fn sign_in_page(&self, redirect_uri: String) -> Result<String, Failure> {
+    async fn sign_in_page(&self, redirect_uri: String, demand: &str) -> Result<String, Failure> {
         let encoded: String = url::form_urlencoded::byte_serialize(redirect_uri.as_bytes()).collect();
-        let response = self.link.get(&format!("{LOGIN_PATH}{encoded}"), HeaderMap::new()).await?;
+        let demand = if demand.is_empty() { String::new() } else { format!("&{demand}") };
+        let response = self.link.get(&format!("{LOGIN_PATH}{encoded}{demand}"), HeaderMap::new()).await?;
         if let Some(refusal) = Refusal::of(&response) {
             let what = "cannot ask where to sign in".to_owned();
             return Err(Failure::Refused { what, refusal: Box::new(refusal) });

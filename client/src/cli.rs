@@ -137,13 +137,23 @@ fn user_cache() -> Option<Cache> {
 impl Shared {
     /// Everything that is needed to ask a gateway. Reads files, dials nothing.
     fn access(&self, gateway: Gateway, tracker: &TaskTracker) -> Result<Arc<Access>, Failure> {
+        self.access_of(self.caller()?, gateway, tracker)
+    }
+
+    /// The same for a caller that is known.
+    fn access_of(
+        &self,
+        caller: Caller,
+        gateway: Gateway,
+        tracker: &TaskTracker,
+    ) -> Result<Arc<Access>, Failure> {
         let trust = Trust::load(&TrustSettings {
             anything: self.disable_tls_verification,
             ca_file: self.alternate_ca_path.clone(),
             ca_base64: self.ca_cert.clone(),
         })?;
         let link = Link::new(gateway, &trust, tracker.clone())?;
-        Ok(Arc::new(Access::new(link, user_cache(), self.caller()?)))
+        Ok(Arc::new(Access::new(link, user_cache(), caller)))
     }
 
     fn caller(&self) -> Result<Caller, Failure> {

@@ -12,7 +12,7 @@ mod http1;
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
 use pomerium_shared::{
     clock::Now,
     destination::Destination,
@@ -200,10 +200,30 @@ impl Link {
 
     /// `GET`s a path (with query) of the gateway's own.
     pub(crate) async fn get(&self, path: &str, headers: HeaderMap) -> Result<Response<Bytes>, LinkError> {
+        self.ask(Method::GET, path, headers, Bytes::new()).await
+    }
+
+    /// `POST`s a form to a path of the gateway's own.
+    pub(crate) async fn post_form(&self, path: &str, form: String) -> Result<Response<Bytes>, LinkError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        self.ask(Method::POST, path, headers, form.into()).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Bytes>, LinkError> {
         let asked = async {
             let uri = format!("{}{path}", self.gateway);
-            let mut request =
-                Request::get(uri).body(Bytes::new()).map_err(|error| self.lost(error.into()))?;
+            let mut request = Request::builder()
+                .method(method)
+                .uri(uri)
+                .body(body)
+                .map_err(|error| self.lost(error.into()))?;
             *request.headers_mut() = headers;
             match self.way().await? {
                 Way::Http3(tunnel) => {
