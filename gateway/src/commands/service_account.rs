@@ -60,7 +60,8 @@ pub fn service_account(arguments: &ServiceAccountArguments) -> ExitCode {
         app::report("pomerium-gateway: give the configuration with --config FILE");
         return ExitCode::from(64);
     };
-    let settings = match app::load(file) {
+    let source = app::Source { file: file.clone(), services: None };
+    let settings = match source.load() {
         Ok(loaded) => loaded.settings,
         Err(errors) => {
             app::report(&errors.to_string());

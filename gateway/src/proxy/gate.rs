@@ -183,3 +183,65 @@ pub(super) fn sign_in(
         Err(_) => Err(Refusal::Gateway("The sign-in cannot begin. Try again.".to_owned())),
     }
 }
+
+/// A session that falls short of what the route asks of the sign-in counts as none there; with what is asked.
+fn meeting(
+    demand: &SignInDemand,
+    session: Option<Session>,
+    now: Now,
+) -> (Option<Session>, Option<&SignInDemand>) {
+    match session.map(|session| demand.check(&session, now.wall).map(|()| session)) {
+        Some(Ok(session)) => (Some(session), None),
+        Some(Err(_)) => (None, Some(demand)),
+        None => (None, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+    use crate::{
+        proxy::respond::Audience,
+        session::{SessionId, UserId},
+    };
+
+    #[test]
+    fn a_session_that_falls_short_counts_as_none_and_a_program_is_told_what_to_ask_for() {
+        let now = Now::read();
+        let session = Session {
+            id: SessionId::new("s"),
+            user_id: UserId::new("u"),
+            idp_id: String::new(),
+            email: String::new(),
+            name: String::new(),
+            groups: vec![],
+            claims: [("acr".to_owned(), vec!["pwd".into()])].into(),
+            issued_at: now.wall,
+            expires_at: now.wall,
+            bound_to: None,
+        };
+        let demand = SignInDemand { acr_values: vec!["phr".to_owned()], ..SignInDemand::default() };
+        assert_eq!(
+            meeting(&SignInDemand::default(), Some(session.clone()), now),
+            (Some(session.clone()), None)
+        );
+        let (none, unmet) = meeting(&demand, Some(session), now);
+        assert!(none.is_none() && unmet.is_some());
+        let refusal = Refusal::SignIn { redirect: None }.unless_browser(unmet);
+        let audience = Audience { request_id: "r", host: "h", wants_html: false };
+        let response = refusal.into_response(audience);
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        let challenge = response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap();
+        assert!(
+            challenge.contains("insufficient_user_authentication") && challenge.contains("phr"),
+            "{challenge}"
+        );
+        let plain = Refusal::SignIn { redirect: None }.unless_browser(None).into_response(audience);
+        assert!(
+            !plain.headers().contains_key(header::WWW_AUTHENTICATE),
+            "a stranger is asked to sign in, no more"
+        );
+    }
+}
