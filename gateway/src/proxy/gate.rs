@@ -120,7 +120,9 @@ impl Proxy {
         let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
         match authorize::check(&route.policy, &check, log) {
             Ok(permit) => Ok(Admitted { permit, route: route.clone(), session, question }),
-            Err(denial) if denial.verdict == Verdict::SignIn => Err(Refusal::SignIn { redirect: None }),
+            Err(denial) if denial.verdict == Verdict::SignIn => {
+                Err(Refusal::SignIn { redirect: None }.unless_browser(unmet))
+            }
             Err(denial) => Err(denied(denial, route, session.as_ref(), &sign_out_url(live))),
         }
     }
