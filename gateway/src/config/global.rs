@@ -42,12 +42,10 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let certificates = certificates(top);
     let shared_secret = top.secret32("shared_secret");
     let cookie_secret = top.secret32("cookie_secret");
-    let signing_keys = top.signing_keys();
     let authenticate_url = authenticate_url(top);
     let signout_redirect_url = top.url("signout_redirect_url");
     let cookie = cookie(top);
     let identity_provider = identity::provider(top);
-    let workload_issuers = identity::workload_issuers(top);
     let jwt_claims_headers = claims_headers(top);
     let formats = [("IssuerHostOnly", IssuerFormat::HostOnly), ("IssuerURI", IssuerFormat::Uri)];
     let jwt_issuer_format = top.one_of("jwt_issuer_format", &formats).unwrap_or(IssuerFormat::HostOnly);
@@ -79,13 +77,13 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         certificates: certificates?,
         shared_secret,
         cookie_secret,
-        signing_keys,
+        signing_keys: top.signing_keys(),
         authenticate_url: authenticate_url?,
         signout_redirect_url,
         programmatic_redirect_domains,
         cookie,
         identity_provider: identity_provider?,
-        workload_issuers,
+        workload_issuers: identity::workload_issuers(top),
         jwt_claims_headers,
         jwt_issuer_format,
         pass_identity_headers,
