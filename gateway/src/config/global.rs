@@ -36,19 +36,18 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
             ("forward_auth_address", forward_auth.as_ref().map(|door| door.address)),
         ],
     );
-    let codecs =
-        [("auto", Codec::All), ("http3", Codec::All), ("http1", Codec::Http1), ("http2", Codec::Http2)];
-    let codec = top.one_of("codec_type", &codecs).unwrap_or(Codec::All);
+    let codec = codec(top);
     let certificates = certificates(top);
     let shared_secret = top.secret32("shared_secret");
     let cookie_secret = top.secret32("cookie_secret");
+    let signing_keys = top.signing_keys();
     let authenticate_url = authenticate_url(top);
     let signout_redirect_url = top.url("signout_redirect_url");
     let cookie = cookie(top);
     let identity_provider = identity::provider(top);
+    let workload_issuers = identity::workload_issuers(top);
     let jwt_claims_headers = claims_headers(top);
-    let formats = [("IssuerHostOnly", IssuerFormat::HostOnly), ("IssuerURI", IssuerFormat::Uri)];
-    let jwt_issuer_format = top.one_of("jwt_issuer_format", &formats).unwrap_or(IssuerFormat::HostOnly);
+    let jwt_issuer_format = issuer_format(top);
     let pass_identity_headers = top.flag("pass_identity_headers").unwrap_or(false);
     let set_response_headers = response_headers(top);
     let timeouts = timeouts(top);
@@ -63,10 +62,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         has_records: top.has("records_file"),
     };
     let routes = routes::routes(top, &defaults);
-    let programmatic_redirect_domains = top.list("programmatic_redirect_domain_whitelist").map_or_else(
-        || vec!["localhost".to_owned()],
-        |list| list.iter().map(|(host, _)| host.to_ascii_lowercase()).collect(),
-    );
+    let programmatic_redirect_domains = programmatic_redirect_domains(top);
     Some(Settings {
         address: address?,
         http_redirect_addr,
@@ -77,13 +73,13 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         certificates: certificates?,
         shared_secret,
         cookie_secret,
-        signing_keys: top.signing_keys(),
+        signing_keys,
         authenticate_url: authenticate_url?,
         signout_redirect_url,
         programmatic_redirect_domains,
         cookie,
         identity_provider: identity_provider?,
-        workload_issuers: identity::workload_issuers(top),
+        workload_issuers,
         jwt_claims_headers,
         jwt_issuer_format,
         pass_identity_headers,
@@ -115,6 +111,24 @@ fn listen_address(top: &Section<'_>, name: &str) -> Option<SocketAddr> {
         top.error(name, "expected :port or address:port, like :443 or 127.0.0.1:8443");
     }
     address
+}
+
+fn codec(top: &Section<'_>) -> Codec {
+    let codecs =
+        [("auto", Codec::All), ("http3", Codec::All), ("http1", Codec::Http1), ("http2", Codec::Http2)];
+    top.one_of("codec_type", &codecs).unwrap_or(Codec::All)
+}
+
+fn issuer_format(top: &Section<'_>) -> IssuerFormat {
+    let formats = [("IssuerHostOnly", IssuerFormat::HostOnly), ("IssuerURI", IssuerFormat::Uri)];
+    top.one_of("jwt_issuer_format", &formats).unwrap_or(IssuerFormat::HostOnly)
+}
+
+fn programmatic_redirect_domains(top: &Section<'_>) -> Vec<String> {
+    top.list("programmatic_redirect_domain_whitelist").map_or_else(
+        || vec!["localhost".to_owned()],
+        |list| list.iter().map(|(host, _)| host.to_ascii_lowercase()).collect(),
+    )
 }
 
 fn certificates(top: &Section<'_>) -> Option<Vec<Certificate>> {
