@@ -28,7 +28,7 @@ use crate::{
         answer::{Refusal, Verdict},
         backoff::Backoff,
     },
-    login::{self, LoginError, browser::Browser, flight::Flight},
+    login::{self, LoginError, browser::Browser, device::by_device, flight::Flight},
     token::Token,
 };
 
@@ -70,6 +70,8 @@ struct RouteList {
 pub(crate) enum Caller {
     /// A person with a browser.
     Person(Browser),
+    /// A person whose browser is on another machine.
+    Device,
     /// A program with a token of its own; it never signs in.
     ServiceAccount(Token),
 }
@@ -179,7 +181,7 @@ impl Access {
         match token {
             Some(token) => Ok(token),
             // The gateway answered without any token: it lists routes to strangers. Sign in all the same.
-            None => self.renew(None).await,
+            None => self.renew(None, "").await,
         }
     }
 
@@ -223,7 +225,7 @@ impl Access {
             {
                 tracing::warn!(%error, "a dead token stays in the cache");
             }
-            token = Some(self.renew(token.as_ref()).await?);
+            token = Some(self.renew(token.as_ref(), &refusal.demand).await?);
             signed_in = true;
         }
     }
@@ -289,11 +291,21 @@ impl Access {
         }
     }
 
-    async fn renew(&self, stale: Option<&Token>) -> Result<Token, Failure> {
-        let Caller::Person(browser) = &self.caller else {
+    async fn renew(&self, stale: Option<&Token>, demand: &str) -> Result<Token, Failure> {
+        if matches!(self.caller, Caller::ServiceAccount(_)) {
             return Err(self.login_failure(Arc::new(LoginError::NotInteractive)));
+        }
+        let sign_in = || async {
+            match &self.caller {
+                Caller::Person(browser) => {
+                    login::by_browser(browser, |redirect_uri| self.sign_in_page(redirect_uri, demand)).await
+                }
+                Caller::Device => {
+                    by_device(|path, form| async move { Ok(self.link.post_form(path, form).await?) }).await
+                }
+                Caller::ServiceAccount(_) => Err(LoginError::NotInteractive),
+            }
         };
-        let sign_in = || login::by_browser(browser, |redirect_uri| self.sign_in_page(redirect_uri));
         let token = self
             .flight
             .renew(self.cache.as_ref(), self.gateway(), stale, sign_in)
@@ -309,9 +321,12 @@ impl Access {
         Ok(token)
     }
 
-    async fn sign_in_page(&self, redirect_uri: String) -> Result<String, Failure> {
+    async fn sign_in_page(&self, redirect_uri: String, demand: &str) -> Result<String, Failure> {
         let encoded: String = url::form_urlencoded::byte_serialize(redirect_uri.as_bytes()).collect();
         let mut path = format!("{LOGIN_PATH}{encoded}");
+        if !demand.is_empty() {
+            path.push_str(&format!("&{demand}"));
+        }
         if let Some(key) = &self.key {
             // The characters of base64url stand in a query as they are.
             path.push_str(&format!("&pomerium_device_key={}", key.thumbprint()));

@@ -167,13 +167,22 @@ impl Shared {
 
     /// Everything that is needed to ask a gateway. Reads files, dials nothing.
     fn access(&self, gateway: Gateway, tracker: &TaskTracker) -> Result<Arc<Access>, Failure> {
+        self.access_of(self.caller()?, gateway, tracker)
+    }
+
+    /// The same for a caller that is known.
+    fn access_of(
+        &self,
+        caller: Caller,
+        gateway: Gateway,
+        tracker: &TaskTracker,
+    ) -> Result<Arc<Access>, Failure> {
         let trust = Trust::load(&TrustSettings {
             anything: self.disable_tls_verification,
             ca_file: self.alternate_ca_path.clone(),
             ca_base64: self.ca_cert.clone(),
         })?;
-        let caller = self.caller()?;
-        let wants_key = gateway.tls() && !self.no_device_key && matches!(caller, Caller::Person(_));
+        let wants_key = gateway.tls() && !self.no_device_key && !matches!(caller, Caller::ServiceAccount(_));
         let key = if wants_key { device_key() } else { None };
         let link = Link::new(gateway, &trust, key.as_ref(), tracker.clone())?;
         Ok(Arc::new(Access::new(link, user_cache(), caller, key)))

@@ -126,6 +126,12 @@ fn login(error: &LoginError) -> (Exit, &'static str) {
             Exit::NotSignedIn,
             "Check this machine's and the gateway's clocks, then run: pomerium-cli logout, pomerium-cli login",
         ),
+        LoginError::NoDeviceSignIn => {
+            (Exit::NotSignedIn, "Sign in without --device, or ask your administrator for a newer gateway.")
+        }
+        LoginError::CodeExpired | LoginError::SaidNo | LoginError::DeviceSignInBusy => {
+            (Exit::NotSignedIn, AGAIN)
+        }
         LoginError::BadAddress | LoginError::Callback(_) | LoginError::TimedOut => (Exit::NotSignedIn, AGAIN),
     }
 }
@@ -193,6 +199,7 @@ mod tests {
             detail: "rule allow.email".to_owned(),
             request_id: "0f1e".to_owned(),
             reasons: vec!["email-unauthorized".to_owned()],
+            demand: String::new(),
         };
         Failure::Refused { what: "cannot connect to db:5432".to_owned(), refusal: Box::new(refusal) }
     }

@@ -12,7 +12,7 @@ mod http1;
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
 use pomerium_shared::{
     clock::Now,
     destination::Destination,
@@ -226,6 +226,13 @@ impl Link {
         body: Bytes,
     ) -> Result<Response<Bytes>, LinkError> {
         self.request(Method::POST, path, headers, body).await
+    }
+
+    /// `POST`s a form to a path of the gateway's own.
+    pub(crate) async fn post_form(&self, path: &str, form: String) -> Result<Response<Bytes>, LinkError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        self.post(path, headers, form.into()).await
     }
 
     async fn request(

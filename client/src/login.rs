@@ -4,6 +4,7 @@
 
 pub(crate) mod browser;
 pub(crate) mod callback;
+pub(crate) mod device;
 pub(crate) mod flight;
 
 use std::{future::Future, time::Duration};
@@ -32,6 +33,18 @@ pub(crate) enum LoginError {
     /// Nobody came in time.
     #[error("nobody signed in within five minutes")]
     TimedOut,
+    /// The code for another machine was not confirmed in time.
+    #[error("nobody confirmed the code in time")]
+    CodeExpired,
+    /// The person refused the code.
+    #[error("the sign-in was refused in the browser")]
+    SaidNo,
+    /// The gateway offers no sign-in by code.
+    #[error("the gateway has no sign-in for devices without a browser")]
+    NoDeviceSignIn,
+    /// Too many such sign-ins wait at the gateway.
+    #[error("the gateway takes no more sign-ins of devices at the moment")]
+    DeviceSignInBusy,
     /// There is no person to ask.
     #[error("the service account's token is not accepted, and a service account does not sign in by browser")]
     NotInteractive,

@@ -1,6 +1,6 @@
 //! Builds the parts, runs them, drains them; the only module that knows all of them.
 
-mod keys;
+pub(crate) mod keys;
 mod reload;
 
 use std::{
@@ -104,14 +104,15 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
     };
     let secrets = keys::secrets(&settings, &store).await?;
     let live = keys::live(settings.clone(), &secrets, &store)?;
-    let provider = live.provider();
     let proxy = Arc::new(Proxy::new(live, store.clone(), lifetime.tracker.clone(), lifetime.cut.clone()));
     let tls_keys = TlsKeys::new(&settings.certificates)?;
     if settings.services == Services::All {
         open_doors(&settings, &tls_keys, &proxy, &lifetime)?;
-        lifetime.tracker.spawn(refresh::run(store.clone(), provider, lifetime.drain.clone()));
+        let signing_in = proxy.clone();
+        lifetime.tracker.spawn(refresh::run(move || signing_in.authenticate(), lifetime.drain.clone()));
     }
     lifetime.tracker.spawn(store.clone().follow_outside_changes(lifetime.drain.clone()));
+    lifetime.tracker.spawn(store.clone().follow_service_accounts(lifetime.drain.clone()));
     open_inner_doors(&settings, &tls_keys, &proxy, &secrets, &lifetime)?;
     let reloader = Reloader::new(source, loaded.files, proxy.clone(), tls_keys, store.clone(), secrets);
     tracing::info!(address = %settings.address, routes = settings.routes.len(), "gateway is up");

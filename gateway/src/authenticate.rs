@@ -4,7 +4,11 @@
 //! answers go out whole. The ways in: [`Authenticate::handle_authenticate_host`], [`Authenticate::handle_route_host`],
 //! [`Authenticate::session_of`] and [`Authenticate::sign_in_response`].
 
+mod back_channel;
 mod cookies;
+mod device_grant;
+mod issuer;
+mod jws;
 mod pages;
 pub mod provider;
 pub mod refresh;
@@ -16,6 +20,8 @@ mod state;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod token_endpoint;
+mod workload;
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
@@ -26,10 +32,14 @@ use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use self::provider::{Provider, ProviderError};
 pub use self::route_host::{LOGIN_PATH, ROUTE_HOST_PATHS};
+use self::{
+    issuer::Issuer,
+    provider::{Provider, ProviderError, http::ProviderHttp},
+    workload::Workload,
+};
 use crate::{
-    config::{CookieSettings, IdentityProvider},
+    config::{CookieSettings, IdentityProvider, WorkloadIssuer},
     device::Thumbprint,
     secret::Secret,
     session::{
@@ -37,7 +47,7 @@ use crate::{
         credentials::{self, CredentialSource},
         handle::{HandleError, HandleKey, SessionHandle},
     },
-    store::{Store, StoreError},
+    store::{SERVICE_ACCOUNT_IDP, ServiceAccount, Store, StoreError},
 };
 
 /// What the service needs of the configuration, and the keys.
@@ -52,6 +62,8 @@ pub struct AuthenticateConfig {
     pub cookie: CookieSettings,
     /// `idp_*`.
     pub identity_provider: IdentityProvider,
+    /// `workload_issuers`.
+    pub workload_issuers: Vec<WorkloadIssuer>,
     /// Roots to trust for the provider, beside the system's.
     pub extra_roots: Vec<CertificateDer<'static>>,
     /// Signs handles and URLs.
@@ -102,6 +114,9 @@ pub struct Authenticate {
     idp_id: String,
     handle_key: HandleKey,
     provider: Arc<Provider>,
+    /// For the provider's logout tokens.
+    provider_keys: Issuer,
+    workloads: Vec<Workload>,
     store: Store,
 }
 
@@ -157,8 +172,14 @@ impl Authenticate {
             .join(sign_in::CALLBACK_PATH)
             .map_err(|_| ProviderError::Nonconforming("authenticate_service_url cannot carry a path"))?;
         let provider = Provider::new(config.identity_provider.clone(), callback, &config.extra_roots)?;
+        let http = ProviderHttp::new(&config.extra_roots)
+            .map_err(|error| ProviderError::Unreachable(error.into()))?;
+        let workloads =
+            config.workload_issuers.iter().map(|settings| Workload::new(settings, &http)).collect();
         let issuer = config.authenticate_url.host_str().unwrap_or_default();
         Ok(Self {
+            provider_keys: Issuer::new(config.identity_provider.issuer.clone(), http),
+            workloads,
             idp_id: idp_id(&config.identity_provider),
             handle_key: HandleKey::new(*config.shared_secret.expose(), issuer),
             provider: Arc::new(provider),
@@ -167,9 +188,8 @@ impl Authenticate {
         })
     }
 
-    /// The provider, for the refresh loop ([`refresh::run`]).
-    #[must_use]
-    pub fn provider(&self) -> Arc<Provider> {
+    /// The provider, for the refresh loop.
+    fn provider(&self) -> Arc<Provider> {
         Arc::clone(&self.provider)
     }
 
@@ -238,13 +258,20 @@ impl Authenticate {
             Err(InvalidCredential::Ended)
         } else if !session.is_valid_at(now) {
             Err(InvalidCredential::Expired)
-        } else if session.idp_id != self.idp_id {
+        } else if !self.vouches_for(&session) {
             Err(InvalidCredential::OtherProvider)
         } else if !holder.may_use(&session) {
             Err(InvalidCredential::OtherDevice)
         } else {
             Ok(session)
         })
+    }
+
+    /// Whether whoever vouched for a session is still configured.
+    fn vouches_for(&self, session: &Session) -> bool {
+        session.idp_id == self.idp_id
+            || session.idp_id == SERVICE_ACCOUNT_IDP
+            || self.workloads.iter().any(|workload| workload.idp_id() == session.idp_id)
     }
 
     /// With `cookie_domain`, one cookie serves all hosts below it, and so does its handle.
@@ -259,6 +286,10 @@ impl Authenticate {
             other => return other,
         }
         let handle = self.handle_key.verify(token, None, now)?;
+        // A service account's token was made for the gateway, not for one of its hosts.
+        if ServiceAccount::is_id(&handle.session_id) {
+            return Ok(handle);
+        }
         let shared =
             |name: &str| self.config.cookie.domain.as_deref().is_some_and(|domain| is_within(name, domain));
         if host.is_some_and(shared) && handle.audience.iter().any(|name| shared(name)) {
@@ -274,6 +305,7 @@ impl Authenticate {
             "/" if is_read => pages::redirect("/.pomerium/"),
             "/.pomerium" | "/.pomerium/" if is_read => self.account_page(&req, now).await,
             sign_in::SIGN_IN_PATH if is_read => self.sign_in(&req, now).await,
+            sign_in::RENEW_PATH if is_read => self.renew(&req, now),
             sign_in::CALLBACK_PATH if is_read || req.method == Method::POST => {
                 self.provider_callback(&req, now).await
             }
@@ -281,9 +313,17 @@ impl Authenticate {
                 self.sign_out(&req, now).await
             }
             sign_out::SIGNED_OUT_PATH if is_read => self.signed_out_page(),
+            device_grant::DEVICE_PATH if is_read => self.device_page(&req, now).await,
+            device_grant::DEVICE_PATH if req.method == Method::POST => self.decide_device(&req, now).await,
+            back_channel::BACK_CHANNEL_PATH if req.method == Method::POST => {
+                self.back_channel_logout(&req, now).await
+            }
             "/"
             | "/.pomerium/"
             | sign_in::SIGN_IN_PATH
+            | sign_in::RENEW_PATH
+            | device_grant::DEVICE_PATH
+            | back_channel::BACK_CHANNEL_PATH
             | sign_in::CALLBACK_PATH
             | sign_out::SIGN_OUT_PATH
             | sign_out::SIGNED_OUT_PATH => {
@@ -300,7 +340,15 @@ impl Authenticate {
         }
     }
 
-    /// The session of the sign-in host's own cookie; no other credential counts there.
+    /// The token by which programs use this session at these hosts.
+    fn program_token(&self, session: &Session, hosts: &[String], now: SystemTime) -> Option<Secret<String>> {
+        let own = self.config.authenticate_url.host_str().unwrap_or_default().to_owned();
+        let mut audience: Vec<String> = hosts.iter().filter(|host| **host != own).cloned().collect();
+        audience.insert(0, own);
+        self.handle_key.mint(session, &audience, now).ok()
+    }
+
+    /// The session of the sign-in host's own cookie; no other credential, and nobody but a person, counts there.
     async fn sign_in_host_session(
         &self,
         req: &AuthRequest<'_>,
@@ -309,7 +357,9 @@ impl Authenticate {
         let Some(token) = credentials::cookie(req.headers, &self.sign_in_cookie_name()) else {
             return Ok(None);
         };
-        Ok(self.session_of_token(token, req.url.host_str(), Holder::Connection(req.key), now).await?.ok())
+        let holder = Holder::Connection(req.key);
+        let session = self.session_of_token(token, req.url.host_str(), holder, now).await?.ok();
+        Ok(session.filter(|session| session.idp_id == self.idp_id))
     }
 
     fn sign_in_cookie_name(&self) -> String {

@@ -2,6 +2,7 @@
 
 pub mod device;
 pub mod policy;
+mod service_account;
 
 use std::{
     env,
@@ -13,6 +14,8 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use pomerium_shared::telemetry;
+
+pub use self::service_account::{ServiceAccountArguments, service_account};
 
 use crate::{app, config, quickstart};
 

@@ -43,6 +43,8 @@ enum Command {
     Policy(commands::policy::PolicyCommand),
     /// Lists, approves and removes people's devices, beside the running gateway.
     Device(commands::device::DeviceArguments),
+    /// Makes, lists and revokes tokens for programs.
+    ServiceAccount(commands::ServiceAccountArguments),
     /// Shows the main job on this machine, with nothing to configure or install.
     Quickstart(commands::QuickstartArguments),
 }
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::CheckConfig { file } => commands::check_config(&file),
         Command::Policy(command) => commands::policy::policy(command),
         Command::Device(arguments) => commands::device::run(&arguments),
+        Command::ServiceAccount(arguments) => commands::service_account(&arguments),
         Command::Quickstart(arguments) => commands::quickstart(&arguments),
     }
 }

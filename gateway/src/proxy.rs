@@ -37,7 +37,7 @@ pub(crate) use self::{
     verify::{HeaderChanges, Verified},
 };
 use crate::{
-    authenticate::{Authenticate, provider::Provider},
+    authenticate::Authenticate,
     authorize::PresentedCertificate,
     body::Body,
     config::{Settings, Target},
@@ -114,13 +114,6 @@ impl Live {
     }
 }
 
-impl Live {
-    /// The identity provider in use.
-    pub(crate) fn provider(&self) -> Arc<Provider> {
-        self.authenticate.provider()
-    }
-}
-
 /// Why a configuration cannot be put to work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LiveError {
@@ -164,6 +157,11 @@ impl Proxy {
     pub(crate) fn replace(&self, live: Live) {
         self.live.store(Arc::new(live));
         self.revision.send_modify(|revision| *revision += 1);
+    }
+
+    /// Who signs people in, as configured now.
+    pub(crate) fn authenticate(&self) -> Arc<Authenticate> {
+        self.live.load().authenticate.clone()
     }
 
     /// The tasks of upgraded connections and streams.

@@ -1,6 +1,8 @@
 //! Who somebody is, and for how long: plain data and the rules of its life, without I/O.
 
 pub mod credentials;
+pub mod demand;
+pub mod expiry;
 pub mod handle;
 
 use std::{collections::BTreeMap, fmt, time::SystemTime};

@@ -5,11 +5,13 @@
 //! a credential to resolve reads.
 
 pub mod aead;
+mod device_codes;
 mod devices;
 mod files;
 mod once;
 mod outside;
 mod reading;
+mod service_accounts;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -31,8 +33,11 @@ use sqlx::{
 use tokio::sync::watch;
 
 use self::devices::DeviceKey;
+pub(crate) use self::sessions::DUE_MAX;
 pub use self::{
+    device_codes::{DeviceCode, DevicePoll},
     reading::{Known, StoreReader},
+    service_accounts::{SERVICE_ACCOUNT_IDP, ServiceAccount},
     sessions::{ProviderTokens, RefreshDue, User},
 };
 use crate::{
@@ -195,6 +200,7 @@ fn migrations() -> Migrator {
     Migrator::with_migrations(vec![
         one(1, "sessions", include_str!("store/migrations/0001_sessions.sql")),
         one(2, "bound sessions", include_str!("store/migrations/0002_bound_sessions.sql")),
+        one(3, "identity", include_str!("store/migrations/0003_identity.sql")),
         one(4, "devices", include_str!("store/migrations/0004_devices.sql")),
     ])
 }

@@ -66,6 +66,8 @@ pub(crate) struct Refusal {
     pub(crate) request_id: String,
     /// Reason codes.
     pub(crate) reasons: Vec<String>,
+    /// What the sign-in must meet (step-up, RFC 9470), as the query of a request for the sign-in page; mostly empty.
+    pub(crate) demand: String,
 }
 
 impl Refusal {
@@ -91,6 +93,7 @@ impl Refusal {
             detail: shown(&detail),
             request_id: shown(&request_id),
             reasons: reasons.iter().take(16).map(|reason| shown(reason)).collect(),
+            demand: demand_in(response.headers()),
         })
     }
 }
@@ -119,6 +122,22 @@ impl fmt::Display for Refusal {
         }
         Ok(())
     }
+}
+
+/// The parameters of a challenge that asks for another sign-in, as a query.
+fn demand_in(headers: &http::HeaderMap) -> String {
+    const KIND: &str = "error=\"insufficient_user_authentication\"";
+    let challenges = headers.get_all(http::header::WWW_AUTHENTICATE).iter();
+    let challenge = challenges.filter_map(|value| value.to_str().ok()).find(|text| text.contains(KIND));
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    // None of the values has a comma or a quote in it.
+    for part in challenge.unwrap_or_default().split(',') {
+        let Some((name, value)) = part.trim().split_once('=') else { continue };
+        if matches!(name, "prompt" | "max_age" | "acr_values") {
+            query.append_pair(name, value.trim_matches('"'));
+        }
+    }
+    query.finish()
 }
 
 fn problem_in(response: &http::Response<bytes::Bytes>) -> Option<Problem> {
@@ -205,6 +224,18 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+
+    #[test]
+    fn a_challenge_for_another_sign_in_says_what_it_must_meet() {
+        let demand = |challenge: &str| {
+            let response = http::Response::builder().status(401).header("www-authenticate", challenge);
+            Refusal::of(&response.body(Bytes::new()).unwrap()).unwrap().demand
+        };
+        let step_up = "Bearer error=\"insufficient_user_authentication\", max_age=\"300\", acr_values=\"a b\", x=\"&y\"";
+        assert_eq!(demand(step_up), "max_age=300&acr_values=a+b");
+        assert_eq!(demand("Basic realm=\"max_age=1\""), "");
+        assert_eq!(demand("Bearer error=\"invalid_token\", max_age=\"300\""), "");
     }
 
     #[test]

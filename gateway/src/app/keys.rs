@@ -22,7 +22,7 @@ pub(crate) struct Secrets {
 
 impl Secrets {
     /// What services prove themselves to each other with, among other things.
-    pub(super) fn shared(&self) -> Secret<[u8; 32]> {
+    pub(crate) fn shared(&self) -> Secret<[u8; 32]> {
         self.shared.clone()
     }
 }
@@ -63,6 +63,7 @@ pub(crate) fn live(settings: Arc<Settings>, secrets: &Secrets, store: &Store) ->
         programmatic_redirect_domains: settings.programmatic_redirect_domains.clone(),
         cookie: settings.cookie.clone(),
         identity_provider: settings.identity_provider.clone(),
+        workload_issuers: settings.workload_issuers.clone(),
         extra_roots: Vec::new(),
         shared_secret: secrets.shared.clone(),
         cookie_secret: secrets.cookie.clone(),

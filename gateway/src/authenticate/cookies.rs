@@ -37,13 +37,21 @@ pub(super) struct BrowserSecret {
 }
 
 /// The secret that the browser sent, so that sign-ins in several tabs do not undo each other, or a new one.
-pub(super) fn browser_secret(headers: &HeaderMap, name: &str) -> Result<BrowserSecret, StoreError> {
+///
+/// `crosses_sites`: another site's page will post a form that must bring it back.
+pub(super) fn browser_secret(
+    headers: &HeaderMap,
+    name: &str,
+    crosses_sites: bool,
+) -> Result<BrowserSecret, StoreError> {
     let value = match credentials::cookie(headers, name).filter(|value| is_random_value(value)) {
         Some(value) => value.to_owned(),
         None => random_text()?,
     };
     let life = if name == CSRF_COOKIE { CSRF_LIFE } else { BINDING_LIFE };
-    let line = format!("{name}={value}; Path=/; Max-Age={}; Secure; HttpOnly; SameSite=Lax", life.as_secs());
+    let same_site = if crosses_sites { "None" } else { "Lax" };
+    let line =
+        format!("{name}={value}; Path=/; Max-Age={}; Secure; HttpOnly; SameSite={same_site}", life.as_secs());
     let mut set_cookie = HeaderValue::from_str(&line).ok();
     if let Some(line) = &mut set_cookie {
         line.set_sensitive(true);

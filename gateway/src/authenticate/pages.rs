@@ -62,6 +62,7 @@ pub(super) fn account(session: Option<&Session>) -> Response<Bytes> {
         Some(session) => html! {
             h1 { "You are signed in" }
             p { (session.name) " " (session.email) }
+            p { a href="/.pomerium/renew" { "Sign in again" } " to renew your session; what you have open stays open." }
             form method="post" action="/.pomerium/sign_out" { button { "Sign out" } }
         },
         None => html! { h1 { "You are not signed in" } p { "Open the application that you want to use." } },
@@ -76,6 +77,37 @@ pub(super) fn confirm_sign_out() -> Response<Bytes> {
         form method="post" action="/.pomerium/sign_out" { button { "Sign out" } }
     };
     page(StatusCode::OK, "Sign out", &body)
+}
+
+/// Asks whether a device may have this person's session. `code` may be empty.
+pub(super) fn device(session: &Session, code: &str) -> Response<Bytes> {
+    let body = html! {
+        h1 { "Sign in a device" }
+        p { "You are signed in as " strong { (session.email) } "." }
+        p {
+            "Go on only if you have just begun this yourself, and the device shows the same code. If somebody sent you \
+             a link or a code, say no: they would get in with your name."
+        }
+        form method="post" action="/.pomerium/device" {
+            p {
+                label { "Code " input name="user_code" value=(code) autocomplete="off" required maxlength="16"; }
+            }
+            button name="answer" value="yes" { "Yes, sign it in" }
+            " "
+            button name="answer" value="no" { "No" }
+        }
+    };
+    page(StatusCode::OK, "Sign in a device", &body)
+}
+
+/// The end of signing a device in, or not.
+pub(super) fn device_done(approved: bool) -> Response<Bytes> {
+    let body = if approved {
+        html! { h1 { "The device is signed in" } p { "You may close this page." } }
+    } else {
+        html! { h1 { "The device is not signed in" } p { "Nothing was given to it." } }
+    };
+    page(StatusCode::OK, "Sign in a device", &body)
 }
 
 /// The end of signing out.

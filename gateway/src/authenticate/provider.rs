@@ -3,8 +3,10 @@
 //! Answers are bounded in size and time, and `https` is required beyond loopback. "The provider says no" and "the
 //! provider cannot be reached" never look the same.
 
-mod claims;
-mod http;
+pub(super) mod claims;
+mod discovery;
+pub(super) mod http;
+mod sign_out;
 
 use std::{
     sync::Arc,
@@ -12,26 +14,25 @@ use std::{
 };
 
 use openidconnect::{
-    AccessToken, AccessTokenHash, AdditionalProviderMetadata, AuthType, AuthenticationFlow,
-    AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, CsrfToken, DiscoveryError,
-    EndpointMaybeSet, EndpointNotSet, EndpointSet, IssuerUrl, Nonce, OAuth2TokenResponse, PkceCodeChallenge,
-    PkceCodeVerifier, ProviderMetadata, RedirectUrl, RefreshToken, RequestTokenError, Scope,
-    SignatureVerificationError, TokenResponse,
+    AccessToken, AccessTokenHash, AuthType, AuthenticationFlow, AuthorizationCode, ClaimsVerificationError,
+    ClientId, ClientSecret, CsrfToken, EndpointMaybeSet, EndpointNotSet, EndpointSet, Nonce,
+    OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError,
+    Scope, SignatureVerificationError, TokenResponse,
     core::{
-        CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod,
-        CoreErrorResponseType, CoreGrantType, CoreIdToken, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm,
-        CoreJweKeyManagementAlgorithm, CoreResponseMode, CoreResponseType, CoreSubjectIdentifierType,
+        CoreClient, CoreClientAuthMethod, CoreErrorResponseType, CoreIdToken, CoreResponseType,
         CoreTokenResponse,
     },
 };
 use rustls_pki_types::CertificateDer;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use url::Url;
 
 pub use self::claims::Identity;
-use self::http::{ProviderHttp, SendError};
-use crate::{config::IdentityProvider, secret::Secret, store::ProviderTokens};
+use self::{
+    discovery::Metadata,
+    http::{ProviderHttp, SendError},
+};
+use crate::{config::IdentityProvider, secret::Secret, session::demand::SignInDemand, store::ProviderTokens};
 
 /// Signs people in at one OIDC provider.
 #[derive(Debug)]
@@ -78,27 +79,17 @@ pub struct Granted {
     pub tokens: ProviderTokens,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct SignOutEndpoints {
-    end_session_endpoint: Option<Url>,
-    revocation_endpoint: Option<Url>,
+/// What a refresh brought. The tokens count whatever became of the rest: a provider that rotates them has used up the
+/// old ones.
+#[derive(Debug)]
+pub struct Refreshed {
+    /// The provider's tokens.
+    pub tokens: ProviderTokens,
+    /// Who it is now; `None` when the provider only confirmed that the session goes on, and says nothing of the person.
+    ///
+    /// An error means that nothing is known of the person: try later, with the new tokens.
+    pub identity: Result<Option<Identity>, ProviderError>,
 }
-impl AdditionalProviderMetadata for SignOutEndpoints {}
-
-type Metadata = ProviderMetadata<
-    SignOutEndpoints,
-    CoreAuthDisplay,
-    CoreClientAuthMethod,
-    CoreClaimName,
-    CoreClaimType,
-    CoreGrantType,
-    CoreJweContentEncryptionAlgorithm,
-    CoreJweKeyManagementAlgorithm,
-    CoreJsonWebKey,
-    CoreResponseMode,
-    CoreResponseType,
-    CoreSubjectIdentifierType,
->;
 
 type Client = CoreClient<
     EndpointSet,
@@ -125,13 +116,15 @@ impl Provider {
         Ok(Self { settings, redirect, http, metadata: Mutex::new(None) })
     }
 
-    /// Where to send the browser: the authorization request with `state`, a fresh nonce and a PKCE S256 challenge.
+    /// Where to send the browser: the authorization request with `state`, a fresh nonce, a PKCE S256 challenge and what
+    /// the route demands.
     ///
     /// # Errors
     /// [`ProviderError::Unreachable`], [`ProviderError::Nonconforming`]: discovery failed.
     pub async fn authorization_url(
         &self,
         pending: &PendingSignIn,
+        demand: &SignInDemand,
         state: String,
     ) -> Result<Url, ProviderError> {
         let client = self.client(&*self.metadata().await?)?;
@@ -148,8 +141,13 @@ impl Provider {
         for scope in self.settings.scopes.iter().filter(|scope| *scope != "openid") {
             request = request.add_scope(Scope::new(scope.clone()));
         }
-        for (name, value) in &self.settings.request_params {
+        let demanded = demand.parameters();
+        let is_demanded = |name: &str| demanded.iter().any(|(known, _)| *known == name);
+        for (name, value) in self.settings.request_params.iter().filter(|(name, _)| !is_demanded(name)) {
             request = request.add_extra_param(name.clone(), value.clone());
+        }
+        for (name, value) in demanded {
+            request = request.add_extra_param(name, value);
         }
         Ok(request.url().0)
     }
@@ -185,7 +183,11 @@ impl Provider {
     ///
     /// # Errors
     /// [`ProviderError::Refused`] means that the session is over; all others that nothing is known.
-    pub async fn refresh(&self, tokens: &ProviderTokens, now: SystemTime) -> Result<Granted, ProviderError> {
+    pub async fn refresh(
+        &self,
+        tokens: &ProviderTokens,
+        now: SystemTime,
+    ) -> Result<Refreshed, ProviderError> {
         let Some(refresh) = &tokens.refresh else {
             return Err(ProviderError::Nonconforming("there is no refresh token"));
         };
@@ -198,70 +200,32 @@ impl Provider {
             .request_async(&self.http.caller())
             .await
             .map_err(token_error)?;
-        let id_token = match answer.id_token() {
-            Some(new) => {
-                self.verify_id_token(new, answer.access_token(), None, now).await?;
-                new.clone()
-            }
-            // Verified when it came; what has changed since is in the UserInfo.
-            None => tokens
-                .id_token
-                .expose()
-                .parse()
-                .map_err(|_| ProviderError::Nonconforming("its first ID token does not parse"))?,
-        };
-        let identity = self.identity(&metadata, &id_token, answer.access_token()).await?;
-        let tokens = tokens_of(&answer, Some(refresh), id_token.to_string(), now);
-        Ok(Granted { identity, tokens })
+        let identity = self.refreshed_identity(&metadata, tokens, &answer, now).await;
+        let id_token = answer
+            .id_token()
+            .filter(|_| identity.is_ok())
+            .map_or_else(|| tokens.id_token.expose().clone(), ToString::to_string);
+        Ok(Refreshed { tokens: tokens_of(&answer, Some(refresh), id_token, now), identity })
     }
 
-    /// Where the provider signs the person out itself (RP-Initiated Logout 1.0); `None` when it has no such page.
-    ///
-    /// # Errors
-    /// [`ProviderError::Unreachable`], [`ProviderError::Nonconforming`]: discovery failed.
-    pub async fn end_session_url(
+    async fn refreshed_identity(
         &self,
-        id_token: &Secret<String>,
-        return_to: &Url,
-    ) -> Result<Option<Url>, ProviderError> {
-        let metadata = self.metadata().await?;
-        let Some(mut url) = metadata.additional_metadata().end_session_endpoint.clone() else {
+        metadata: &Metadata,
+        tokens: &ProviderTokens,
+        answer: &CoreTokenResponse,
+        now: SystemTime,
+    ) -> Result<Option<Identity>, ProviderError> {
+        if let Some(new) = answer.id_token() {
+            self.verify_id_token(new, answer.access_token(), None, now).await?;
+            return self.identity(metadata, new, answer.access_token()).await.map(Some);
+        }
+        let Some(user_info) = self.user_info(metadata, answer.access_token()).await? else {
             return Ok(None);
         };
-        url.query_pairs_mut()
-            .append_pair("id_token_hint", id_token.expose())
-            .append_pair("client_id", &self.settings.client_id)
-            .append_pair("post_logout_redirect_uri", return_to.as_str());
-        Ok(Some(url))
-    }
-
-    /// Revokes the tokens at the provider (RFC 7009), as far as it has an endpoint for it.
-    ///
-    /// # Errors
-    /// [`ProviderError`]; the session must be ended whatever comes of this.
-    pub async fn revoke(&self, tokens: &ProviderTokens) -> Result<(), ProviderError> {
-        let metadata = self.metadata().await?;
-        let Some(endpoint) = &metadata.additional_metadata().revocation_endpoint else { return Ok(()) };
-        let (token, hint) = match &tokens.refresh {
-            Some(refresh) => (refresh, "refresh_token"),
-            None => (&tokens.access, "access_token"),
-        };
-        let form = {
-            let mut form = url::form_urlencoded::Serializer::new(String::new());
-            form.append_pair("token", token.expose())
-                .append_pair("token_type_hint", hint)
-                .append_pair("client_id", &self.settings.client_id);
-            if let Some(secret) = &self.settings.client_secret {
-                form.append_pair("client_secret", secret.expose());
-            }
-            form.finish()
-        };
-        let status = self.http.post_form(endpoint, form).await.map_err(unreachable)?;
-        if status.is_success() {
-            Ok(())
-        } else {
-            Err(ProviderError::Refused(format!("revocation answered {status}")))
-        }
+        // Verified when it came.
+        let old = claims::of_verified_token(tokens.id_token.expose())
+            .ok_or(ProviderError::Nonconforming("its first ID token does not parse"))?;
+        Identity::from_user_info(old, user_info, &self.settings.quirks).map(Some)
     }
 
     /// Verifies, and once more with newly fetched keys when the provider may have changed them.
@@ -290,8 +254,13 @@ impl Provider {
         nonce: Option<&Nonce>,
         now: SystemTime,
     ) -> Result<(), ProviderError> {
-        let client = self.client(&*self.metadata().await?)?;
-        let verifier = client.id_token_verifier().set_time_fn(move || now.into());
+        let metadata = self.metadata().await?;
+        let client = self.client(&metadata)?;
+        let mut verifier = client.id_token_verifier().set_time_fn(move || now.into());
+        if self.settings.quirks.has_many_tenants {
+            discovery::check_tenant_issuer(&metadata, &token.to_string())?;
+            verifier = verifier.require_issuer_match(false);
+        }
         let checked = match nonce {
             Some(nonce) => token.claims(&verifier, nonce),
             // OpenID Connect Core 12.2: an ID token from a refresh need not carry the nonce.
@@ -320,15 +289,18 @@ impl Provider {
     ) -> Result<Identity, ProviderError> {
         let id_claims = claims::of_verified_token(&id_token.to_string())
             .ok_or(ProviderError::Nonconforming("its ID token has no claims"))?;
-        let user_info = match metadata.userinfo_endpoint() {
-            Some(endpoint) => {
-                let body =
-                    self.http.get_with_bearer(endpoint.url(), access.secret()).await.map_err(unreachable)?;
-                body.and_then(|body| claims::of_user_info(&body))
-            }
-            None => None,
-        };
-        Identity::from_claims(id_claims, user_info)
+        Identity::from_claims(id_claims, self.user_info(metadata, access).await?, &self.settings.quirks)
+    }
+
+    /// `None` where the provider has no UserInfo, or does not give it for this token: it is optional.
+    async fn user_info(
+        &self,
+        metadata: &Metadata,
+        access: &AccessToken,
+    ) -> Result<Option<serde_json::Map<String, serde_json::Value>>, ProviderError> {
+        let Some(endpoint) = metadata.userinfo_endpoint() else { return Ok(None) };
+        let body = self.http.get_with_bearer(endpoint.url(), access.secret()).await.map_err(unreachable)?;
+        Ok(body.and_then(|body| claims::of_user_info(&body)))
     }
 
     async fn metadata(&self) -> Result<Arc<Metadata>, ProviderError> {
@@ -336,28 +308,9 @@ impl Provider {
         if let Some(metadata) = &*kept {
             return Ok(Arc::clone(metadata));
         }
-        let metadata = Arc::new(self.discover().await?);
+        let metadata = Arc::new(discovery::discover(&self.http, &self.settings).await?);
         *kept = Some(Arc::clone(&metadata));
         Ok(metadata)
-    }
-
-    /// An issuer without a path is written with or without the closing slash; the provider's own spelling counts.
-    async fn discover(&self) -> Result<Metadata, ProviderError> {
-        let written = self.settings.issuer.as_str();
-        let bare = written.trim_end_matches('/');
-        let spellings = if self.settings.issuer.path() == "/" { vec![bare, written] } else { vec![written] };
-        let mut last = ProviderError::Nonconforming("its issuer is no URL");
-        for spelling in spellings {
-            let Ok(issuer) = IssuerUrl::new(spelling.to_owned()) else { continue };
-            match Metadata::discover_async(issuer, &self.http.caller()).await {
-                Ok(metadata) => return Ok(metadata),
-                Err(DiscoveryError::Validation(_)) => {
-                    last = ProviderError::Nonconforming("its issuer is not the one that is configured");
-                }
-                Err(error) => return Err(ProviderError::Unreachable(Box::new(error))),
-            }
-        }
-        Err(last)
     }
 
     fn client(&self, metadata: &Metadata) -> Result<Client, ProviderError> {
@@ -394,7 +347,17 @@ fn tokens_of(
     }
 }
 
-/// Only the errors by which OAuth (RFC 6749, 5.2) says no are a no; `server_error` and the like are not.
+/// What OpenID Connect Core, 3.1.2.6, adds to OAuth's ways of saying no.
+const SAYS_NO: [&str; 5] = [
+    "access_denied",
+    "account_selection_required",
+    "consent_required",
+    "interaction_required",
+    "login_required",
+];
+
+/// Only the errors by which OAuth (RFC 6749, 5.2) and OpenID Connect say no are a no; `server_error`,
+/// `temporarily_unavailable` and what nobody has heard of are not.
 fn token_error<RE>(
     error: RequestTokenError<RE, openidconnect::StandardErrorResponse<CoreErrorResponseType>>,
 ) -> ProviderError
@@ -402,12 +365,17 @@ where
     RE: std::error::Error + Send + Sync + 'static,
 {
     match error {
-        RequestTokenError::ServerResponse(answer)
-            if !matches!(answer.error(), CoreErrorResponseType::Extension(_)) =>
-        {
+        RequestTokenError::ServerResponse(answer) if is_a_no(answer.error()) => {
             ProviderError::Refused(answer.error().to_string())
         }
         other => ProviderError::Unreachable(Box::new(other)),
+    }
+}
+
+fn is_a_no(error: &CoreErrorResponseType) -> bool {
+    match error {
+        CoreErrorResponseType::Extension(name) => SAYS_NO.contains(&name.as_str()),
+        _ => true,
     }
 }
 

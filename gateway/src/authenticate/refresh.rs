@@ -1,38 +1,40 @@
 //! Keeps what sessions say of their people fresh, and ends those that the provider does not stand by any more.
 
+mod pace;
+
 use std::{
-    collections::HashMap,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, SystemTime},
 };
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use pomerium_shared::clock::Now;
 use tokio_util::sync::CancellationToken;
 
-use super::provider::{Granted, Provider, ProviderError};
+use self::pace::{Answer, Fate, Pace};
+use super::{
+    Authenticate,
+    provider::{Identity, Provider, ProviderError, Refreshed},
+};
 use crate::{
     session::{Session, SessionId},
-    store::{RefreshDue, Store, StoreError},
+    store::{DUE_MAX, ProviderTokens, RefreshDue, Store, StoreError},
 };
 
 /// How long before the access token's end it is refreshed.
 const AHEAD: Duration = Duration::from_secs(60);
 /// Between two looks at what is due; also the least time between two refreshes of one session.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Refreshes under way at once.
-const AT_ONCE_MAX: usize = 8;
-/// The first wait after a provider could not be reached; doubles with each failure.
-const BACK_OFF_MIN: Duration = Duration::from_secs(10);
-/// The longest wait.
-const BACK_OFF_MAX: Duration = Duration::from_secs(600);
+/// Claims of the sign-in itself.
+const SIGN_IN_CLAIMS: [&str; 4] = ["auth_time", "acr", "amr", "sid"];
 
 /// Refreshes sessions until `cancel`; also removes those whose time is over.
 ///
-/// A refusal ends the session. A provider or store that cannot be reached changes nothing: the session lives on to its
-/// own end, and the refresh is tried again, ever less often.
-pub async fn run(store: Store, provider: Arc<Provider>, cancel: CancellationToken) {
-    let mut waits: HashMap<SessionId, Wait> = HashMap::new();
+/// A refusal ends the session. A provider that cannot be reached keeps it for the configured grace; then it ends too.
+/// `current` is asked each time, so that a reload counts at once.
+pub async fn run(current: impl Fn() -> Arc<Authenticate>, cancel: CancellationToken) {
+    let mut authenticate = current();
+    let mut refresher = Refresher::new(&authenticate);
     let mut turn = tokio::time::interval(INTERVAL);
     turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -40,111 +42,174 @@ pub async fn run(store: Store, provider: Arc<Provider>, cancel: CancellationToke
             () = cancel.cancelled() => return,
             _ = turn.tick() => {}
         }
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            done = refresh_due(&store, &provider, &mut waits, Now::read()) => {
-                if let Err(error) = done {
-                    tracing::error!(error = &error as &dyn std::error::Error, "sessions could not be refreshed");
-                }
+        let now = current();
+        if !Arc::ptr_eq(&now, &authenticate) {
+            refresher = Refresher::new(&now);
+            authenticate = now;
+        }
+        // A round is never dropped half-way: a refresh token that was used but not replaced is lost.
+        match refresher.round(Now::read, &cancel).await {
+            Ok(true) => turn.reset_immediately(),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "sessions could not be refreshed");
             }
         }
     }
 }
 
-/// Not to be tried before `until`, after this many failures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wait {
-    failures: u32,
-    until: Instant,
+/// Refreshes the sessions of one provider.
+pub(super) struct Refresher {
+    store: Store,
+    provider: Arc<Provider>,
+    idp_id: String,
+    pace: Pace,
 }
 
-/// What one refresh came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// Fresh, or gone meanwhile.
-    Settled,
-    /// Nothing is known; try later.
-    TryLater,
-}
+impl Refresher {
+    pub(super) fn new(authenticate: &Authenticate) -> Self {
+        let grace = authenticate.config.identity_provider.unreachable_grace;
+        Self {
+            store: authenticate.store.clone(),
+            provider: authenticate.provider(),
+            idp_id: authenticate.idp_id.clone(),
+            pace: Pace::new(grace),
+        }
+    }
 
-/// One look at what is due.
-pub(super) async fn refresh_due(
-    store: &Store,
-    provider: &Provider,
-    waits: &mut HashMap<SessionId, Wait>,
-    now: Now,
-) -> Result<(), StoreError> {
-    store.purge_expired(now.wall).await?;
-    let due = store.sessions_due_for_refresh(now.wall + AHEAD).await?;
-    // What is no longer due has no wait: the map is never larger than one batch.
-    waits.retain(|id, _| due.iter().any(|due| due.session.id == *id));
-    let ready: Vec<RefreshDue> = due
-        .into_iter()
-        .filter(|due| waits.get(&due.session.id).is_none_or(|wait| wait.until <= now.monotonic))
-        .collect();
-    for batch in ready.chunks(AT_ONCE_MAX) {
-        let outcomes = join_all(batch.iter().map(|due| refresh_one(store, provider, due, now))).await;
-        for (due, outcome) in batch.iter().zip(outcomes) {
+    /// One look at what is due; whether there is more to do at once. After `cancel`, and after a failure of the store,
+    /// what is under way is finished and nothing more is begun.
+    pub(super) async fn round(
+        &mut self,
+        clock: impl Fn() -> Now,
+        cancel: &CancellationToken,
+    ) -> Result<bool, StoreError> {
+        let now = clock();
+        self.store.purge_expired(now.wall).await?;
+        let due = self.store.sessions_due_for_refresh(&self.idp_id, now.wall + AHEAD).await?;
+        let listed: Vec<_> = due.iter().map(|due| (&due.session.id, vouched_until(due))).collect();
+        let plan = self.pace.plan(&listed, now);
+        for place in plan.end {
+            self.settle(&due[place].session.id, Fate::GraceOver).await?;
+        }
+        let has_asked = !plan.ask.is_empty();
+        let mut waiting = plan.ask.into_iter();
+        let mut failure = None;
+        let (store, provider) = (self.store.clone(), Arc::clone(&self.provider));
+        let mut asked = FuturesUnordered::new();
+        loop {
+            while asked.len() < self.pace.at_once()
+                && !cancel.is_cancelled()
+                && let Some(place) = waiting.next()
+            {
+                let (store, provider, due) = (&store, &provider, &due[place]);
+                asked.push(async move { (due, ask(store, provider, due, now.wall).await) });
+            }
+            let Some((due, answer)) = asked.next().await else { break };
             let id = &due.session.id;
-            match outcome? {
-                Outcome::Settled => _ = waits.remove(id),
-                Outcome::TryLater => {
-                    let failures = waits.get(id).map_or(0, |wait| wait.failures).saturating_add(1);
-                    let until = now.monotonic + back_off(failures, jitter());
-                    waits.insert(id.clone(), Wait { failures, until });
+            let settled = match answer {
+                Ok(answer) => {
+                    let fate = self.pace.note(id, vouched_until(due), answer, clock(), jitter());
+                    self.settle(id, fate).await.map(|()| answer)
                 }
+                Err(error) => Err(error),
+            };
+            if !matches!(settled, Ok(Answer::Yes | Answer::No | Answer::Unclear)) {
+                waiting = Vec::new().into_iter();
+            }
+            if let Err(error) = settled {
+                failure = Some(error);
             }
         }
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(has_asked && due.len() >= DUE_MAX && self.pace.at_once() > 1),
+        }
     }
-    Ok(())
+
+    async fn settle(&self, id: &SessionId, fate: Fate) -> Result<(), StoreError> {
+        match fate {
+            Fate::Keep => return Ok(()),
+            Fate::Refused => {
+                tracing::info!(session = %id, "the identity provider does not stand by it: session ended");
+            }
+            Fate::GraceOver => {
+                tracing::warn!(session = %id, "the identity provider was not reached within idp_unreachable_grace: session ended");
+            }
+        }
+        self.store.end_session(id).await?;
+        Ok(())
+    }
 }
 
-async fn refresh_one(
+/// Up to here the provider's own token says that the session is good.
+fn vouched_until(due: &RefreshDue) -> SystemTime {
+    due.tokens.access_expires_at.unwrap_or(due.session.issued_at)
+}
+
+async fn ask(
     store: &Store,
     provider: &Provider,
     due: &RefreshDue,
-    now: Now,
-) -> Result<Outcome, StoreError> {
-    let id = &due.session.id;
-    match provider.refresh(&due.tokens, now.wall).await {
-        Ok(granted) => match renewed(&due.session, &granted) {
+    now: SystemTime,
+) -> Result<Answer, StoreError> {
+    let session = &due.session;
+    match provider.refresh(&due.tokens, now).await {
+        Ok(Refreshed { tokens, identity: Ok(identity) }) => match renewed(session, identity) {
             Some(session) => {
-                store.replace_session(&session, &granted.tokens).await?;
+                store.replace_session(&session, &tokens).await?;
+                Ok(Answer::Yes)
             }
             None => {
-                tracing::warn!(session = %id, "the identity provider named another person on refresh: session ended");
-                store.end_session(id).await?;
+                tracing::warn!(session = %session.id, "the identity provider named another person on refresh");
+                Ok(Answer::No)
             }
         },
-        Err(ProviderError::Refused(why)) => {
-            tracing::info!(session = %id, why, "the identity provider refused to refresh: session ended");
-            store.end_session(id).await?;
+        Ok(Refreshed { tokens, identity: Err(error) }) => {
+            // The new refresh token is kept, for the old one may be used up; the session stays due.
+            let tokens = ProviderTokens { access_expires_at: due.tokens.access_expires_at, ..tokens };
+            store.replace_session(session, &tokens).await?;
+            Ok(unanswered(&session.id, &error))
         }
-        Err(error) => {
-            tracing::warn!(session = %id, error = &error as &dyn std::error::Error, "a session could not be refreshed");
-            return Ok(Outcome::TryLater);
+        Err(ProviderError::Refused(why)) => {
+            tracing::info!(session = %session.id, why, "the identity provider refused to refresh");
+            Ok(Answer::No)
+        }
+        Err(error) => Ok(unanswered(&session.id, &error)),
+    }
+}
+
+fn unanswered(id: &SessionId, error: &ProviderError) -> Answer {
+    tracing::warn!(session = %id, error = error as &dyn std::error::Error, "a session could not be refreshed");
+    match error {
+        ProviderError::Unreachable(_) => Answer::Silent,
+        ProviderError::Refused(_) | ProviderError::BadIdToken(_) | ProviderError::Nonconforming(_) => {
+            Answer::Unclear
         }
     }
-    Ok(Outcome::Settled)
 }
 
 /// The session with what the provider says now: claims that it no longer sends are gone. `None` when it now speaks of
 /// somebody else.
-fn renewed(session: &Session, granted: &Granted) -> Option<Session> {
-    let identity = &granted.identity;
-    (identity.user_id == session.user_id).then(|| Session {
-        email: identity.email.clone(),
-        name: identity.name.clone(),
-        groups: identity.groups.clone(),
-        claims: identity.claims.clone(),
+fn renewed(session: &Session, identity: Option<Identity>) -> Option<Session> {
+    let Some(identity) = identity else { return Some(session.clone()) };
+    if identity.user_id != session.user_id {
+        return None;
+    }
+    let mut claims = identity.claims;
+    // How somebody once signed in does not change, and need not be said again (OpenID Connect Core, 12.2).
+    for name in SIGN_IN_CLAIMS {
+        if let (false, Some(said)) = (claims.contains_key(name), session.claims.get(name)) {
+            claims.insert(name.to_owned(), said.clone());
+        }
+    }
+    Some(Session {
+        email: identity.email,
+        name: identity.name,
+        groups: identity.groups,
+        claims,
         ..session.clone()
     })
-}
-
-/// Doubles with each failure up to a cap; `jitter` (0 to 255) takes up to a half off, so that sessions spread.
-fn back_off(failures: u32, jitter: u8) -> Duration {
-    let doubled = BACK_OFF_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(BACK_OFF_MAX);
-    doubled - doubled * u32::from(jitter) / 512
 }
 
 fn jitter() -> u8 {
@@ -152,19 +217,4 @@ fn jitter() -> u8 {
     // Without randomness all wait equally long, which is no harm.
     _ = aws_lc_rs::rand::fill(&mut octet);
     octet[0]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_wait_grows_to_its_cap_and_never_below_half() {
-        assert_eq!(back_off(1, 0), BACK_OFF_MIN);
-        assert_eq!(back_off(2, 0), 2 * BACK_OFF_MIN);
-        assert_eq!(back_off(u32::MAX, 0), BACK_OFF_MAX);
-        for failures in [1, 5, 40] {
-            assert!(back_off(failures, 255) >= back_off(failures, 0) / 2);
-        }
-    }
 }

@@ -13,16 +13,17 @@ use super::{
     AuthRequest, Authenticate, Holder, Resolved, cookies, pages,
     sign_in::{
         BINDING, CALLBACK_URI, DEVICE_KEY, IDP_ID, PROGRAMMATIC, REDIRECT_URI, SESSION_ENCRYPTED,
-        SIGN_IN_LIFE, SIGN_IN_PATH, append_cookie, bad_request,
+        SIGN_IN_LIFE, SIGN_IN_PATH, append_cookie, bad_request, demand_parameters,
     },
     sign_out::SIGN_OUT_PATH,
     signed_url::{self, VerifiedUrl},
     store_failed,
+    token_endpoint::{DEVICE_AUTHORIZATION_PATH, TOKEN_PATH},
 };
 use crate::{
     device::Thumbprint,
     secret::Secret,
-    session::{Session, credentials},
+    session::{Session, credentials, demand::SignInDemand},
     store::aead,
 };
 
@@ -33,7 +34,8 @@ pub const LOGIN_PATH: &str = "/.pomerium/api/v1/login";
 const USER_PATH: &str = "/.pomerium/user";
 
 /// The paths that [`Authenticate::handle_route_host`] answers; none of them is ever an app's.
-pub const ROUTE_HOST_PATHS: [&str; 4] = [CALLBACK_PATH, LOGIN_PATH, USER_PATH, SIGN_OUT_PATH];
+pub const ROUTE_HOST_PATHS: [&str; 6] =
+    [CALLBACK_PATH, LOGIN_PATH, USER_PATH, SIGN_OUT_PATH, TOKEN_PATH, DEVICE_AUTHORIZATION_PATH];
 
 impl Authenticate {
     /// Answers a request to a route host; `None` when its path is none of [`ROUTE_HOST_PATHS`].
@@ -42,6 +44,9 @@ impl Authenticate {
         let is_read = req.method == Method::GET || req.method == Method::HEAD;
         if !ROUTE_HOST_PATHS.contains(&path) {
             return None;
+        }
+        if matches!(path, TOKEN_PATH | DEVICE_AUTHORIZATION_PATH) {
+            return Some(self.program_endpoint(&req, now).await);
         }
         let is_sign_out = path == SIGN_OUT_PATH && req.method == Method::POST;
         if !is_read && !is_sign_out {
@@ -144,6 +149,13 @@ impl Authenticate {
                 "pomerium_device_key names another key than the one that this connection proved",
             );
         };
+        let asked: Vec<(String, String)> = req.url.query_pairs().into_owned().collect();
+        let value = |name: &str| asked.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        // What a route asks for in its challenge may be asked for here: it only makes the sign-in stricter.
+        let Some(demand) = SignInDemand::of_parameters(value) else {
+            return pages::text(StatusCode::BAD_REQUEST, "invalid prompt, max_age or acr_values");
+        };
+        let demand = demand_parameters(&demand);
         let mut parameters = vec![
             (REDIRECT_URI, redirect.as_str()),
             (CALLBACK_URI, callback.as_str()),
@@ -153,6 +165,7 @@ impl Authenticate {
         if let Some(key) = device_key {
             parameters.push((DEVICE_KEY, key.as_str()));
         }
+        parameters.extend(demand.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         pages::text(StatusCode::OK, self.signed(SIGN_IN_PATH, &parameters, SIGN_IN_LIFE, now).to_string())
     }
 

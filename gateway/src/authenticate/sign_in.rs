@@ -20,8 +20,12 @@ use super::{
 use crate::{
     device::Thumbprint,
     secret::Secret,
-    session::{Session, SessionId, credentials},
-    store::{StoreError, aead},
+    session::{
+        Session, SessionId, credentials,
+        demand::{Prompt, SignInDemand},
+        expiry::session_end,
+    },
+    store::{ProviderTokens, StoreError, aead},
 };
 
 /// Where the proxy sends whoever has no session.
@@ -29,6 +33,11 @@ pub(super) const SIGN_IN_PATH: &str = "/.pomerium/sign_in";
 /// Where the identity provider sends people back.
 pub(super) const CALLBACK_PATH: &str = "/oauth2/callback";
 
+/// Where a signed-in person signs in anew.
+pub(super) const RENEW_PATH: &str = "/.pomerium/renew";
+
+/// The longest life of a session where neither length nor time of day give one.
+const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A signed sign-in URL: long enough to find a password, short enough to be stale in a history.
 pub(super) const SIGN_IN_LIFE: Duration = Duration::from_secs(300);
 /// The hop back to the route host: a browser follows at once.
@@ -42,6 +51,7 @@ pub(super) const IDP_ID: &str = "pomerium_idp_id";
 pub(super) const PROGRAMMATIC: &str = "pomerium_programmatic";
 pub(super) const BINDING: &str = "pomerium_binding";
 pub(super) const DEVICE_KEY: &str = "pomerium_device_key";
+pub(super) const DEMAND_PREFIX: &str = "pomerium_";
 pub(super) const SESSION_ENCRYPTED: &str = "pomerium_session_encrypted";
 
 /// Where somebody wants to go once they are signed in. Its targets were checked against our hosts.
@@ -58,6 +68,14 @@ pub(super) struct Wish {
     /// The device key that the program proved to hold when it asked: its session is bound to it.
     #[serde(default)]
     pub(super) device_key: Option<Thumbprint>,
+    /// What the route asks of the sign-in.
+    pub(super) demand: SignInDemand,
+}
+
+/// A demand as it travels in a sign-in URL.
+pub(super) fn demand_parameters(demand: &SignInDemand) -> Vec<(String, String)> {
+    let named = |(name, value)| (format!("{DEMAND_PREFIX}{name}"), value);
+    demand.parameters().into_iter().map(named).collect()
 }
 
 impl Authenticate {
@@ -70,11 +88,12 @@ impl Authenticate {
         &self,
         original_url: &Url,
         headers: &HeaderMap,
+        demand: &SignInDemand,
         now: SystemTime,
     ) -> Result<Response<Bytes>, StoreError> {
-        let browser = cookies::browser_secret(headers, cookies::BINDING_COOKIE)?;
-        let mut response =
-            pages::redirect(self.sign_in_redirect(original_url, browser.value.expose(), now).as_str());
+        let browser = cookies::browser_secret(headers, cookies::BINDING_COOKIE, false)?;
+        let to = self.sign_in_redirect(original_url, browser.value.expose(), demand, now);
+        let mut response = pages::redirect(to.as_str());
         append_cookie(&mut response, browser.set_cookie);
         Ok(response)
     }
@@ -82,13 +101,21 @@ impl Authenticate {
     /// The signed URL that begins a sign-in and returns to `original_url`. `browser_binding` is the secret in the
     /// browser's `_pomerium_login` cookie; only its hash travels.
     #[must_use]
-    pub fn sign_in_redirect(&self, original_url: &Url, browser_binding: &str, now: SystemTime) -> Url {
+    pub fn sign_in_redirect(
+        &self,
+        original_url: &Url,
+        browser_binding: &str,
+        demand: &SignInDemand,
+        now: SystemTime,
+    ) -> Url {
         let binding = cookies::fingerprint(browser_binding);
-        let parameters = [
+        let demand = demand_parameters(demand);
+        let mut parameters = vec![
             (REDIRECT_URI, original_url.as_str()),
             (IDP_ID, self.idp_id.as_str()),
             (BINDING, binding.as_str()),
         ];
+        parameters.extend(demand.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         self.signed(SIGN_IN_PATH, &parameters, SIGN_IN_LIFE, now)
     }
 
@@ -122,11 +149,14 @@ impl Authenticate {
             return self.to_provider(wish, req.headers, now).await;
         }
         match self.sign_in_host_session(req, now).await {
-            Ok(Some(session)) => self.hand_over(&wish, &session, now),
-            Ok(None) if req.headers.get("x-requested-with").is_some_and(|by| by == "XMLHttpRequest") => {
+            // With a prompt the provider is asked each time: no session shows that it was.
+            Ok(Some(session)) if wish.demand.prompt.is_none() && wish.demand.check(&session, now).is_ok() => {
+                self.hand_over(&wish, &session, now)
+            }
+            Ok(_) if req.headers.get("x-requested-with").is_some_and(|by| by == "XMLHttpRequest") => {
                 pages::problem(StatusCode::UNAUTHORIZED, "Sign in first.")
             }
-            Ok(None) => self.to_provider(wish, req.headers, now).await,
+            Ok(_) => self.to_provider(wish, req.headers, now).await,
             Err(error) => store_failed(&error),
         }
     }
@@ -144,7 +174,9 @@ impl Authenticate {
         let binding = verified.parameter(BINDING).map(str::to_owned);
         let device_key =
             verified.parameter(DEVICE_KEY).filter(|_| is_programmatic).map(Thumbprint::from_text);
-        let wish = Wish { redirect, callback, is_programmatic, binding, device_key };
+        let demand =
+            SignInDemand::of_parameters(|name| verified.parameter(&format!("{DEMAND_PREFIX}{name}")))?;
+        let wish = Wish { redirect, callback, is_programmatic, binding, device_key, demand };
         self.is_allowed(&wish).then_some(wish)
     }
 
@@ -158,21 +190,23 @@ impl Authenticate {
     }
 
     async fn to_provider(&self, wish: Wish, headers: &HeaderMap, now: SystemTime) -> Response<Bytes> {
+        let is_posted = self.config.identity_provider.quirks.answers_by_form;
         let made = (|| {
-            let browser = cookies::browser_secret(headers, cookies::CSRF_COOKIE)?;
+            let browser = cookies::browser_secret(headers, cookies::CSRF_COOKIE, is_posted)?;
             let pending = PendingSignIn {
                 nonce: Secret::new(cookies::random_text()?),
                 pkce_verifier: Secret::new(cookies::random_text()?),
             };
+            let demand = wish.demand.clone();
             let state = SignInState { wish, pending };
             let sealed = state::seal(self.config.cookie_secret.expose(), &state, &browser.value, now)?;
-            Ok::<_, StoreError>((browser, state.pending, sealed))
+            Ok::<_, StoreError>((browser, state.pending, demand, sealed))
         })();
-        let (browser, pending, sealed) = match made {
+        let (browser, pending, demand, sealed) = match made {
             Ok(made) => made,
             Err(error) => return store_failed(&error),
         };
-        match self.provider.authorization_url(&pending, sealed).await {
+        match self.provider.authorization_url(&pending, &demand, sealed).await {
             Ok(url) => {
                 let mut response = pages::redirect(url.as_str());
                 append_cookie(&mut response, browser.set_cookie);
@@ -213,16 +247,23 @@ impl Authenticate {
                 bad_request("The identity provider's answer is incomplete. Open the application again.")
             }
             ("", code) => match self.provider.redeem(code.to_owned(), &state.pending, now).await {
-                Ok(granted) => self.begin_session(&state.wish, granted, now).await,
+                Ok(granted) => self.begin_session(req, &state.wish, granted, now).await,
                 Err(error) => provider_failed(&error),
             },
             _ => bad_request("The identity provider reported an error. Open the application again."),
         }
     }
 
-    async fn begin_session(&self, wish: &Wish, granted: Granted, now: SystemTime) -> Response<Bytes> {
+    async fn begin_session(
+        &self,
+        req: &AuthRequest<'_>,
+        wish: &Wish,
+        granted: Granted,
+        now: SystemTime,
+    ) -> Response<Bytes> {
         let Granted { identity, tokens } = granted;
-        let session = Session {
+        let cookie = &self.config.cookie;
+        let mut session = Session {
             // Ours alone: a provider's `jti` names nothing here.
             id: SessionId::new(uuid::Uuid::new_v4().to_string()),
             user_id: identity.user_id,
@@ -232,11 +273,19 @@ impl Authenticate {
             groups: identity.groups,
             claims: identity.claims,
             issued_at: now,
-            expires_at: now + self.config.cookie.expire,
+            expires_at: session_end(cookie.expire, cookie.expire_at.as_ref(), LIFE_MAX, now),
             bound_to: wish.device_key.clone(),
         };
-        if let Err(error) = self.store.put_session(&session, &tokens).await {
-            return store_failed(&error);
+        if let Err(why) = wish.demand.check(&session, now) {
+            tracing::info!(user = %session.user_id, %why, "the provider did not meet what the route asks for");
+            return pages::problem(
+                StatusCode::FORBIDDEN,
+                "The identity provider did not sign you in in the way that the application asks for. Tell your administrator.",
+            );
+        }
+        match self.keep_session(req, &mut session, &tokens, now).await {
+            Ok(()) => {}
+            Err(error) => return store_failed(&error),
         }
         tracing::info!(session = %session.id, user = %session.user_id, "somebody signed in");
         if session.bound_to.is_some() {
@@ -253,6 +302,41 @@ impl Authenticate {
             self.session_cookie(&self.sign_in_cookie_name(), &handle, &session, now),
         );
         response
+    }
+
+    /// Keeps the new session. Where the same person has one in this browser, it goes on under its id: what is open for
+    /// it stays open.
+    async fn keep_session(
+        &self,
+        req: &AuthRequest<'_>,
+        session: &mut Session,
+        tokens: &ProviderTokens,
+        now: SystemTime,
+    ) -> Result<(), StoreError> {
+        let old = self.sign_in_host_session(req, now).await?;
+        if let Some(old) = old.filter(|old| old.user_id == session.user_id) {
+            let renewed = Session { id: old.id, bound_to: old.bound_to, ..session.clone() };
+            if self.store.renew_session(&renewed, tokens).await? {
+                *session = renewed;
+                return Ok(());
+            }
+        }
+        self.store.put_session(session, tokens).await
+    }
+
+    /// Signs the person of this browser in anew, and comes back to where they were: their session goes on with new
+    /// claims and a new end.
+    pub(super) fn renew(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
+        let named = req.url.query_pairs().find(|(name, _)| name == REDIRECT_URI);
+        let back = match named {
+            Some((_, url)) => url.parse().ok().filter(|url| self.is_our_url(url)),
+            None => req.url.join("/.pomerium/").ok(),
+        };
+        let Some(back) = back else {
+            return bad_request("This link leads to a place that is not served here.");
+        };
+        let demand = SignInDemand { prompt: Some(Prompt::Login), ..SignInDemand::default() };
+        self.sign_in_response(&back, req.headers, &demand, now).unwrap_or_else(|error| store_failed(&error))
     }
 
     /// To the route host's callback, with the handle sealed in a URL that works once and for a minute.

@@ -128,7 +128,7 @@ fn is_from_another_site(req: &AuthRequest<'_>) -> bool {
 }
 
 /// By `Sec-Fetch-Site` where the browser sends it, else by `Origin`; a form without either is refused.
-fn is_same_origin(req: &AuthRequest<'_>) -> bool {
+pub(super) fn is_same_origin(req: &AuthRequest<'_>) -> bool {
     if let Some(site) = req.headers.get("sec-fetch-site") {
         return site == "same-origin";
     }

@@ -115,6 +115,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::session::demand::SignInDemand;
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)
@@ -127,6 +128,7 @@ mod tests {
             is_programmatic: false,
             binding: Some("b".into()),
             device_key: None,
+            demand: SignInDemand { max_age_seconds: Some(60), ..SignInDemand::default() },
         }
     }
 

@@ -7,12 +7,15 @@ use http::{HeaderValue, header};
 
 use super::*;
 use crate::{
-    config::SameSite,
-    session::{SessionId, UserId},
+    config::{ProviderQuirks, SameSite, SignOutPage},
+    session::{SessionId, UserId, demand::SignInDemand},
     store::ProviderTokens,
 };
 
 mod idp;
+mod logout;
+mod programs;
+mod renewal;
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
@@ -66,9 +69,44 @@ impl Browser {
         response
     }
 
+    /// Sends a form of the page at `url` (from its own origin, unless `origin` says otherwise).
+    async fn post(
+        &mut self,
+        service: &Authenticate,
+        url: &Url,
+        fields: &[(&str, &str)],
+        origin: Option<&'static str>,
+        now: SystemTime,
+    ) -> Response<Bytes> {
+        let mut headers = self.headers(url);
+        let own = HeaderValue::from_str(&url.origin().ascii_serialization()).unwrap();
+        headers.insert(header::ORIGIN, origin.map_or(own, HeaderValue::from_static));
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.extend_pairs(fields);
+        let form = Bytes::from(form.finish());
+        let req = AuthRequest { method: &Method::POST, url, headers: &headers, form, key: None };
+        let response = match service.handle_route_host(req.clone(), now).await {
+            Some(response) => response,
+            None => service.handle_authenticate_host(req, now).await,
+        };
+        self.keep(url, &response);
+        response
+    }
+
     /// Opens an app without a session.
     fn begin(&mut self, service: &Authenticate, url: &Url, now: SystemTime) -> Url {
-        let response = service.sign_in_response(url, &self.headers(url), now).unwrap();
+        self.begin_for(service, url, &SignInDemand::default(), now)
+    }
+
+    /// The same, where the route asks something of the sign-in.
+    fn begin_for(
+        &mut self,
+        service: &Authenticate,
+        url: &Url,
+        demand: &SignInDemand,
+        now: SystemTime,
+    ) -> Url {
+        let response = service.sign_in_response(url, &self.headers(url), demand, now).unwrap();
         self.keep(url, &response);
         location(&response)
     }
@@ -92,7 +130,8 @@ fn config(issuer: &str) -> AuthenticateConfig {
             name: "_pomerium".into(),
             domain: None,
             http_only: true,
-            expire: Duration::from_secs(3600),
+            expire: Some(Duration::from_secs(3600)),
+            expire_at: None,
             same_site: Some(SameSite::Lax),
         },
         identity_provider: IdentityProvider {
@@ -101,7 +140,15 @@ fn config(issuer: &str) -> AuthenticateConfig {
             client_secret: Some(Secret::new("client-secret".into())),
             scopes: vec!["openid".into(), "email".into()],
             request_params: vec![],
+            unreachable_grace: Duration::from_secs(900),
+            quirks: ProviderQuirks {
+                groups_claim: "groups",
+                answers_by_form: false,
+                has_many_tenants: false,
+                sign_out: SignOutPage::Discovered,
+            },
         },
+        workload_issuers: vec![],
         extra_roots: vec![],
         shared_secret: Secret::new([1; 32]),
         cookie_secret: Secret::new([2; 32]),
@@ -192,7 +239,7 @@ async fn nobody_is_sent_to_a_host_or_port_that_is_not_ours() {
         "https://app.example.com.evil.example/",
         "javascript:alert(1)",
     ] {
-        let sign_in = service.sign_in_redirect(&url(target), "binding", at(NOW));
+        let sign_in = service.sign_in_redirect(&url(target), "binding", &SignInDemand::default(), at(NOW));
         let response = browser.get(&service, &sign_in, at(NOW)).await;
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{target}");
         assert!(!response.headers().contains_key(header::SET_COOKIE));
@@ -204,7 +251,12 @@ async fn nobody_is_sent_to_a_host_or_port_that_is_not_ours() {
 async fn an_unsigned_a_changed_and_an_old_sign_in_link_are_refused() {
     let service = service().await;
     let mut browser = signed_in(&service).await;
-    let good = service.sign_in_redirect(&url("https://app.example.com/"), "binding", at(NOW));
+    let good = service.sign_in_redirect(
+        &url("https://app.example.com/"),
+        "binding",
+        &SignInDemand::default(),
+        at(NOW),
+    );
     let changed = url(&good.as_str().replace("app.example.com", "other.example.com"));
     let unsigned = url(
         "https://authenticate.example.com/.pomerium/sign_in?pomerium_redirect_uri=https://app.example.com/",

@@ -23,9 +23,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     top.check_keys(keys::Place::Global);
     let services = services::services(top);
     let Doors { address, http_redirect_addr, grpc, forward_auth } = doors(top, services);
-    let codecs =
-        [("auto", Codec::All), ("http3", Codec::All), ("http1", Codec::Http1), ("http2", Codec::Http2)];
-    let codec = top.one_of("codec_type", &codecs).unwrap_or(Codec::All);
+    let codec = codec(top);
     let certificates = certificates(top);
     let shared_secret = top.secret32("shared_secret");
     let cookie_secret = top.secret32("cookie_secret");
@@ -34,9 +32,9 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let signout_redirect_url = top.url("signout_redirect_url");
     let cookie = cookie(top);
     let identity_provider = identity::provider(top);
+    let workload_issuers = identity::workload_issuers(top);
     let jwt_claims_headers = claims_headers(top);
-    let formats = [("IssuerHostOnly", IssuerFormat::HostOnly), ("IssuerURI", IssuerFormat::Uri)];
-    let jwt_issuer_format = top.one_of("jwt_issuer_format", &formats).unwrap_or(IssuerFormat::HostOnly);
+    let jwt_issuer_format = issuer_format(top);
     let pass_identity_headers = top.flag("pass_identity_headers").unwrap_or(false);
     let set_response_headers = response_headers(top);
     let timeouts = timeouts(top);
@@ -51,10 +49,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         has_records: top.has("records_file"),
     };
     let routes = routes::routes(top, &defaults);
-    let programmatic_redirect_domains = top.list("programmatic_redirect_domain_whitelist").map_or_else(
-        || vec!["localhost".to_owned()],
-        |list| list.iter().map(|(host, _)| host.to_ascii_lowercase()).collect(),
-    );
+    let programmatic_redirect_domains = programmatic_redirect_domains(top);
     Some(Settings {
         address: address?,
         http_redirect_addr,
@@ -71,6 +66,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         programmatic_redirect_domains,
         cookie,
         identity_provider: identity_provider?,
+        workload_issuers,
         jwt_claims_headers,
         jwt_issuer_format,
         pass_identity_headers,
@@ -142,6 +138,24 @@ fn listen_address(top: &Section<'_>, name: &str) -> Option<SocketAddr> {
     address
 }
 
+fn codec(top: &Section<'_>) -> Codec {
+    let codecs =
+        [("auto", Codec::All), ("http3", Codec::All), ("http1", Codec::Http1), ("http2", Codec::Http2)];
+    top.one_of("codec_type", &codecs).unwrap_or(Codec::All)
+}
+
+fn issuer_format(top: &Section<'_>) -> IssuerFormat {
+    let formats = [("IssuerHostOnly", IssuerFormat::HostOnly), ("IssuerURI", IssuerFormat::Uri)];
+    top.one_of("jwt_issuer_format", &formats).unwrap_or(IssuerFormat::HostOnly)
+}
+
+fn programmatic_redirect_domains(top: &Section<'_>) -> Vec<String> {
+    top.list("programmatic_redirect_domain_whitelist").map_or_else(
+        || vec!["localhost".to_owned()],
+        |list| list.iter().map(|(host, _)| host.to_ascii_lowercase()).collect(),
+    )
+}
+
 fn certificates(top: &Section<'_>) -> Option<Vec<Certificate>> {
     let mut certificates = Vec::new();
     let mut complete = true;
@@ -208,8 +222,11 @@ fn cookie(top: &Section<'_>) -> CookieSettings {
         top.error("cookie_domain", "must be a domain like corp.example");
     }
     const EXPIRE_DEFAULT: Duration = Duration::from_secs(14 * 3600);
-    let expire = top.duration("cookie_expire").unwrap_or(Some(EXPIRE_DEFAULT));
-    if expire.is_none() {
+    let expire_at = identity::session_expires_at(top);
+    // Who names a time of day alone means just that.
+    let expire_default = expire_at.is_none().then_some(EXPIRE_DEFAULT);
+    let expire = top.duration("cookie_expire");
+    if expire == Some(None) {
         top.error("cookie_expire", "must not be 0: a session has to end");
     }
     let same_site = [("strict", SameSite::Strict), ("lax", SameSite::Lax), ("none", SameSite::None)];
@@ -217,7 +234,8 @@ fn cookie(top: &Section<'_>) -> CookieSettings {
         name: name.to_owned(),
         domain,
         http_only: top.flag("cookie_http_only").unwrap_or(true),
-        expire: expire.unwrap_or(EXPIRE_DEFAULT),
+        expire: expire.unwrap_or(expire_default),
+        expire_at,
         same_site: top.one_of("cookie_same_site", &same_site),
     }
 }

@@ -1,68 +1,43 @@
 //! The identity provider: presets by name, and what the file says over them.
 
+mod presets;
+#[cfg(test)]
+mod tests;
+mod workloads;
+
+use std::time::Duration;
+
 use url::Url;
 
-use super::{IdentityProvider, section::Section};
+use self::presets::{PRESETS, Preset, REFUSED, preset};
+pub(super) use self::workloads::workload_issuers;
+use super::{IdentityProvider, ProviderQuirks, section::Section};
+use crate::session::{
+    demand::{Prompt, SignInDemand, is_acr},
+    expiry::TimeOfDay,
+};
 
-/// What a provider's name stands for.
-struct Preset {
-    issuer: Option<&'static str>,
-    scopes: &'static [&'static str],
-    request_params: &'static [(&'static str, &'static str)],
-}
-
-const BASIC: &[&str] = &["openid", "profile", "email"];
-const OFFLINE: &[&str] = &["openid", "profile", "email", "offline_access"];
-
-fn preset(name: &str) -> Option<Preset> {
-    let (issuer, scopes) = match name {
-        "oidc" | "okta" | "auth0" | "ping" => (None, OFFLINE),
-        "google" => (Some("https://accounts.google.com"), BASIC),
-        "gitlab" => (Some("https://gitlab.com"), BASIC),
-        _ => return None,
-    };
-    // Without these Google sends no refresh token, and never asks which account.
-    let request_params: &[_] = match name {
-        "google" => &[("prompt", "select_account consent"), ("access_type", "offline")],
-        _ => &[],
-    };
-    Some(Preset { issuer, scopes, request_params })
-}
+/// Long enough for a restart of the provider, short enough that somebody who was dismissed meanwhile is out soon.
+const UNREACHABLE_GRACE_DEFAULT: Duration = Duration::from_secs(15 * 60);
 
 /// Reads `idp_*`.
 pub(super) fn provider(top: &Section<'_>) -> Option<IdentityProvider> {
-    let preset = match top.filled("idp_provider") {
-        None => {
-            top.error("idp_provider", "is missing: oidc fits every OpenID Connect provider");
-            None
-        }
-        Some("azure" | "cognito" | "github" | "onelogin" | "apple" | "hosted") => {
-            top.error("idp_provider", "this provider is known but not built yet in this gateway");
-            None
-        }
-        Some(name) => {
-            let preset = preset(name);
-            if preset.is_none() {
-                top.error(
-                    "idp_provider",
-                    "unknown provider; expected one of oidc, google, okta, auth0, gitlab, ping",
-                );
-            }
-            preset
-        }
-    };
-    let issuer = issuer(top, preset.as_ref());
+    let preset = named_preset(top);
+    let issuer = issuer(top, preset);
     let client_id = top.filled("idp_client_id");
     if client_id.is_none() && !top.has("idp_client_id") {
         top.error("idp_client_id", "is missing: the id that the provider gave this gateway");
     }
     let client_secret = top.secret_text("idp_client_secret");
+    let unreachable_grace =
+        top.duration("idp_unreachable_grace").map_or(UNREACHABLE_GRACE_DEFAULT, Option::unwrap_or_default);
     let own_scopes = top.list("idp_scopes").filter(|scopes| !scopes.is_empty());
     let own_params = top.pairs("idp_request_params");
     let preset = preset?;
+    let issuer = issuer?;
     let mut scopes: Vec<String> = match own_scopes {
         Some(scopes) => scopes.iter().map(|(scope, _)| (*scope).to_owned()).collect(),
-        None => preset.scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+        None => default_scopes(preset, &issuer).map(str::to_owned).collect(),
     };
     if !scopes.iter().any(|scope| scope == "openid") {
         scopes.insert(0, "openid".to_owned());
@@ -72,13 +47,89 @@ pub(super) fn provider(top: &Section<'_>) -> Option<IdentityProvider> {
         Some(pairs) => pairs.iter().map(|(name, value, _)| owned(name, value)).collect(),
         None => preset.request_params.iter().map(|(name, value)| owned(name, value)).collect(),
     };
+    let has_many_tenants = preset.name == "azure" && is_shared_by_tenants(&issuer);
+    if has_many_tenants {
+        top.warn(
+            "idp_provider_url",
+            "people of any tenant may sign in, and an address counts as their email only where the tenant sends the \
+             claim xms_edov: name your own tenant, like https://login.microsoftonline.com/<tenant id>/v2.0",
+        );
+    }
     Some(IdentityProvider {
-        issuer: issuer?,
+        issuer,
         client_id: client_id?.to_owned(),
         client_secret,
         scopes,
         request_params,
+        unreachable_grace,
+        quirks: ProviderQuirks { has_many_tenants, ..preset.quirks },
     })
+}
+
+fn named_preset(top: &Section<'_>) -> Option<&'static Preset> {
+    let Some(name) = top.filled("idp_provider") else {
+        top.error("idp_provider", "is missing: oidc fits every OpenID Connect provider");
+        return None;
+    };
+    if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
+        top.error("idp_provider", *why);
+        return None;
+    }
+    let preset = preset(name);
+    if preset.is_none() {
+        let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+        top.error("idp_provider", format!("unknown provider; expected one of {}", names.join(", ")));
+    }
+    preset
+}
+
+/// OneLogin's newer endpoint does not know `offline_access`.
+fn default_scopes(preset: &'static Preset, issuer: &Url) -> impl Iterator<Item = &'static str> {
+    let is_newer_onelogin =
+        preset.name == "onelogin" && issuer.path().trim_end_matches('/').ends_with("/oidc/2");
+    preset.scopes.iter().copied().filter(move |scope| !(is_newer_onelogin && *scope == "offline_access"))
+}
+
+/// Whether this is one of the issuers of Azure that stand for many tenants.
+fn is_shared_by_tenants(issuer: &Url) -> bool {
+    let tenant = issuer.path_segments().and_then(|mut segments| segments.next());
+    matches!(tenant, Some("common" | "organizations" | "consumers"))
+}
+
+/// Reads `session_expires_at`.
+pub(super) fn session_expires_at(top: &Section<'_>) -> Option<TimeOfDay> {
+    let name = "session_expires_at";
+    match top.filled(name)?.parse() {
+        Ok(time) => Some(time),
+        Err(error) => {
+            top.error(name, error.to_string());
+            None
+        }
+    }
+}
+
+/// Reads a route's `sign_in_*`.
+pub(super) fn sign_in_demand(section: &Section<'_>) -> SignInDemand {
+    let name = "sign_in_max_age";
+    // Nobody types a password and is sent back in less.
+    const MAX_AGE_MIN: Duration = Duration::from_secs(60);
+    let max_age = section.duration(name).map(Option::unwrap_or_default);
+    if max_age.is_some_and(|max_age| max_age < MAX_AGE_MIN) {
+        section.error(name, "must be at least 1m: signing in takes that long");
+    }
+    let mut acr_values = Vec::new();
+    for (value, at) in section.list("sign_in_acr_values").unwrap_or_default() {
+        if is_acr(value) {
+            acr_values.push(value.to_owned());
+        } else {
+            section.error_at(at, "sign_in_acr_values", "expected a name without spaces and quotes");
+        }
+    }
+    SignInDemand {
+        prompt: section.one_of("sign_in_prompt", &Prompt::ALL),
+        max_age_seconds: max_age.map(|max_age| max_age.as_secs()),
+        acr_values,
+    }
 }
 
 fn issuer(top: &Section<'_>, preset: Option<&Preset>) -> Option<Url> {
@@ -90,7 +141,16 @@ fn issuer(top: &Section<'_>, preset: Option<&Preset>) -> Option<Url> {
         }
         return preset.issuer.and_then(|issuer| Url::parse(issuer).ok());
     }
-    let mut url = top.url(name)?;
+    let mut url = issuer_url(top, name)?;
+    if top.text("idp_provider") == Some("auth0") && !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Some(url)
+}
+
+/// The URL of an issuer: `https`, or `http` on this machine, without a query.
+fn issuer_url(section: &Section<'_>, name: &str) -> Option<Url> {
+    let url = section.url(name)?;
     let loopback = match url.host() {
         Some(url::Host::Domain(host)) => host == "localhost",
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
@@ -98,15 +158,12 @@ fn issuer(top: &Section<'_>, preset: Option<&Preset>) -> Option<Url> {
         None => false,
     };
     if url.scheme() != "https" && !loopback {
-        top.error(name, "must begin with https:// (http:// is for loopback addresses only)");
+        section.error(name, "must begin with https:// (http:// is for loopback addresses only)");
         return None;
     }
     if url.query().is_some() {
-        top.error(name, "an issuer has no query");
+        section.error(name, "an issuer has no query");
         return None;
-    }
-    if top.text("idp_provider") == Some("auth0") && !url.path().ends_with('/') {
-        url.set_path(&format!("{}/", url.path()));
     }
     Some(url)
 }

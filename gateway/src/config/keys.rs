@@ -34,6 +34,7 @@ pub(super) const GLOBAL: &[&str] = &[
     "idp_provider_url",
     "idp_request_params",
     "idp_scopes",
+    "idp_unreachable_grace",
     "jwt_claims_headers",
     "jwt_issuer_format",
     "log_level",
@@ -43,6 +44,7 @@ pub(super) const GLOBAL: &[&str] = &[
     "records_file",
     "routes",
     "services",
+    "session_expires_at",
     "set_response_headers",
     "shared_secret",
     "shared_secret_file",
@@ -52,6 +54,7 @@ pub(super) const GLOBAL: &[&str] = &[
     "timeout_idle",
     "timeout_read",
     "timeout_write",
+    "workload_issuers",
 ];
 
 /// Keys of a route that are read.
@@ -85,6 +88,9 @@ pub(super) const ROUTE: &[&str] = &[
     "set_request_headers",
     "set_response_headers",
     "show_error_details",
+    "sign_in_acr_values",
+    "sign_in_max_age",
+    "sign_in_prompt",
     "timeout",
     "tls_client_cert",
     "tls_client_cert_file",

@@ -12,7 +12,7 @@ use std::{
 use http::{HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
-use super::{HostPattern, PathMatch, Route, RouteFrom, Timeouts, keys, section::Section};
+use super::{HostPattern, PathMatch, Route, RouteFrom, Timeouts, identity, keys, section::Section};
 use crate::{
     authorize::{Criterion, Policy, ShortForms},
     yaml::Value,
@@ -99,6 +99,7 @@ fn route(section: &Section<'_>, defaults: &Defaults<'_>) -> Option<Route> {
         remove_request_headers,
         set_response_headers,
         show_error_details,
+        sign_in: identity::sign_in_demand(section),
     })
 }
 

@@ -12,6 +12,7 @@ use url::Url;
 use crate::{
     authorize::{Policy, Records},
     secret::Secret,
+    session::{demand::SignInDemand, expiry::TimeOfDay},
 };
 
 /// The whole configuration, whole and valid. A reload builds a new one or keeps the old.
@@ -47,6 +48,8 @@ pub struct Settings {
     pub cookie: CookieSettings,
     /// `idp_*`.
     pub identity_provider: IdentityProvider,
+    /// `workload_issuers`: whose tokens programs may trade for a session.
+    pub workload_issuers: Vec<WorkloadIssuer>,
     /// `jwt_claims_headers`: header to claim, in the order of the file.
     pub jwt_claims_headers: Vec<(HeaderName, String)>,
     /// `jwt_issuer_format`.
@@ -134,8 +137,10 @@ pub struct CookieSettings {
     pub domain: Option<String>,
     /// `cookie_http_only`.
     pub http_only: bool,
-    /// `cookie_expire`: the life of the cookie and of the session.
-    pub expire: Duration,
+    /// `cookie_expire`: the life of the cookie and of the session; `None` where only the time of day ends it.
+    pub expire: Option<Duration>,
+    /// `session_expires_at`: the time of day at which every session ends.
+    pub expire_at: Option<TimeOfDay>,
     /// `cookie_same_site`: the attribute is left out when unset.
     pub same_site: Option<SameSite>,
 }
@@ -164,6 +169,52 @@ pub struct IdentityProvider {
     pub scopes: Vec<String>,
     /// `idp_request_params`: extra parameters of the authorization request.
     pub request_params: Vec<(String, String)>,
+    /// `idp_unreachable_grace`: how long a session outlives what the provider vouched for, while the provider cannot be
+    /// reached; zero: not at all.
+    pub unreachable_grace: Duration,
+    /// In what this provider differs from the book.
+    pub quirks: ProviderQuirks,
+}
+
+/// One entry of `workload_issuers`: an issuer whose tokens programs (CI jobs, pods) may trade for a short session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadIssuer {
+    /// `name`: policy sees `workload/<name>/<sub>` as the user.
+    pub name: String,
+    /// `issuer`: what `iss` must be; its keys come from its discovery document.
+    pub issuer: Url,
+    /// `audience`: one of these must be in `aud`.
+    pub audiences: Vec<String>,
+    /// `claims`: each of these must be there with one of the values.
+    pub claims: Vec<(String, Vec<String>)>,
+    /// `groups`: the groups that policy sees.
+    pub groups: Vec<String>,
+    /// `expire`: how long a session lasts at most; never longer than the token.
+    pub expire: Duration,
+}
+
+/// In what a provider differs from plain OpenID Connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProviderQuirks {
+    /// The claim that holds the groups.
+    pub groups_claim: &'static str,
+    /// Whether its answer comes as a form that its own page posts to us.
+    pub answers_by_form: bool,
+    /// Whether one issuer stands for many tenants, each of which says of its people what it likes.
+    pub has_many_tenants: bool,
+    /// Where it signs people out.
+    pub sign_out: SignOutPage,
+}
+
+/// Where a provider signs people out, if discovery names no `end_session_endpoint`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignOutPage {
+    /// Nowhere.
+    Discovered,
+    /// `/v2/logout` of the issuer.
+    Auth0,
+    /// `/logout` beside the sign-in page.
+    Cognito,
 }
 
 /// `jwt_issuer_format`: how the `iss` of the identity header is written.
@@ -232,6 +283,8 @@ pub struct Route {
     pub set_response_headers: Vec<(HeaderName, HeaderValue)>,
     /// `show_error_details`: whether a refused person sees the rules' traces.
     pub show_error_details: bool,
+    /// `sign_in_*`: what the route asks of the sign-in itself.
+    pub sign_in: SignInDemand,
 }
 
 /// What a route matches.

@@ -1,3 +1,4 @@
+mod identity;
 mod services;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -66,7 +67,7 @@ fn a_full_file_says_what_is_meant() {
     assert_eq!(settings.certificates.len(), 1);
     assert_eq!(settings.shared_secret.unwrap().expose()[..3], [0, 1, 2]);
     assert_eq!(settings.authenticate_url.as_str(), "https://auth.corp.example/");
-    assert_eq!(settings.cookie.expire, Duration::from_secs(8 * 3600));
+    assert_eq!(settings.cookie.expire, Some(Duration::from_secs(8 * 3600)));
     assert_eq!(settings.cookie.same_site, Some(SameSite::Lax));
     assert_eq!(settings.identity_provider.client_secret.unwrap().expose(), "s$$3cret");
     assert_eq!(settings.identity_provider.scopes, ["openid", "email", "groups"]);
@@ -102,7 +103,7 @@ fn what_the_file_leaves_out_is_filled_in_as_documented() {
     assert_eq!(settings.address.to_string(), "[::]:443");
     assert!(settings.shared_secret.is_none() && settings.cookie_secret.is_none());
     assert_eq!(settings.cookie.name, "_pomerium");
-    assert_eq!(settings.cookie.expire, Duration::from_secs(14 * 3600));
+    assert_eq!(settings.cookie.expire, Some(Duration::from_secs(14 * 3600)));
     assert!(
         settings.cookie.http_only && settings.cookie.domain.is_none() && settings.cookie.same_site.is_none()
     );
@@ -134,6 +135,7 @@ fn every_wrong_key_is_named_with_its_place_and_what_to_do() {
         ("cookie_http_only: 'no'\n", "cookie_http_only: expected true or false"),
         ("cookie_same_site: loose\n", "cookie_same_site: expected one of strict, lax, none"),
         ("cookie_expire: 0s\n", "cookie_expire: must not be 0: a session has to end"),
+        ("session_expires_at: '3am'\n", "session_expires_at: expected a local time and its zone"),
         ("address: '0.0.0.0'\n", "address: expected :port or address:port"),
         ("shared_secret: c2hvcnQ=\n", "shared_secret: expected 32 random bytes in Base64"),
         ("idp_client_secret: a\n", "set either idp_client_secret or idp_client_secret_file, not both"),

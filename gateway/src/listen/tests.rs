@@ -133,6 +133,7 @@ impl Doors {
             programmatic_redirect_domains: vec!["localhost".to_owned()],
             cookie: settings.cookie.clone(),
             identity_provider: settings.identity_provider.clone(),
+            workload_issuers: Vec::new(),
             extra_roots: Vec::new(),
             shared_secret: Secret::new(SECRET),
             cookie_secret: Secret::new(SECRET),

@@ -8,7 +8,7 @@ use crate::{
     authenticate::{InvalidCredential, Resolved},
     authorize::{CheckRequest, RequestFacts},
     device::Device,
-    session::Session,
+    session::{Session, demand::SignInDemand},
     store::{Store, StoreError},
 };
 
@@ -31,6 +31,15 @@ impl Caller {
             None => None,
         };
         Ok(Self { session, device, rejected: None })
+    }
+
+    /// A session that falls short of what the route asks of the sign-in counts as none there; returns what is asked.
+    pub(super) fn must_meet<'a>(&mut self, demand: &'a SignInDemand, now: Now) -> Option<&'a SignInDemand> {
+        let session = self.session.as_ref()?;
+        demand.check(session, now.wall).err()?;
+        self.session = None;
+        self.device = None;
+        Some(demand)
     }
 
     /// The question as policy takes it.

@@ -17,7 +17,7 @@ use crate::{
     authorize::{self, CheckLog, Permit, Verdict},
     config::Route,
     path::CanonicalPath,
-    session::Session,
+    session::{Session, demand::SignInDemand},
 };
 
 /// A request that policy allowed, with what the rest of the way needs.
@@ -74,13 +74,15 @@ impl Proxy {
         let question = Question::request(whereto, parts, connection);
         let route = question.route(&live.router).ok_or(Refusal::NoRoute)?;
         let host = Some(whereto.authority.host());
-        let caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
+        let mut caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
+        let unmet = caller.must_meet(&route.sign_in, now);
         let check = caller.asks(live, question.facts(), now);
         let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
         match authorize::check(&route.policy, &check, log) {
             Ok(permit) => Ok(Admitted { permit, route: route.clone(), session: caller.session, question }),
             Err(denial) if denial.verdict == Verdict::SignIn => {
-                Err(sign_in(live, whereto, parts, caller.rejected, now).unwrap_or_else(|refusal| refusal))
+                let refusal = sign_in(live, whereto, parts, &route.sign_in, caller.rejected, now)?;
+                Err(refusal.unless_browser(unmet))
             }
             Err(denial) => Err(denied(denial, route, caller.session.as_ref(), &sign_out_url(live))),
         }
@@ -101,13 +103,14 @@ impl Proxy {
         // The authority of a tunnel is the app; the token was made for the gateway's host that the client speaks to.
         let sign_in_host = live.settings.authenticate_url.host_str();
         let host = connection.server_name.as_deref().or(sign_in_host);
-        let caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
+        let mut caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
+        let unmet = caller.must_meet(&route.sign_in, now);
         let check = caller.asks(live, question.facts(), now);
         let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
         match authorize::check(&route.policy, &check, log) {
             Ok(permit) => Ok(Admitted { permit, route: route.clone(), session: caller.session, question }),
             Err(denial) if denial.verdict == Verdict::SignIn => {
-                Err(Refusal::SignIn { redirect: None, rejected: caller.rejected })
+                Err(Refusal::SignIn { redirect: None, rejected: caller.rejected }.unless_browser(unmet))
             }
             Err(denial) => Err(denied(denial, route, caller.session.as_ref(), &sign_out_url(live))),
         }
@@ -138,6 +141,7 @@ pub(super) fn sign_in(
     live: &Live,
     whereto: &Whereto,
     parts: &http::request::Parts,
+    demand: &SignInDemand,
     rejected: Option<InvalidCredential>,
     now: Now,
 ) -> Result<Refusal, Refusal> {
@@ -148,8 +152,57 @@ pub(super) fn sign_in(
         return Ok(Refusal::SignIn { redirect: None, rejected });
     }
     let original = whereto.url(parts.uri.query())?;
-    match live.authenticate.sign_in_response(&original, &parts.headers, now.wall) {
+    match live.authenticate.sign_in_response(&original, &parts.headers, demand, now.wall) {
         Ok(response) => Ok(Refusal::SignIn { redirect: Some(Box::new(response)), rejected }),
         Err(_) => Err(Refusal::Gateway("The sign-in cannot begin. Try again.".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+    use crate::{
+        proxy::{caller::Caller, respond::Audience},
+        session::{SessionId, UserId},
+    };
+
+    #[test]
+    fn a_session_that_falls_short_counts_as_none_and_a_program_is_told_what_to_ask_for() {
+        let now = Now::read();
+        let session = Session {
+            id: SessionId::new("s"),
+            user_id: UserId::new("u"),
+            idp_id: String::new(),
+            email: String::new(),
+            name: String::new(),
+            groups: vec![],
+            claims: [("acr".to_owned(), vec!["pwd".into()])].into(),
+            issued_at: now.wall,
+            expires_at: now.wall,
+            bound_to: None,
+        };
+        let demand = SignInDemand { acr_values: vec!["phr".to_owned()], ..SignInDemand::default() };
+        let mut caller = Caller { session: Some(session), device: None, rejected: None };
+        assert_eq!(caller.must_meet(&SignInDemand::default(), now), None);
+        assert!(caller.session.is_some());
+        let unmet = caller.must_meet(&demand, now);
+        assert!(caller.session.is_none() && unmet.is_some());
+        let refusal = Refusal::SignIn { redirect: None, rejected: None }.unless_browser(unmet);
+        let audience = Audience { request_id: "r", host: "h", wants_html: false };
+        let response = refusal.into_response(audience);
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        let challenge = response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap();
+        assert!(
+            challenge.contains("insufficient_user_authentication") && challenge.contains("phr"),
+            "{challenge}"
+        );
+        let plain =
+            Refusal::SignIn { redirect: None, rejected: None }.unless_browser(None).into_response(audience);
+        assert!(
+            !plain.headers().contains_key(header::WWW_AUTHENTICATE),
+            "a stranger is asked to sign in, no more"
+        );
     }
 }

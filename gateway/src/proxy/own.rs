@@ -23,7 +23,7 @@ use crate::{
     body::{self, Body},
     config::{Route, RouteFrom},
     portal,
-    session::Session,
+    session::{Session, demand::SignInDemand},
 };
 
 /// Bytes of a form posted to the gateway itself at most: far above what the pages send.
@@ -116,7 +116,7 @@ impl Proxy {
         let host = Some(whereto.authority.host());
         let caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
         let Some(session) = &caller.session else {
-            return Err(sign_in(live, whereto, &parts, caller.rejected, now)?);
+            return Err(sign_in(live, whereto, &parts, &SignInDemand::default(), caller.rejected, now)?);
         };
         match whereto.path.as_str() {
             "/.pomerium/api/v1/routes" => Ok(routes_document(live, &caller, connection, now)),

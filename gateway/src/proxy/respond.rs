@@ -9,6 +9,7 @@ use crate::{
     authorize::{CERTIFICATE_REQUIRED, DEVICE_NOT_AUTHORIZED, Denial, Verdict},
     body::{self, Body},
     portal,
+    session::demand::SignInDemand,
 };
 
 /// Why a request got no answer from an app.
@@ -22,6 +23,8 @@ pub(crate) enum Refusal {
     NoRoute,
     /// Signing in is needed; a browser is sent there by `redirect`.
     SignIn { redirect: Option<Box<Response<Bytes>>>, rejected: Option<InvalidCredential> },
+    /// Somebody is signed in, but not in the way that the route asks for (RFC 9470); `challenge` tells a program how.
+    StepUp { challenge: String },
     /// Policy says no.
     Denied(Box<Denied>),
     /// The app behind cannot be reached or failed: 502, 503 or 504.
@@ -66,6 +69,10 @@ impl Refusal {
     /// The answer for `audience`.
     pub(crate) fn into_response(self, audience: Audience<'_>) -> Response<Body> {
         let status = self.status();
+        let challenge = match &self {
+            Self::StepUp { challenge } => HeaderValue::from_str(challenge).ok(),
+            _ => None,
+        };
         let mut response = match self {
             Self::SignIn { redirect: Some(redirect), .. } => redirect.map(body::full),
             refusal if audience.wants_html => page(refusal.page(audience)),
@@ -73,9 +80,22 @@ impl Refusal {
         };
         *response.status_mut() = status;
         let headers = response.headers_mut();
+        if let Some(challenge) = challenge {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
         headers.insert("x-pomerium-intercepted-response", HeaderValue::from_static("true"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
+    }
+
+    /// For a program that is signed in, but not in the way that the route asks for: what it has to ask for.
+    pub(crate) fn unless_browser(self, unmet: Option<&SignInDemand>) -> Self {
+        match (self, unmet) {
+            (Self::SignIn { redirect: None, .. }, Some(demand)) => {
+                Self::StepUp { challenge: demand.challenge() }
+            }
+            (refusal, _) => refusal,
+        }
     }
 
     /// The status of the refusal.
@@ -85,7 +105,7 @@ impl Refusal {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::SignIn { redirect: Some(_), .. } => StatusCode::FOUND,
-            Self::SignIn { redirect: None, .. } => StatusCode::UNAUTHORIZED,
+            Self::SignIn { redirect: None, .. } | Self::StepUp { .. } => StatusCode::UNAUTHORIZED,
             Self::Denied(denied) => match denied.denial.verdict {
                 Verdict::Deny { status } => StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN),
                 Verdict::Allow | Verdict::SignIn => StatusCode::FORBIDDEN,
@@ -117,6 +137,13 @@ impl Refusal {
                     Some(why @ InvalidCredential::OtherDevice) => format!("Sign in on this device: {why}."),
                     _ => "Sign in first: the session is missing, expired or revoked.".to_owned(),
                 },
+                vec![],
+            ),
+            // Not `SignInRequired`, by which a client forgets its token: elsewhere it is good.
+            Self::StepUp { .. } => (
+                ProblemKind::Other,
+                "Sign in again",
+                "This app asks for a more recent or a stronger sign-in. Sign in again.".to_owned(),
                 vec![],
             ),
             Self::Denied(denied) => (

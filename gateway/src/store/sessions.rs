@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use sqlx::{Row, sqlite::SqliteRow};
 
-use super::{CACHED_SESSIONS_MAX, Store, StoreError, aead, devices, from_millis, to_millis};
+use super::{CACHED_SESSIONS_MAX, ServiceAccount, Store, StoreError, aead, devices, from_millis, to_millis};
 use crate::{
     device::Thumbprint,
     secret::Secret,
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Rows that one round of refreshing takes at most.
-const DUE_MAX: i64 = 100;
+pub(crate) const DUE_MAX: usize = 100;
 
 /// What the identity provider gave for one session. Never leaves the gateway, and rests encrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +56,15 @@ struct SealedTokens {
     refresh: Option<String>,
     id_token: String,
     access_expires_at_ms: Option<i64>,
+}
+
+impl ProviderTokens {
+    /// What a session without a provider's tokens has.
+    #[must_use]
+    pub fn none() -> Self {
+        let empty = || Secret::new(String::new());
+        Self { access: empty(), refresh: None, id_token: empty(), access_expires_at: None }
+    }
 }
 
 impl Store {
@@ -102,7 +111,7 @@ impl Store {
     }
 
     /// Replaces what a session says of its person, and its tokens; `false` when the session has ended meanwhile, which
-    /// it then stays. Its owner, its start and its end never change.
+    /// it then stays, or its person has signed in anew, which counts more. Its owner, its start and its end never change.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -114,7 +123,7 @@ impl Store {
         let row = SessionRow::new(self, session, tokens)?;
         let done = sqlx::query(
             "UPDATE sessions SET email = ?2, name = ?3, groups_json = ?4, claims_json = ?5, refresh_at_ms = ?6, \
-             tokens_sealed = ?7 WHERE id = ?1 AND user_id = ?8",
+             tokens_sealed = ?7 WHERE id = ?1 AND user_id = ?8 AND issued_at_ms = ?9",
         )
         .bind(session.id.as_str())
         .bind(&session.email)
@@ -124,6 +133,39 @@ impl Store {
         .bind(row.refresh_at)
         .bind(row.sealed)
         .bind(session.user_id.as_str())
+        .bind(to_millis(session.issued_at))
+        .execute(&self.inner.pool)
+        .await?;
+        self.note_change(&session.id);
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Gives a session that its person has begun anew its new claims, tokens and times; `false` when it has ended
+    /// meanwhile, which it then stays. Its owner never changes.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn renew_session(
+        &self,
+        session: &Session,
+        tokens: &ProviderTokens,
+    ) -> Result<bool, StoreError> {
+        let row = SessionRow::new(self, session, tokens)?;
+        let done = sqlx::query(
+            "UPDATE sessions SET email = ?2, name = ?3, groups_json = ?4, claims_json = ?5, refresh_at_ms = ?6, \
+             tokens_sealed = ?7, issued_at_ms = ?8, expires_at_ms = ?9 WHERE id = ?1 AND user_id = ?10 AND idp_id = ?11",
+        )
+        .bind(session.id.as_str())
+        .bind(&session.email)
+        .bind(&session.name)
+        .bind(row.groups)
+        .bind(row.claims)
+        .bind(row.refresh_at)
+        .bind(row.sealed)
+        .bind(to_millis(session.issued_at))
+        .bind(to_millis(session.expires_at))
+        .bind(session.user_id.as_str())
+        .bind(&session.idp_id)
         .execute(&self.inner.pool)
         .await?;
         self.note_change(&session.id);
@@ -135,6 +177,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`]: nothing is known, which is not "no".
     pub async fn session(&self, id: &SessionId) -> Result<Option<Session>, StoreError> {
+        if ServiceAccount::is_id(id) {
+            return self.service_account_session(id).await;
+        }
         let generation = {
             let cache = self.cache();
             if let Some(session) = cache.sessions.get(id) {
@@ -184,6 +229,41 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
+    /// Ends what a provider's logout token is about, and says how many: the sessions of its own session `sid`; with a
+    /// subject also those of that person whose `sid` it never told us; without a `sid` all of that person. What began
+    /// after `begun_before` is not meant.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn end_provider_sessions(
+        &self,
+        idp_id: &str,
+        subject: Option<&str>,
+        provider_session: Option<&str>,
+        begun_before: SystemTime,
+    ) -> Result<usize, StoreError> {
+        const SUBJECT: &str = "json_extract(claims_json, '$.sub[0]')";
+        const SID: &str = "json_extract(claims_json, '$.sid[0]')";
+        if subject.is_none() && provider_session.is_none() {
+            return Ok(0);
+        }
+        let query = format!(
+            "DELETE FROM sessions WHERE idp_id = ?1 AND issued_at_ms <= ?4 AND (?2 IS NULL OR {SUBJECT} = ?2) \
+             AND (?3 IS NULL OR {SID} = ?3 OR (?2 IS NOT NULL AND {SID} IS NULL)) RETURNING id"
+        );
+        let ids: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(query))
+            .bind(idp_id)
+            .bind(subject)
+            .bind(provider_session)
+            .bind(to_millis(begun_before))
+            .fetch_all(&self.inner.pool)
+            .await?;
+        for id in &ids {
+            self.note_change(&SessionId::new(id.as_str()));
+        }
+        Ok(ids.len())
+    }
+
     /// Removes the sessions that expired before `now`, and says how many.
     ///
     /// # Errors
@@ -206,17 +286,22 @@ impl Store {
         rows.iter().map(user_of_row).collect()
     }
 
-    /// Sessions with a refresh token whose access token ends before `before`, the most urgent first, 100 at most. Rows
-    /// that do not open are logged and left out.
+    /// Sessions of this provider with a refresh token whose access token ends before `before`, the most urgent first, 100
+    /// at most. Rows that do not open are logged and left out.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn sessions_due_for_refresh(&self, before: SystemTime) -> Result<Vec<RefreshDue>, StoreError> {
+    pub async fn sessions_due_for_refresh(
+        &self,
+        idp_id: &str,
+        before: SystemTime,
+    ) -> Result<Vec<RefreshDue>, StoreError> {
         let rows = sqlx::query(
-            "SELECT * FROM sessions WHERE refresh_at_ms < ?1 ORDER BY refresh_at_ms, id LIMIT ?2",
+            "SELECT * FROM sessions WHERE refresh_at_ms < ?1 AND idp_id = ?2 ORDER BY refresh_at_ms, id LIMIT ?3",
         )
         .bind(to_millis(before))
-        .bind(DUE_MAX)
+        .bind(idp_id)
+        .bind(i64::try_from(DUE_MAX).unwrap_or(i64::MAX))
         .fetch_all(&self.inner.pool)
         .await?;
         let due_of_row = |row: &SqliteRow| -> Result<RefreshDue, StoreError> {

@@ -109,7 +109,7 @@ async fn tokens_moved_to_another_session_do_not_open() {
         .unwrap();
     assert!(store.tokens(&SessionId::new("s1")).await.is_ok());
     assert!(matches!(store.tokens(&SessionId::new("s2")).await, Err(StoreError::Sealed(_))));
-    let due = store.sessions_due_for_refresh(at(9_999)).await.unwrap();
+    let due = store.sessions_due_for_refresh("idp", at(9_999)).await.unwrap();
     assert_eq!(due.len(), 1, "the damaged row does not hold up the sound one");
 }
 
@@ -175,8 +175,8 @@ async fn only_sessions_with_a_refresh_token_come_due() {
     let store = Store::in_memory().await.unwrap();
     store.put_session(&session("s1"), &tokens()).await.unwrap();
     store.put_session(&session("s2"), &ProviderTokens { refresh: None, ..tokens() }).await.unwrap();
-    assert!(store.sessions_due_for_refresh(at(4_600)).await.unwrap().is_empty());
-    let due = store.sessions_due_for_refresh(at(4_601)).await.unwrap();
+    assert!(store.sessions_due_for_refresh("idp", at(4_600)).await.unwrap().is_empty());
+    let due = store.sessions_due_for_refresh("idp", at(4_601)).await.unwrap();
     assert_eq!(due.iter().map(|due| due.session.id.as_str()).collect::<Vec<_>>(), ["s1"]);
     assert_eq!(store.purge_expired(at(51_400)).await.unwrap(), 2);
     assert_eq!(store.session(&SessionId::new("s1")).await.unwrap(), None);

@@ -21,17 +21,19 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One exchange with the provider. Boxed: with a borrowed client the compiler cannot see that it may move between
 /// threads.
-pub(super) type Exchange = Pin<Box<dyn Future<Output = Result<Response<Vec<u8>>, SendError>> + Send>>;
+pub(in crate::authenticate) type Exchange =
+    Pin<Box<dyn Future<Output = Result<Response<Vec<u8>>, SendError>> + Send>>;
 
 /// See the module.
 #[derive(Debug, Clone)]
-pub(super) struct ProviderHttp {
+pub(in crate::authenticate) struct ProviderHttp {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    timeout: Duration,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SendError {
+pub(in crate::authenticate) enum SendError {
     #[error("plain http is allowed for a provider on this very machine only")]
     NotHttps,
     #[error("no answer within 10 seconds")]
@@ -47,7 +49,9 @@ pub(super) enum SendError {
 }
 
 impl ProviderHttp {
-    pub(super) fn new(extra_roots: &[CertificateDer<'static>]) -> Result<Self, rustls::Error> {
+    pub(in crate::authenticate) fn new(
+        extra_roots: &[CertificateDer<'static>],
+    ) -> Result<Self, rustls::Error> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         for root in extra_roots {
@@ -62,11 +66,13 @@ impl ProviderHttp {
             .https_or_http()
             .enable_http1()
             .build();
-        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector) })
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector), timeout: TIMEOUT })
     }
 
     /// The client in the form that the OpenID Connect library takes.
-    pub(super) fn caller(&self) -> impl Fn(Request<Vec<u8>>) -> Exchange + Send + Sync + use<> {
+    pub(in crate::authenticate) fn caller(
+        &self,
+    ) -> impl Fn(Request<Vec<u8>>) -> Exchange + Send + Sync + use<> {
         let http = self.clone();
         move |request| {
             let http = http.clone();
@@ -74,8 +80,11 @@ impl ProviderHttp {
         }
     }
 
-    /// Sends one request and reads its whole answer.
-    pub(super) async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, SendError> {
+    /// Sends one request and reads its whole answer. A server in trouble (5xx, 429) has not answered, whatever it wrote.
+    pub(in crate::authenticate) async fn send(
+        &self,
+        request: Request<Vec<u8>>,
+    ) -> Result<Response<Vec<u8>>, SendError> {
         if !is_https_or_loopback(request.uri()) {
             return Err(SendError::NotHttps);
         }
@@ -83,14 +92,21 @@ impl ProviderHttp {
             let request = request.map(|body| Full::new(Bytes::from(body)));
             let (parts, body) =
                 self.client.request(request).await.map_err(SendError::Connection)?.into_parts();
+            if is_in_trouble(parts.status) {
+                return Err(SendError::Status(parts.status));
+            }
             let body = Limited::new(body, BODY_LEN_MAX).collect().await.map_err(SendError::Body)?.to_bytes();
             Ok(Response::from_parts(parts, body.to_vec()))
         };
-        tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| SendError::TimedOut)?
+        tokio::time::timeout(self.timeout, exchange).await.map_err(|_| SendError::TimedOut)?
     }
 
     /// The body of a 200; `None` when the server refuses the token.
-    pub(super) async fn get_with_bearer(&self, url: &Url, token: &str) -> Result<Option<Vec<u8>>, SendError> {
+    pub(in crate::authenticate) async fn get_with_bearer(
+        &self,
+        url: &Url,
+        token: &str,
+    ) -> Result<Option<Vec<u8>>, SendError> {
         let request = Request::get(url.as_str())
             .header(header::AUTHORIZATION, format!("Bearer {token}"))
             .header(header::ACCEPT, "application/json")
@@ -103,7 +119,11 @@ impl ProviderHttp {
         }
     }
 
-    pub(super) async fn post_form(&self, url: &Url, form: String) -> Result<StatusCode, SendError> {
+    pub(in crate::authenticate) async fn post_form(
+        &self,
+        url: &Url,
+        form: String,
+    ) -> Result<StatusCode, SendError> {
         let request = Request::post(url.as_str())
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form.into_bytes())?;
@@ -111,12 +131,41 @@ impl ProviderHttp {
     }
 }
 
+fn is_in_trouble(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+}
+
 fn is_https_or_loopback(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
+    uri.scheme_str() == Some("https") || (uri.scheme_str() == Some("http") && is_loopback(host))
+}
+
+/// Whether an issuer may name `endpoint` as its own. One out there names nothing on this machine or this very link, where
+/// only we can reach: that is no endpoint, but a way in. One on this machine may do as it likes here.
+pub(in crate::authenticate) fn is_endpoint_of(issuer: &Url, endpoint: &Url) -> bool {
+    let host = endpoint.host_str().unwrap_or_default();
+    if is_loopback(issuer.host_str().unwrap_or_default()) && is_loopback(host) {
+        return matches!(endpoint.scheme(), "http" | "https");
+    }
+    endpoint.scheme() == "https" && !is_loopback(host) && !is_link_local(host)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let is_name = host == "localhost" || host.ends_with(".localhost");
+    is_name || address(host).is_some_and(|address| address.is_loopback() || address.is_unspecified())
+}
+
+fn is_link_local(host: &str) -> bool {
+    address(host).is_some_and(|address| match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    })
+}
+
+/// The address that a host is; an IPv4 address inside an IPv6 one counts as itself.
+fn address(host: &str) -> Option<IpAddr> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let is_loopback =
-        host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    uri.scheme_str() == Some("https") || (uri.scheme_str() == Some("http") && is_loopback)
+    bare.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
 #[cfg(test)]
@@ -136,6 +185,71 @@ mod tests {
             ("ftp://localhost/", false),
         ] {
             assert_eq!(is_https_or_loopback(&uri.parse().unwrap()), allowed, "{uri}");
+        }
+    }
+
+    /// A server that sends this and then nothing more, without hanging up.
+    async fn server(answer: Vec<u8>) -> (String, tokio::task::JoinSet<()>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}/", listener.local_addr().unwrap());
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            assert!(socket.read(&mut request).await.unwrap() > 0);
+            // The other end may have had enough.
+            _ = socket.write_all(&answer).await;
+            std::future::pending().await
+        });
+        (address, tasks)
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_costs_its_time_and_no_more() {
+        let http = ProviderHttp { timeout: Duration::from_millis(20), ..ProviderHttp::new(&[]).unwrap() };
+        for answer in [&b""[..], b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhel"] {
+            let (address, _tasks) = server(answer.to_vec()).await;
+            let answer = http.send(Request::get(address).body(vec![]).unwrap()).await;
+            assert!(matches!(answer, Err(SendError::TimedOut)), "{answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_is_cut_and_a_redirect_is_not_followed() {
+        let http = ProviderHttp::new(&[]).unwrap();
+        let mut endless = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+        endless.resize(2 * BODY_LEN_MAX, b'a');
+        let (address, _tasks) = server(endless).await;
+        let answer = http.send(Request::get(address).body(vec![]).unwrap()).await;
+        assert!(matches!(answer, Err(SendError::Body(_))), "{answer:?}");
+        let moved = "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
+        let (address, _tasks) = server(moved.into()).await;
+        let answer = http.send(Request::get(address).body(vec![]).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::FOUND);
+    }
+
+    #[test]
+    fn an_issuer_out_there_cannot_point_inside() {
+        let outside = "https://idp.example.com".parse().unwrap();
+        let inside = "http://127.0.0.1:9000".parse().unwrap();
+        for (endpoint, of_outside, of_inside) in [
+            ("https://keys.example.com/jwks", true, true),
+            ("http://idp.example.com/jwks", false, false),
+            ("http://127.0.0.1:9000/jwks", false, true),
+            ("https://127.0.0.1/jwks", false, true),
+            ("https://localhost/jwks", false, true),
+            ("https://app.localhost/jwks", false, true),
+            ("https://[::1]/jwks", false, true),
+            ("https://[::ffff:127.0.0.1]/jwks", false, true),
+            ("https://0.0.0.0/jwks", false, true),
+            ("https://169.254.169.254/latest/meta-data", false, false),
+            ("https://[fe80::1]/jwks", false, false),
+            ("file:///etc/passwd", false, false),
+        ] {
+            let url = endpoint.parse().unwrap();
+            assert_eq!(is_endpoint_of(&outside, &url), of_outside, "{endpoint}");
+            assert_eq!(is_endpoint_of(&inside, &url), of_inside, "{endpoint}");
         }
     }
 }

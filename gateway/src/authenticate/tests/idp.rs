@@ -1,6 +1,13 @@
 //! The way to an identity provider and back, with a small provider that answers over loopback.
 
-use std::{convert::Infallible, sync::Mutex, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use bytes::Bytes;
@@ -12,36 +19,44 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use pomerium_shared::clock::Now;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::{authenticate::refresh::Refresher, store::RefreshDue};
 
 /// What the provider says to the next token request, and what it was asked.
 #[derive(Default)]
-struct Script {
+pub(super) struct Script {
     claims: Mutex<Value>,
     refusal: Mutex<Option<&'static str>>,
-    asked: Mutex<Vec<String>>,
+    /// The answer of the UserInfo; 404 without one.
+    user_info: Mutex<Option<(StatusCode, Value)>>,
+    withholds_id_token: AtomicBool,
+    pub(super) asked: Mutex<Vec<String>>,
+    /// The paths of all requests.
+    pub(super) paths: Mutex<Vec<String>>,
 }
 
-struct Idp {
-    issuer: String,
-    script: Arc<Script>,
+pub(super) struct Idp {
+    pub(super) issuer: String,
+    pub(super) script: Arc<Script>,
+    pub(super) key: Arc<rcgen::KeyPair>,
     _server: JoinSet<()>,
 }
 
 impl Idp {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = format!("http://{}", listener.local_addr().unwrap());
         let script = Arc::new(Script::default());
         let key = Arc::new(rcgen::KeyPair::generate().unwrap());
         let mut server = JoinSet::new();
-        let (base, shared) = (issuer.clone(), Arc::clone(&script));
+        let (base, shared, signer) = (issuer.clone(), Arc::clone(&script), Arc::clone(&key));
         server.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
-                let (base, script, key) = (base.clone(), Arc::clone(&shared), Arc::clone(&key));
+                let (base, script, key) = (base.clone(), Arc::clone(&shared), Arc::clone(&signer));
                 connections.spawn(async move {
                     let service = service_fn(move |req| {
                         answer(req, base.clone(), Arc::clone(&script), Arc::clone(&key))
@@ -50,10 +65,16 @@ impl Idp {
                 });
             }
         });
-        Self { issuer, script, _server: server }
+        Self { issuer, script, key, _server: server }
     }
 
-    fn will_say(&self, claims: Value) {
+    /// A token of this issuer.
+    pub(super) fn sign(&self, claims: &Value) -> String {
+        let key = EncodingKey::from_ec_pem(self.key.serialize_pem().as_bytes()).unwrap();
+        jsonwebtoken::encode(&Header::new(Algorithm::ES256), claims, &key).unwrap()
+    }
+
+    pub(super) fn will_say(&self, claims: Value) {
         *self.script.claims.lock().unwrap() = claims;
     }
 }
@@ -65,13 +86,14 @@ async fn answer(
     key: Arc<rcgen::KeyPair>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = req.uri().path().to_owned();
+    script.paths.lock().unwrap().push(path.clone());
     let body = req.into_body().collect().await.unwrap().to_bytes();
     let mut status = StatusCode::OK;
     let document = match path.as_str() {
         "/.well-known/openid-configuration" => json!({
             "issuer": base, "authorization_endpoint": format!("{base}/authorize"),
             "token_endpoint": format!("{base}/token"), "jwks_uri": format!("{base}/jwks"),
-            "end_session_endpoint": format!("{base}/end"),
+            "end_session_endpoint": format!("{base}/end"), "userinfo_endpoint": format!("{base}/me"),
             "response_types_supported": ["code"], "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["ES256"],
         }),
@@ -90,9 +112,24 @@ async fn answer(
                 let claims = script.claims.lock().unwrap().clone();
                 let id_token =
                     jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &signer).unwrap();
-                json!({"access_token": "at", "token_type": "Bearer", "expires_in": 30, "refresh_token": "rt",
-                    "id_token": id_token})
+                let count = script.asked.lock().unwrap().len();
+                let mut tokens = json!({"access_token": "at", "token_type": "Bearer", "expires_in": 30,
+                    "refresh_token": format!("rt{count}"), "id_token": id_token});
+                if script.withholds_id_token.load(Ordering::SeqCst) {
+                    tokens.as_object_mut().unwrap().remove("id_token");
+                }
+                tokens
             }
+        }
+        "/me" => {
+            let (code, said) = script
+                .user_info
+                .lock()
+                .unwrap()
+                .clone()
+                .unwrap_or_else(|| (StatusCode::NOT_FOUND, json!({})));
+            status = code;
+            said
         }
         _ => {
             status = StatusCode::NOT_FOUND;
@@ -103,38 +140,43 @@ async fn answer(
     Ok(response.body(Full::new(document.to_string().into())).unwrap())
 }
 
-fn parameter(url: &Url, name: &str) -> String {
+pub(super) fn parameter(url: &Url, name: &str) -> String {
     url.query_pairs().find(|(key, _)| key == name).unwrap().1.into_owned()
 }
 
-fn claims(idp: &Idp, nonce: &str, now: Now) -> Value {
+pub(super) fn claims(idp: &Idp, nonce: &str, now: Now) -> Value {
     json!({"iss": idp.issuer, "aud": "gateway", "sub": "alice", "nonce": nonce, "jti": "chosen-by-the-provider",
         "iat": now.unix_seconds(), "exp": now.unix_seconds() + 300, "email": "alice@example.com", "groups": ["staff"]})
 }
 
-struct Trip {
-    idp: Idp,
-    service: Authenticate,
-    browser: Browser,
-    now: Now,
+pub(super) struct Trip {
+    pub(super) idp: Idp,
+    pub(super) service: Authenticate,
+    pub(super) browser: Browser,
+    pub(super) now: Now,
     /// The callback that the provider would send the browser to.
-    callback: Url,
-    nonce: String,
+    pub(super) callback: Url,
+    pub(super) nonce: String,
 }
 
 /// A browser that has just been sent to the provider and types its password there.
-async fn trip() -> Trip {
+pub(super) async fn trip() -> Trip {
     let idp = Idp::start().await;
     let service = Authenticate::new(config(&idp.issuer), Store::in_memory().await.unwrap()).unwrap();
     let (mut browser, now) = (Browser::default(), Now::read());
     let sign_in = browser.begin(&service, &url("https://app.example.com/x"), now.wall);
     let at_provider = location(&browser.get(&service, &sign_in, now.wall).await);
     assert_eq!(parameter(&at_provider, "code_challenge_method"), "S256");
-    let mut callback = url("https://authenticate.example.com/oauth2/callback?code=c");
-    callback.query_pairs_mut().append_pair("state", &parameter(&at_provider, "state"));
-    let nonce = parameter(&at_provider, "nonce");
+    let (callback, nonce) = callback_of(&at_provider);
     idp.will_say(claims(&idp, &nonce, now));
     Trip { idp, service, browser, now, callback, nonce }
+}
+
+/// Where the provider sends the browser back, and the nonce that its ID token must carry.
+pub(super) fn callback_of(at_provider: &Url) -> (Url, String) {
+    let mut callback = url("https://authenticate.example.com/oauth2/callback?code=c");
+    callback.query_pairs_mut().append_pair("state", &parameter(at_provider, "state"));
+    (callback, parameter(at_provider, "nonce"))
 }
 
 fn assert_refused(response: &Response<Bytes>) {
@@ -199,63 +241,152 @@ async fn an_id_token_for_another_nonce_client_issuer_or_time_signs_nobody_in() {
     }
 }
 
+/// Somebody who has signed in, and what the refresh loop sees of them.
+struct SignedIn {
+    idp: Idp,
+    service: Authenticate,
+    now: Now,
+    refresher: Refresher,
+    due: RefreshDue,
+}
+
+impl SignedIn {
+    async fn new(grace: Duration) -> Self {
+        let Trip { idp, mut service, mut browser, now, callback, nonce: _ } = trip().await;
+        service.config.identity_provider.unreachable_grace = grace;
+        location(&browser.get(&service, &callback, now.wall).await);
+        let before = now.wall + Duration::from_secs(60);
+        let due = service.store.sessions_due_for_refresh(&service.idp_id, before).await.unwrap().remove(0);
+        let refresher = Refresher::new(&service);
+        Self { idp, service, now, refresher, due }
+    }
+
+    /// A round of refreshing, this long after the sign-in.
+    async fn round(&mut self, seconds: u64) {
+        let later = Duration::from_secs(seconds);
+        let now = Now { monotonic: self.now.monotonic + later, wall: self.now.wall + later };
+        self.refresher.round(|| now, &CancellationToken::new()).await.unwrap();
+    }
+
+    async fn session(&self) -> Option<Session> {
+        self.service.store.session(&self.due.session.id).await.unwrap()
+    }
+
+    fn will_refuse(&self, error: Option<&'static str>) {
+        *self.idp.script.refusal.lock().unwrap() = error;
+    }
+
+    fn refreshes(&self) -> usize {
+        let asked = self.idp.script.asked.lock().unwrap();
+        asked.iter().filter(|form| form.contains("grant_type=refresh_token")).count()
+    }
+}
+
+const GRACE: Duration = Duration::from_secs(900);
+
 #[tokio::test]
-async fn a_refused_refresh_is_told_from_a_provider_in_trouble() {
-    let Trip { idp, service, mut browser, now, callback, nonce } = trip().await;
-    location(&browser.get(&service, &callback, now.wall).await);
-    let due =
-        service.store.sessions_due_for_refresh(now.wall + Duration::from_secs(60)).await.unwrap().remove(0);
-    let mut said = claims(&idp, &nonce, now);
-    said["groups"] = json!([]);
-    idp.will_say(said);
-    let granted = service.provider.refresh(&due.tokens, now.wall).await.unwrap();
-    assert!(granted.identity.groups.is_empty(), "a group that the provider takes away is gone");
-    *idp.script.refusal.lock().unwrap() = Some("invalid_grant");
-    assert!(matches!(service.provider.refresh(&due.tokens, now.wall).await, Err(ProviderError::Refused(_))));
-    *idp.script.refusal.lock().unwrap() = Some("temporarily_unavailable");
-    assert!(matches!(
-        service.provider.refresh(&due.tokens, now.wall).await,
-        Err(ProviderError::Unreachable(_))
-    ));
-    drop(idp);
-    assert!(matches!(
-        service.provider.refresh(&due.tokens, now.wall).await,
-        Err(ProviderError::Unreachable(_))
-    ));
+async fn a_no_is_told_from_a_provider_in_trouble() {
+    let it = SignedIn::new(GRACE).await;
+    let refresh = async || it.service.provider.refresh(&it.due.tokens, it.now.wall).await;
+    for no in ["invalid_grant", "invalid_client", "access_denied", "login_required"] {
+        it.will_refuse(Some(no));
+        assert!(matches!(refresh().await, Err(ProviderError::Refused(_))), "{no}");
+    }
+    for trouble in ["temporarily_unavailable", "server_error", "slow_down", "invented"] {
+        it.will_refuse(Some(trouble));
+        assert!(matches!(refresh().await, Err(ProviderError::Unreachable(_))), "{trouble}");
+    }
+    drop(it.idp);
+    let gone = it.service.provider.refresh(&it.due.tokens, it.now.wall).await;
+    assert!(matches!(gone, Err(ProviderError::Unreachable(_))));
 }
 
 #[tokio::test]
-async fn a_session_that_the_provider_gives_up_ends_and_one_that_it_cannot_be_asked_about_stays() {
-    let Trip { idp, service, mut browser, now, callback, nonce: _ } = trip().await;
-    location(&browser.get(&service, &callback, now.wall).await);
-    let due =
-        service.store.sessions_due_for_refresh(now.wall + Duration::from_secs(60)).await.unwrap().remove(0);
-    let mut waits = std::collections::HashMap::new();
-    *idp.script.refusal.lock().unwrap() = Some("temporarily_unavailable");
-    for _ in 0..2 {
-        refresh::refresh_due(&service.store, &service.provider, &mut waits, now).await.unwrap();
+async fn a_refresh_replaces_claims_and_a_dropped_group_is_gone() {
+    let mut it = SignedIn::new(GRACE).await;
+    assert_eq!(it.session().await.unwrap().groups, ["staff"]);
+    let mut said = claims(&it.idp, "n", it.now);
+    said.as_object_mut().unwrap().remove("groups");
+    it.idp.will_say(said);
+    it.round(1).await;
+    let session = it.session().await.unwrap();
+    assert!(session.groups.is_empty() && !session.claims.contains_key("groups"), "{:?}", session.claims);
+}
+
+#[tokio::test]
+async fn without_a_new_id_token_the_user_info_replaces_claims_and_without_both_nothing_changes() {
+    let mut it = SignedIn::new(GRACE).await;
+    it.idp.script.withholds_id_token.store(true, Ordering::SeqCst);
+    it.round(1).await;
+    assert_eq!(it.session().await.unwrap().groups, ["staff"], "nothing was said of the person");
+    let said = (StatusCode::OK, json!({"sub": "alice", "email": "alice@example.com"}));
+    *it.idp.script.user_info.lock().unwrap() = Some(said);
+    it.round(40).await;
+    let session = it.session().await.unwrap();
+    assert_eq!((session.groups.len(), session.email.as_str()), (0, "alice@example.com"));
+}
+
+#[tokio::test]
+async fn a_silent_provider_is_asked_ever_less_often_and_a_no_ends_the_session() {
+    let mut it = SignedIn::new(GRACE).await;
+    it.will_refuse(Some("temporarily_unavailable"));
+    it.round(1).await;
+    it.round(2).await;
+    assert_eq!(it.refreshes(), 1, "the second round waits");
+    assert!(it.session().await.is_some());
+    it.will_refuse(Some("invalid_grant"));
+    it.round(602).await;
+    assert_eq!(it.session().await, None);
+}
+
+#[tokio::test]
+async fn a_session_outlives_a_silent_provider_by_the_grace_and_no_longer() {
+    // The access token ends 30 seconds after the sign-in.
+    for (grace, kept_until) in [(GRACE, 929), (Duration::ZERO, 29)] {
+        let mut it = SignedIn::new(grace).await;
+        it.will_refuse(Some("server_error"));
+        it.round(1).await;
+        it.round(kept_until).await;
+        assert!(it.session().await.is_some(), "{grace:?}");
+        it.round(kept_until + 2).await;
+        assert_eq!(it.session().await, None, "{grace:?}");
     }
-    assert!(service.store.session(&due.session.id).await.unwrap().is_some());
-    let refreshes =
-        || idp.script.asked.lock().unwrap().iter().filter(|form| form.contains("refresh_token")).count();
-    assert_eq!(refreshes(), 1, "the second round waits");
-    *idp.script.refusal.lock().unwrap() = Some("invalid_grant");
-    let later = Now { monotonic: now.monotonic + Duration::from_secs(601), ..now };
-    refresh::refresh_due(&service.store, &service.provider, &mut waits, later).await.unwrap();
-    assert_eq!(service.store.session(&due.session.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn new_tokens_are_kept_when_the_user_info_fails_after_them() {
+    let mut it = SignedIn::new(GRACE).await;
+    *it.idp.script.user_info.lock().unwrap() = Some((StatusCode::BAD_GATEWAY, json!({})));
+    it.round(1).await;
+    let session = it.session().await.unwrap();
+    assert_eq!(session.groups, ["staff"], "nothing new is known of the person");
+    let tokens = it.service.store.tokens(&session.id).await.unwrap().unwrap();
+    assert_eq!(tokens.refresh, Some(Secret::new("rt2".into())), "the first one is used up");
+    *it.idp.script.user_info.lock().unwrap() = None;
+    it.round(601).await;
+    assert!(it.idp.script.asked.lock().unwrap().last().unwrap().contains("refresh_token=rt2"));
+    assert!(it.session().await.is_some());
 }
 
 #[tokio::test]
 async fn a_refresh_that_names_somebody_else_ends_the_session() {
-    let Trip { idp, service, mut browser, now, callback, nonce } = trip().await;
-    location(&browser.get(&service, &callback, now.wall).await);
-    let due =
-        service.store.sessions_due_for_refresh(now.wall + Duration::from_secs(60)).await.unwrap().remove(0);
-    let mut said = claims(&idp, &nonce, now);
+    let mut it = SignedIn::new(GRACE).await;
+    let mut said = claims(&it.idp, "n", it.now);
     said["sub"] = json!("bob");
-    idp.will_say(said);
-    refresh::refresh_due(&service.store, &service.provider, &mut Default::default(), now).await.unwrap();
-    assert_eq!(service.store.session(&due.session.id).await.unwrap(), None);
+    it.idp.will_say(said);
+    it.round(1).await;
+    assert_eq!(it.session().await, None);
+}
+
+#[tokio::test]
+async fn the_tokens_of_another_provider_are_not_sent_to_this_one() {
+    let mut it = SignedIn::new(GRACE).await;
+    let mut other = config(&it.idp.issuer);
+    other.identity_provider.client_id = "another".into();
+    let other = Authenticate::new(other, it.service.store.clone()).unwrap();
+    it.refresher = Refresher::new(&other);
+    it.round(1).await;
+    assert_eq!(it.refreshes(), 0);
 }
 
 #[tokio::test]
