@@ -237,7 +237,7 @@ impl Authenticate {
     /// Whether a session of the store still counts: its time is not over, and its provider is the one in use.
     #[must_use]
     pub fn stands_by(&self, session: &Session, now: SystemTime) -> bool {
-        session.is_valid_at(now) && session.idp_id == self.idp_id
+        session.is_valid_at(now) && self.vouches_for(session)
     }
 
     async fn session_of_token(
@@ -357,9 +357,17 @@ impl Authenticate {
         let Some(token) = credentials::cookie(req.headers, &self.sign_in_cookie_name()) else {
             return Ok(None);
         };
-        let holder = Holder::Connection(req.key);
-        let session = self.session_of_token(token, req.url.host_str(), holder, now).await?.ok();
+        let (audience, holder) = (self.sign_in_audience(), Holder::Connection(req.key));
+        let session = self.session_of_token(token, Some(&audience), holder, now).await?.ok();
         Ok(session.filter(|session| session.idp_id == self.idp_id))
+    }
+
+    /// Whom the sign-in cookie is for: no host, so that it opens no app, and no handle of an app opens the sign-in host,
+    /// which hands out all the others.
+    fn sign_in_audience(&self) -> String {
+        let mut url = self.config.authenticate_url.clone();
+        url.set_path(sign_in::SIGN_IN_PATH);
+        url.into()
     }
 
     fn sign_in_cookie_name(&self) -> String {

@@ -291,8 +291,7 @@ impl Authenticate {
         if session.bound_to.is_some() {
             return self.hand_over(wish, &session, now);
         }
-        let host = self.config.authenticate_url.host_str().unwrap_or_default().to_owned();
-        let Ok(handle) = self.handle_key.mint(&session, &[host], now) else {
+        let Ok(handle) = self.handle_key.mint(&session, &[self.sign_in_audience()], now) else {
             return pages::problem(StatusCode::INTERNAL_SERVER_ERROR, "The session could not be made.");
         };
         // Straight on, not by way of the sign-in URL: a browser that keeps no cookie here does not go round in circles.
@@ -313,9 +312,13 @@ impl Authenticate {
         tokens: &ProviderTokens,
         now: SystemTime,
     ) -> Result<(), StoreError> {
+        if session.bound_to.is_some() {
+            // A program's own: the browser's is another one.
+            return self.store.put_session(session, tokens).await;
+        }
         let old = self.sign_in_host_session(req, now).await?;
         if let Some(old) = old.filter(|old| old.user_id == session.user_id) {
-            let renewed = Session { id: old.id, bound_to: old.bound_to, ..session.clone() };
+            let renewed = Session { id: old.id, ..session.clone() };
             if self.store.renew_session(&renewed, tokens).await? {
                 *session = renewed;
                 return Ok(());
@@ -344,8 +347,9 @@ impl Authenticate {
         if !self.is_allowed(wish) {
             return bad_request("This sign-in leads to a place that is not served here any more.");
         }
+        // A program may speak to the gateway at its sign-in host; a browser's cookie is for the app's host alone.
         let hosts = [
-            Some(&self.config.authenticate_url),
+            wish.is_programmatic.then_some(&self.config.authenticate_url),
             (!wish.is_programmatic).then_some(&wish.redirect),
             Some(&wish.callback),
         ];

@@ -54,7 +54,7 @@ impl Authenticate {
         response
     }
 
-    /// On the sign-in host: asks first, unless the URL is signed or our own form was sent.
+    /// On the sign-in host: asks first, unless the URL is signed and names this browser's session, or our own form was sent.
     pub(super) async fn sign_out(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
         let verified = signed_url::verify(self.config.shared_secret.expose(), req.url, CLOCK_SKEW, now).ok();
         if req.method == Method::POST {
@@ -69,12 +69,18 @@ impl Authenticate {
             Ok(session) => session.map(|session| session.id),
             Err(error) => return store_failed(&error),
         };
+        // A link speaks for the session that it names, and any host of ours signs one for whoever asks: the session of the
+        // person who happens to follow it is ended on their own word alone.
+        let asks = req.method != Method::POST && own.is_some() && own != named;
         let mut tokens = None;
-        for id in [own, named].into_iter().flatten() {
+        for id in [own.filter(|_| !asks), named].into_iter().flatten() {
             match self.end(&id).await {
                 Ok(ended) => tokens = tokens.or(ended),
                 Err(error) => return store_failed(&error),
             }
+        }
+        if asks {
+            return pages::confirm_sign_out();
         }
         let mut response = pages::redirect(&self.after_sign_out(tokens.as_ref()).await);
         append_cookie(&mut response, self.clear_cookie(&self.sign_in_cookie_name()));

@@ -183,7 +183,7 @@ async fn signed_in(service: &Authenticate) -> Browser {
         access_expires_at: None,
     };
     service.store.put_session(&session, &tokens).await.unwrap();
-    let handle = service.handle_key.mint(&session, &["authenticate.example.com".into()], at(NOW)).unwrap();
+    let handle = service.handle_key.mint(&session, &[service.sign_in_audience()], at(NOW)).unwrap();
     let mut browser = Browser::default();
     let place = ("authenticate.example.com".to_owned(), "_pomerium_authenticate".to_owned());
     browser.cookies.insert(place, handle.expose().clone());
@@ -351,6 +351,41 @@ async fn another_sites_page_cannot_sign_anybody_out() {
     assert_eq!(response.status(), StatusCode::FOUND);
     assert!(response.headers()[header::SET_COOKIE].to_str().unwrap().contains("Max-Age=0"));
     assert_eq!(service.store.session(&SessionId::new("s1")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_link_of_somebody_else_signs_nobody_out_unasked() {
+    let service = service().await;
+    let mut browser = signed_in(&service).await;
+    // The host of any app signs such a link for whoever asks: here for a stranger without a session.
+    let asked = url("https://app.example.com/.pomerium/sign_out");
+    let link = location(&Browser::default().get(&service, &asked, at(NOW)).await);
+    let response = browser.get(&service, &link, at(NOW)).await;
+    assert_eq!(response.status(), StatusCode::OK, "a question, not a deed");
+    assert!(service.store.session(&SessionId::new("s1")).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn no_handle_of_an_app_opens_the_sign_in_host_nor_the_other_way_round() {
+    let service = service().await;
+    let mut browser = signed_in(&service).await;
+    let place = ("authenticate.example.com".to_owned(), "_pomerium_authenticate".to_owned());
+    let of_sign_in = browser.cookies[&place].clone();
+    let mut headers = HeaderMap::new();
+    headers.insert(header::AUTHORIZATION, format!("Pomerium {of_sign_in}").parse().unwrap());
+    for host in ["app.example.com", "authenticate.example.com"] {
+        let found = service.session_of(&headers, None, Some(host), None, at(NOW)).await.unwrap();
+        assert_eq!(found, None, "the sign-in cookie at {host}");
+    }
+    let session = service.store.session(&SessionId::new("s1")).await.unwrap().unwrap();
+    let hosts = ["authenticate.example.com".to_owned(), "app.example.com".to_owned()];
+    let of_app = service.handle_key.mint(&session, &hosts, at(NOW)).unwrap();
+    browser.cookies.insert(place, of_app.expose().clone());
+    let sign_in_host = url("https://authenticate.example.com/.pomerium/");
+    let headers = browser.headers(&sign_in_host);
+    let (method, form) = (&Method::GET, Bytes::new());
+    let req = AuthRequest { method, url: &sign_in_host, headers: &headers, form, key: None };
+    assert_eq!(service.sign_in_host_session(&req, at(NOW)).await.unwrap(), None);
 }
 
 #[test]
