@@ -42,12 +42,11 @@ async fn live(streams: usize, options: &Options<'_>) -> anyhow::Result<Live> {
     Ok(Live { gateway, cli, crowd, route, _client: client, _echo: echo })
 }
 
-/// The person signs out in a browser: from the click.
-async fn signed_out(streams: usize) -> anyhow::Result<Vec<Duration>> {
+/// The person ends the session of this machine: from the command's beginning.
+async fn logged_out(streams: usize) -> anyhow::Result<Vec<Duration>> {
     let live = live(streams, &Options::default()).await?;
-    let url = live.gateway.url("localhost")?;
     let change = Instant::now();
-    let (left, ends) = tokio::join!(live.cli.person.sign_out(&url), live.crowd.ends());
+    let (left, ends) = tokio::join!(live.cli.log_out(), live.crowd.ends());
     left?;
     Ok(since(change, &ends?))
 }
@@ -94,7 +93,7 @@ fn since(change: Instant, ends: &[Instant]) -> Vec<Duration> {
 async fn main() -> anyhow::Result<()> {
     let streams: usize = std::env::var("BENCH_STREAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
     print_head(streams);
-    print_row("signed out", &Box::pin(signed_out(streams)).await?);
+    print_row("logged out", &Box::pin(logged_out(streams)).await?);
     print_row("policy changed", &Box::pin(policy_changed(streams)).await?);
     print_row("hours over", &Box::pin(hours_over(streams)).await?);
     print_row("group dropped", &Box::pin(group_dropped(streams)).await?);

@@ -103,9 +103,9 @@ impl Live {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signing_out_ends_what_the_client_has_open() {
+async fn logging_out_ends_what_the_client_has_open() {
     let live = live(STAFF, &Options::default()).await.unwrap();
-    live.cli.person.sign_out(&live.gateway.url("localhost").unwrap()).await.unwrap();
+    live.cli.log_out().await.unwrap();
     live.ends_for("session").await;
 }
 

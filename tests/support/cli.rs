@@ -134,6 +134,19 @@ impl Cli {
         Process::spawn(&format!("pomerium-cli {}", words.join(" ")), &mut self.command(words)?, input)
     }
 
+    /// Ends this machine's session, as `pomerium-cli logout` does.
+    ///
+    /// # Errors
+    /// The client fails.
+    pub async fn log_out(&self) -> anyhow::Result<()> {
+        let mut command = Command::new(binary("pomerium-cli")?);
+        command.args(["logout", &self.gateway_url, "--alternate-ca-path"]).arg(&self.root);
+        self.environment(&mut command);
+        let output = command.output().await?;
+        anyhow::ensure!(output.status.success(), "logout: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
     /// A local listener that leads to `destination`, and its port. The person has signed in when this returns.
     ///
     /// # Errors

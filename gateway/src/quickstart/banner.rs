@@ -39,7 +39,7 @@ In another terminal, in this folder, in this order:
 4. Be refused: sign out in the browser and in the client, then repeat steps 1 to 3 and choose "bob". Each says why.
 
    https://app.localhost:{port}/.pomerium/sign_out
-   {cli} logout {gateway}
+   {cli} logout {gateway} --alternate-ca-path {ca}
 
 Keys, sessions and the configuration (pomerium.yaml, an ordinary one to start from) are in
 {folder}
@@ -79,7 +79,7 @@ mod tests {
                 "curl -i --cacert {ca} --resolve app.localhost:8443:127.0.0.1 https://app.localhost:8443/"
             ),
             "https://app.localhost:8443/.pomerium/sign_out".to_owned(),
-            format!("{cli} logout https://localhost:8443"),
+            format!("{cli} logout https://localhost:8443 --alternate-ca-path {ca}"),
         ];
         let typed: Vec<&str> = commands
             .into_iter()
