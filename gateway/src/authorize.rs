@@ -11,6 +11,7 @@ mod permit;
 mod policy;
 pub mod ppl;
 mod reason;
+mod rego;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ pub use self::{
     policy::{Policy, ShortForms},
     ppl::PolicyError,
     reason::{Reason, Reasons},
+    rego::RegoError,
 };
 use crate::{device::Device, session::Session};
 

@@ -6,6 +6,7 @@ use super::{
     matcher::{ListMatcher, ListTest, Scalar, StringMatcher, StringTest, TextSet},
     ppl::{self, Action, Ast, Group, Operator, PolicyError},
     reason::Reasons,
+    rego::{Rego, RegoError},
 };
 use crate::yaml::Node;
 
@@ -17,6 +18,7 @@ const TRACE_LINES_MAX: usize = 100;
 pub struct Policy {
     allow: Vec<LabelledGroup>,
     deny: Vec<LabelledGroup>,
+    rego: Vec<Rego>,
 }
 
 /// A group and where it stands, as traces name it.
@@ -114,7 +116,23 @@ impl Policy {
     pub fn evaluate(&self, check: &CheckRequest<'_>) -> Decision {
         let any =
             |groups: &[LabelledGroup]| join_any(groups.iter().map(|labelled| labelled.group.evaluate(check)));
-        Decision { allow: any(&self.allow), deny: any(&self.deny) }
+        let of_ppl = Decision { allow: any(&self.allow), deny: any(&self.deny) };
+        self.rego.iter().fold(of_ppl, |decision, rego| {
+            let Decision { allow, deny } = rego.evaluate(check);
+            Decision {
+                allow: join_any([decision.allow, allow].into_iter()),
+                deny: join_any([decision.deny, deny].into_iter()),
+            }
+        })
+    }
+
+    /// Adds a Rego module, which has its say after the rules in PPL: `deny` of either beats `allow` of both.
+    ///
+    /// # Errors
+    /// What is wrong with the module.
+    pub fn add_rego(&mut self, text: &str) -> Result<(), RegoError> {
+        self.rego.push(Rego::compile(text)?);
+        Ok(())
     }
 
     /// How each criterion came out: `allow.or[0] email is "alice@example.com": false (email-unauthorized)`. For
@@ -136,6 +154,9 @@ impl Policy {
         let total: usize = groups.map(|labelled| labelled.group.criteria.len()).sum();
         if total > TRACE_LINES_MAX {
             lines.push(format!("... and {} more", total - TRACE_LINES_MAX));
+        }
+        for (index, rego) in self.rego.iter().enumerate() {
+            lines.extend(rego.trace(check).into_iter().map(|line| format!("rego[{index}] {line}")));
         }
         lines
     }
