@@ -88,7 +88,7 @@ impl Rego {
             check_interval: CHECK_INTERVAL,
         });
         let package = engine.add_policy(SOURCE.to_owned(), text.to_owned()).map_err(broken)?;
-        let mut rule = |name: &str| {
+        let rule = |name: &str| {
             let declared = engine.has_declared_rule_rooted_at(SOURCE, name).map_err(broken)?;
             Ok(declared.then(|| format!("{package}.{name}")))
         };

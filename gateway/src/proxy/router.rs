@@ -65,7 +65,7 @@ impl Router {
 }
 
 /// Two ascending lists as one.
-fn merged(mut left: &[usize], mut right: &[usize]) -> impl Iterator<Item = usize> {
+fn merged<'a>(mut left: &'a [usize], mut right: &'a [usize]) -> impl Iterator<Item = usize> + use<'a> {
     iter::from_fn(move || {
         let list = match (left.first(), right.first()) {
             (Some(l), Some(r)) if r < l => &mut right,
