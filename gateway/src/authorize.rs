@@ -17,6 +17,7 @@ mod posture;
 pub mod ppl;
 mod reason;
 mod record;
+mod rego;
 mod situation;
 mod ssh;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use self::{
     ppl::PolicyError,
     reason::{Reason, Reasons},
     record::{RecordMatcher, Records, RecordsError},
+    rego::RegoError,
     situation::Situation,
     ssh::{SshKey, SshTest},
 };

@@ -5,6 +5,7 @@ use super::{
     policy::join_any,
     ppl::{Action, Operator},
     reason::Reasons,
+    rego::Rego,
 };
 
 /// Lines of one trace at most; a page and a log line should stay readable.
@@ -17,6 +18,8 @@ pub struct Explanation<'p> {
     pub decision: Decision,
     /// Every group, those of `allow` first, in the order of the file. Groups of one action are joined by OR.
     pub groups: Vec<ExplainedGroup<'p>>,
+    /// A line a rule of each Rego module, with its own words.
+    pub rego: Vec<String>,
 }
 
 /// One operator with its criteria, and what it came to.
@@ -95,7 +98,13 @@ impl Policy {
     /// Decides, and keeps how. For people and tools: requests are decided by [`Self::evaluate`].
     #[must_use]
     pub fn explain(&self, check: &CheckRequest<'_>) -> Explanation<'_> {
-        self.explain_by(|_, _, criterion| criterion.evaluate(check))
+        let mut explanation = self.explain_by(|_, _, criterion| criterion.evaluate(check));
+        explanation.decision = self.with_rego(explanation.decision, check);
+        let of_module = |(index, rego): (usize, &Rego)| {
+            rego.trace(check).into_iter().map(move |line| format!("rego[{index}] {line}"))
+        };
+        explanation.rego = self.rego().iter().enumerate().flat_map(of_module).collect();
+        explanation
     }
 
     /// The decision where only some criteria are known to have their answer; `None` when the others could turn a yes into
@@ -106,6 +115,10 @@ impl Policy {
         check: &CheckRequest<'_>,
         is_known: impl Fn(&Criterion) -> bool,
     ) -> Option<Decision> {
+        // A module may ask for anything.
+        if !self.rego().is_empty() {
+            return None;
+        }
         if self.criteria().all(&is_known) {
             return Some(self.evaluate(check));
         }
@@ -158,7 +171,11 @@ impl Policy {
         let of = |action| {
             join_any(groups.iter().filter(|group| group.action == action).map(|group| group.evaluation))
         };
-        Explanation { decision: Decision { allow: of(Action::Allow), deny: of(Action::Deny) }, groups }
+        Explanation {
+            decision: Decision { allow: of(Action::Allow), deny: of(Action::Deny) },
+            groups,
+            rego: Vec::new(),
+        }
     }
 }
 
@@ -182,6 +199,7 @@ impl Explanation<'_> {
         if total > TRACE_LINES_MAX {
             lines.push(format!("... and {} more", total - TRACE_LINES_MAX));
         }
+        lines.extend(self.rego.iter().cloned());
         lines
     }
 }

@@ -12,6 +12,7 @@ use super::{
     matcher::{ListMatcher, ListTest, Scalar, StringMatcher, StringTest, TextSet},
     ppl::{self, Action, Ast, Group, Operator, PolicyError},
     reason::Reasons,
+    rego::{Rego, RegoError},
 };
 use crate::yaml::Node;
 
@@ -20,6 +21,7 @@ use crate::yaml::Node;
 pub struct Policy {
     allow: Vec<LabelledGroup>,
     deny: Vec<LabelledGroup>,
+    rego: Vec<Rego>,
 }
 
 /// A group and where it stands, as traces name it.
@@ -118,7 +120,32 @@ impl Policy {
     pub fn evaluate(&self, check: &CheckRequest<'_>) -> Decision {
         let any =
             |groups: &[LabelledGroup]| join_any(groups.iter().map(|labelled| labelled.group.evaluate(check)));
-        Decision { allow: any(&self.allow), deny: any(&self.deny) }
+        self.with_rego(Decision { allow: any(&self.allow), deny: any(&self.deny) }, check)
+    }
+
+    /// What PPL came to, and after it each Rego module.
+    pub(super) fn with_rego(&self, of_ppl: Decision, check: &CheckRequest<'_>) -> Decision {
+        self.rego.iter().fold(of_ppl, |decision, rego| {
+            let Decision { allow, deny } = rego.evaluate(check);
+            Decision {
+                allow: join_any([decision.allow, allow].into_iter()),
+                deny: join_any([decision.deny, deny].into_iter()),
+            }
+        })
+    }
+
+    /// The modules in Rego.
+    pub(super) fn rego(&self) -> &[Rego] {
+        &self.rego
+    }
+
+    /// Adds a Rego module, which has its say after the rules in PPL: `deny` of either beats `allow` of both.
+    ///
+    /// # Errors
+    /// What is wrong with the module.
+    pub fn add_rego(&mut self, text: &str) -> Result<(), RegoError> {
+        self.rego.push(Rego::compile(text)?);
+        Ok(())
     }
 
     /// The next moment after `check.now` at which the answer may change by the clock alone: a date, a day, a time, an age,

@@ -240,6 +240,18 @@ reasons! {
     RecordUnauthorized = "record-unauthorized",
         "Nothing is on record that this route's policy refuses",
         "What this route's policy asks for is not on record";
+    /// A Rego module failed.
+    RegoError = "rego-error",
+        "This route's policy failed",
+        "This route's policy failed, which refuses everybody";
+    /// A Rego rule applies.
+    RegoOk = "rego-ok",
+        "This route's policy in Rego allows you",
+        "This route's policy in Rego refuses you";
+    /// The `allow` rule of a Rego module does not apply.
+    RegoUnauthorized = "rego-unauthorized",
+        "This route's policy in Rego does not refuse you",
+        "This route's policy in Rego does not allow you";
     /// `reject`.
     Reject = "reject", "This route's policy refuses nobody", "Nobody may use this route";
     /// `session/age` matched.

@@ -175,12 +175,13 @@ fn policy(section: &Section<'_>, has_records: bool) -> Option<Policy> {
     }
     let ppl = section.node("policy");
     let anybody = has_list || short.allow_public_unauthenticated_access || short.allow_any_authenticated_user;
-    if ppl.is_none() && !anybody {
+    if ppl.is_none() && !anybody && !section.has("sub_policies") {
         section.warn("policy", "is missing: nobody may use this route");
     }
     match Policy::build(ppl, &short) {
-        Ok(policy) => {
+        Ok(mut policy) => {
             check_criteria(section, &policy, has_records);
+            add_rego(section, &mut policy);
             Some(policy)
         }
         Err(errors) => {
@@ -210,6 +211,36 @@ fn check_criteria(section: &Section<'_>, policy: &Policy, has_records: bool) {
             "names in client certificates (san_...) prove nothing without an authority (`downstream_mtls`), which is not \
              built yet: anybody could write them; use `fingerprint` or `spki_hash`",
         );
+    }
+}
+
+/// `sub_policies`: modules in Rego, each with its say after the rules in PPL.
+fn add_rego(section: &Section<'_>, policy: &mut Policy) {
+    let name = "sub_policies";
+    let items = match section.node(name).map(|node| &node.value) {
+        None => return,
+        Some(Value::List(items)) => items,
+        Some(other) => return section.error(name, format!("expected a list, found {}", other.kind())),
+    };
+    for (index, item) in items.iter().enumerate() {
+        let path = section.key(&format!("{name}[{index}]"));
+        let Some(inner) = Section::of(section.reading, path, item) else { continue };
+        inner.allow_only(&["id", "name", "rego", "explanation", "remediation"]);
+        let Some(Value::List(modules)) = inner.node("rego").map(|node| &node.value) else {
+            inner.error("rego", "expected a list of Rego modules");
+            continue;
+        };
+        for (index, module) in modules.iter().enumerate() {
+            let key = format!("rego[{index}]");
+            match &module.value {
+                Value::String(text) => {
+                    if let Err(error) = policy.add_rego(text) {
+                        inner.error_at(module.at, &key, error.to_string());
+                    }
+                }
+                other => inner.error_at(module.at, &key, format!("expected text, found {}", other.kind())),
+            }
+        }
     }
 }
 

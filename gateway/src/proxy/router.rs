@@ -1,6 +1,12 @@
 //! Which route a request or stream belongs to: the first in config order that matches.
+//!
+//! A request looks only at the routes that can match: those of its very host, found by its name, and those with a
+//! wildcard. Both lists are in config order, and the earlier match of the two wins.
 
-use std::sync::Arc;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, iter, sync::Arc};
 
 use pomerium_shared::destination::Destination;
 
@@ -12,11 +18,32 @@ use crate::path::CanonicalPath;
 #[derive(Debug)]
 pub(crate) struct Router {
     routes: Vec<Arc<Route>>,
+    /// Places in `routes`, ascending, of the HTTP routes with this exact host.
+    by_host: HashMap<String, Vec<usize>>,
+    /// Places in `routes`, ascending, of the HTTP routes whose host is a pattern.
+    by_wildcard: Vec<usize>,
+    /// The place in `routes` of the first TCP route to each destination.
+    by_destination: HashMap<Destination, usize>,
 }
 
 impl Router {
     pub(crate) fn new(routes: Vec<Arc<Route>>) -> Self {
-        Self { routes }
+        let mut by_host: HashMap<_, Vec<_>> = HashMap::new();
+        let (mut by_wildcard, mut by_destination) = (Vec::new(), HashMap::new());
+        for (place, route) in routes.iter().enumerate() {
+            match &route.from {
+                RouteFrom::Http { host: HostPattern::Exact(host), .. } => {
+                    by_host.entry(host.clone()).or_default().push(place);
+                }
+                RouteFrom::Http { host: HostPattern::Wildcard(_), .. } => by_wildcard.push(place),
+                RouteFrom::Tcp { destinations } => {
+                    for destination in destinations {
+                        by_destination.entry(destination.clone()).or_insert(place);
+                    }
+                }
+            }
+        }
+        Self { routes, by_host, by_wildcard, by_destination }
     }
 
     /// All routes in config order.
@@ -26,24 +53,39 @@ impl Router {
 
     /// The route of an HTTP request.
     pub(crate) fn http(&self, authority: &Authority, path: &CanonicalPath) -> Option<&Arc<Route>> {
-        self.routes.iter().find(|route| takes(route, authority.host(), authority.port(), path.as_str()))
+        let exact = self.by_host.get(authority.host()).map_or(&[][..], Vec::as_slice);
+        merged(exact, &self.by_wildcard)
+            .map(|place| &self.routes[place])
+            .find(|route| takes(route, authority.host(), authority.port(), path.as_str()))
     }
 
     /// Whether some route has this host.
     pub(crate) fn has_host(&self, authority: &Authority) -> bool {
-        self.routes.iter().any(|route| match &route.from {
+        let is_wildcard_of = |place: &usize| match &self.routes[*place].from {
             RouteFrom::Http { host, .. } => host_matches(host, authority.host()),
             RouteFrom::Tcp { .. } => false,
-        })
+        };
+        self.by_host.contains_key(authority.host()) || self.by_wildcard.iter().any(is_wildcard_of)
     }
 
     /// The route of a `CONNECT`: exact authorities only, so that a stranger's host is never dialled.
     pub(crate) fn tcp(&self, to: &Destination) -> Option<&Arc<Route>> {
-        self.routes.iter().find(|route| match &route.from {
-            RouteFrom::Tcp { destinations } => destinations.contains(to),
-            RouteFrom::Http { .. } => false,
-        })
+        self.by_destination.get(to).map(|place| &self.routes[*place])
     }
+}
+
+/// Two ascending lists as one.
+fn merged<'a>(mut left: &'a [usize], mut right: &'a [usize]) -> impl Iterator<Item = usize> + use<'a> {
+    iter::from_fn(move || {
+        let list = match (left.first(), right.first()) {
+            (Some(l), Some(r)) if r < l => &mut right,
+            (Some(_), _) => &mut left,
+            (None, _) => &mut right,
+        };
+        let (first, rest) = list.split_first()?;
+        *list = rest;
+        Some(*first)
+    })
 }
 
 /// Whether a route takes HTTP requests of this host, port and canonical path, if none before it does.

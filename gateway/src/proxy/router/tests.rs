@@ -1,0 +1,81 @@
+//! The index against the plain search over all routes.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{authorize::Policy, config::Target, session::demand::SignInDemand};
+
+fn route(place: usize, from: RouteFrom) -> Arc<Route> {
+    Arc::new(Route {
+        sign_in: SignInDemand::default(),
+        id: place.to_string(),
+        name: String::new(),
+        description: String::new(),
+        logo_url: None,
+        from_url: String::new(),
+        from,
+        target: Target::Response { status: http::StatusCode::OK, body: String::new() },
+        policy: Policy::default(),
+        timeout: None,
+        idle_timeout: None,
+        allow_websockets: false,
+        pass_identity_headers: false,
+        set_request_headers: Vec::new(),
+        remove_request_headers: Vec::new(),
+        set_response_headers: Vec::new(),
+        show_error_details: false,
+    })
+}
+
+fn any_host() -> impl Strategy<Value = HostPattern> {
+    let wildcard = |text: &str| HostPattern::Wildcard(regex::Regex::new(text).unwrap());
+    prop_oneof![
+        prop::sample::select(vec!["a.example", "b.example"]).prop_map(|h| HostPattern::Exact(h.to_owned())),
+        Just(wildcard("^.*\\.example$")),
+        Just(wildcard("^a.*$")),
+    ]
+}
+
+fn any_path() -> impl Strategy<Value = PathMatch> {
+    prop_oneof![
+        Just(PathMatch::Any),
+        Just(PathMatch::Prefix("/a".to_owned())),
+        Just(PathMatch::Exact("/a/b".to_owned())),
+        Just(PathMatch::Regex(regex::Regex::new("/[ab]").unwrap())),
+    ]
+}
+
+fn any_from() -> impl Strategy<Value = RouteFrom> {
+    let destination = prop::sample::select(vec!["db:1", "db:2", "ssh:22"]);
+    prop_oneof![
+        3 => (any_host(), prop::option::of(Just(8443)), any_path())
+            .prop_map(|(host, port, path)| RouteFrom::Http { host, port, path }),
+        1 => prop::collection::vec(destination, 1..3).prop_map(|texts| RouteFrom::Tcp {
+            destinations: texts.into_iter().map(|text| text.parse().unwrap()).collect(),
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_index_finds_what_a_search_over_all_routes_finds(
+        froms in prop::collection::vec(any_from(), 0..12),
+        host in prop::sample::select(vec!["a.example", "b.example", "c.example", "a", "other"]),
+        port in prop::sample::select(vec!["", ":8443"]),
+        path in prop::sample::select(vec!["/", "/a", "/a/b", "/b", "/c"]),
+        to in prop::sample::select(vec!["db:1", "db:2", "ssh:22", "ssh:23"]),
+    ) {
+        let routes: Vec<_> = froms.into_iter().enumerate().map(|(place, from)| route(place, from)).collect();
+        let router = Router::new(routes.clone());
+        let authority = Authority::parse(&format!("{host}{port}")).unwrap();
+        let path = CanonicalPath::parse(path).unwrap();
+        let id = |found: Option<&Arc<Route>>| found.map(|route| route.id.clone());
+        let searched = routes.iter().find(|route| takes(route, authority.host(), authority.port(), path.as_str()));
+        prop_assert_eq!(id(router.http(&authority, &path)), id(searched));
+        let to: Destination = to.parse().unwrap();
+        let searched = routes.iter().find(
+            |route| matches!(&route.from, RouteFrom::Tcp { destinations } if destinations.contains(&to)),
+        );
+        prop_assert_eq!(id(router.tcp(&to)), id(searched));
+    }
+}
