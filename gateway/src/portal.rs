@@ -19,6 +19,8 @@ pub struct DeniedPage<'a> {
     pub email: &'a str,
     /// The reasons that the person may see, as sentences.
     pub explanations: Vec<String>,
+    /// What would help, as sentences.
+    pub remedies: Vec<String>,
     /// Each rule with what it came to, where the route shows them.
     pub traces: Vec<String>,
     /// Under which the log has this request.
@@ -67,6 +69,10 @@ pub fn denied(page: &DeniedPage<'_>) -> String {
             h1 { "Not allowed" }
             p { "You may not use " strong { (page.route_name) } " at " (page.host) "." }
             ul { @for line in &page.explanations { li { (line) } } }
+            @if !page.remedies.is_empty() {
+                h2 { "What would help" }
+                ul { @for line in &page.remedies { li { (line) } } }
+            }
             @if !page.traces.is_empty() {
                 details { summary { "The rules and what they came to" } ul { @for line in &page.traces { li { code { (line) } } } } }
             }
@@ -141,6 +147,7 @@ mod tests {
                 host: evil,
                 email: evil,
                 explanations: vec![evil.to_owned()],
+                remedies: vec![evil.to_owned()],
                 traces: vec![evil.to_owned()],
                 request_id: evil,
                 sign_out_url: "\"><script>",

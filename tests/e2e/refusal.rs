@@ -167,3 +167,19 @@ async fn a_page_of_another_site_opens_no_websocket() {
         assert_eq!(head.split_whitespace().nth(1), Some(status), "{origin}: {head}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_comes_too_early_is_told_until_when_to_wait() {
+    let echo = Echo::start().await.unwrap();
+    let soon = jiff::Timestamp::now() + std::time::Duration::from_secs(3600);
+    let policy = format!(
+        "[{{allow: {{and: [{{email: {{is: alice@corp.example}}}}, {{date: {{after: \"{soon}\"}}}}]}}}}]"
+    );
+    let gateway = Gateway::start(&[Route::tcp(DESTINATION, echo.address).policy(&policy)]).await.unwrap();
+    let cli = Cli::new(&gateway, "alice").unwrap();
+    let mut client = cli.spawn(&["tcp", DESTINATION, "--listen", "-"], Input::Pipe).unwrap();
+    let status = client.wait().await.unwrap();
+    assert_eq!(status.code(), Some(77), "{}\n{}", client.errors.text(), cli.trouble());
+    let said = client.errors.text();
+    assert!(said.contains("date-unauthorized") && said.contains("Wait until 2"), "{said}");
+}

@@ -1,6 +1,6 @@
 //! The check itself: evaluates, writes the one log line, and hands out the proof.
 
-use super::{CheckRequest, Decision, Inputs, Policy, Verdict, reason::Reasons};
+use super::{CheckRequest, Decision, Inputs, Policy, Remedy, Verdict, reason::Reasons};
 
 /// Proof that a policy allowed one request or stream: nothing dials an app without one.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Denial {
     pub decision: Decision,
     /// How each criterion came out, for `show_error_details`; empty when somebody should sign in first.
     pub traces: Vec<String>,
+    /// What would help the person; empty where nothing that they can do would.
+    pub remedies: Box<[Remedy]>,
 }
 
 /// What the log line says beside the request.
@@ -48,9 +50,12 @@ pub fn check(policy: &Policy, request: &CheckRequest<'_>, facts: CheckLog<'_>) -
     log(policy, request, facts, &decision);
     match decision.verdict() {
         Verdict::Allow => Ok(Permit { decision }),
-        verdict @ Verdict::SignIn => Err(Denial { verdict, decision, traces: Vec::new() }),
+        verdict @ Verdict::SignIn => {
+            Err(Denial { verdict, decision, traces: Vec::new(), remedies: Box::default() })
+        }
         verdict @ Verdict::Deny { .. } => {
-            Err(Denial { verdict, decision, traces: policy.explain(request).lines() })
+            let (traces, remedies) = (policy.explain(request).lines(), policy.remedies(request).into());
+            Err(Denial { verdict, decision, traces, remedies })
         }
     }
 }

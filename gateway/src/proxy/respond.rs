@@ -149,7 +149,7 @@ impl Refusal {
             Self::Denied(denied) => (
                 ProblemKind::Denied,
                 denied.title(),
-                denied.explanations().join(" "),
+                denied.explanations().into_iter().chain(denied.remedies()).collect::<Vec<_>>().join(" "),
                 denied.denial.decision.visible_reasons().iter().map(|r| r.as_str().to_owned()).collect(),
             ),
             Self::App { detail, .. } => {
@@ -182,6 +182,7 @@ impl Refusal {
             host: audience.host,
             email: &denied.email,
             explanations: denied.explanations(),
+            remedies: denied.remedies(),
             traces: if denied.show_traces { denied.denial.traces.clone() } else { Vec::new() },
             request_id: audience.request_id,
             sign_out_url: &denied.sign_out_url,
@@ -201,6 +202,10 @@ impl Denied {
 
     fn explanations(&self) -> Vec<String> {
         self.denial.decision.explain()
+    }
+
+    fn remedies(&self) -> Vec<String> {
+        self.denial.remedies.iter().map(ToString::to_string).collect()
     }
 }
 
