@@ -14,6 +14,8 @@ use tokio::{
     task::JoinSet,
 };
 
+use crate::wait::until;
+
 /// What comes after the echo, when the client has finished sending.
 pub const FAREWELL: &[u8] = b"bye";
 
@@ -40,10 +42,18 @@ impl Echo {
         Ok(Self { address, dials, _task: task })
     }
 
-    /// How many connections were made to it.
+    /// How many connections it has accepted. One that somebody has just made may not be among them: see [`Self::dialled`].
     #[must_use]
     pub fn dials(&self) -> usize {
         self.dials.load(Ordering::SeqCst)
+    }
+
+    /// Waits until it has accepted so many connections.
+    ///
+    /// # Errors
+    /// They did not come in time.
+    pub async fn dialled(&self, count: usize) -> anyhow::Result<()> {
+        until("connections to the echo service", async || (self.dials() >= count).then_some(())).await
     }
 }
 
