@@ -20,7 +20,7 @@ mod listen;
 mod path;
 mod policy_tools;
 pub mod portal;
-mod proxy;
+pub mod proxy;
 pub mod quickstart;
 pub mod secret;
 pub mod session;

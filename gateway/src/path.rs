@@ -3,11 +3,11 @@
 /// A path in canonical form: begins with `/`, no dot segments, no empty segments but the last, no escaped
 /// unreserved characters (RFC 3986, 6.2.2). Everything behind the listener sees this path and no other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CanonicalPath(String);
+pub struct CanonicalPath(String);
 
 /// Why a path has no canonical form; answered with 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PathError {
+pub enum PathError {
     /// An escaped slash, backslash or NUL, a raw backslash or control character, a dot segment with parameters: servers
     /// disagree on what it means.
     #[error(
@@ -29,7 +29,10 @@ impl CanonicalPath {
     }
 
     /// Brings a raw request path (without the query) into canonical form.
-    pub(crate) fn parse(raw: &str) -> Result<Self, PathError> {
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn parse(raw: &str) -> Result<Self, PathError> {
         let decoded = decode_unreserved(raw)?;
         let Some(relative) = decoded.strip_prefix('/') else {
             return Err(PathError::NotAbsolute);

@@ -27,15 +27,18 @@ use http::{HeaderValue, Request, Response};
 use pomerium_shared::clock::Now;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-#[cfg(fuzzing)]
-pub(crate) use self::authority::Authority;
 pub(crate) use self::respond::Refusal;
-use self::{assertion::Signer, respond::Audience, router::Router, upstream::UpstreamClient};
+use self::{assertion::Signer, respond::Audience, upstream::UpstreamClient};
 pub(crate) use self::{
     assertion::SignerError,
     upstream::UpstreamError,
     verify::{HeaderChanges, Verified},
 };
+pub use self::{
+    authority::{Authority, AuthorityError},
+    router::Router,
+};
+pub use crate::path::{CanonicalPath, PathError};
 use crate::{
     authenticate::Authenticate,
     authorize::PresentedCertificate,

@@ -4,6 +4,8 @@ mod evaluate;
 
 use std::fmt;
 
+pub(super) use evaluate::Answer;
+
 use super::{
     calendar::{AgeLimit, ClockTest},
     certificate::CertificateMatcher,

@@ -1,10 +1,12 @@
 //! A route's policy, compiled: two lists of groups, evaluated without allocation.
 
 mod remedy;
+mod sharing;
 
 use std::time::SystemTime;
 
 pub use remedy::Remedy;
+use sharing::{Answers, Slot, share};
 
 use super::{
     CheckRequest, Decision, Evaluation,
@@ -29,6 +31,19 @@ pub struct Policy {
 pub(super) struct LabelledGroup {
     pub(super) label: String,
     pub(super) group: Group,
+    /// One for each criterion.
+    slots: Vec<Slot>,
+}
+
+impl LabelledGroup {
+    const fn new(label: String, group: Group) -> Self {
+        Self { label, group, slots: Vec::new() }
+    }
+
+    fn evaluate(&self, check: &CheckRequest<'_>, answers: &mut Answers) -> Evaluation {
+        let asked = self.group.criteria.iter().zip(&self.slots);
+        self.group.operator.join(asked.map(|(criterion, slot)| answers.of(criterion, *slot, check).into()))
+    }
 }
 
 /// The short forms of a route's access rules; together they are one `allow` rule with `or`.
@@ -89,8 +104,9 @@ impl Policy {
         let criteria = short.criteria();
         if !criteria.is_empty() {
             let group = Group { operator: Operator::Or, criteria };
-            policy.allow.push(LabelledGroup { label: "short_forms.or".to_owned(), group });
+            policy.allow.push(LabelledGroup::new("short_forms.or".to_owned(), group));
         }
+        share(policy.allow.iter_mut().chain(&mut policy.deny));
         Ok(policy)
     }
 
@@ -106,9 +122,8 @@ impl Policy {
                     Action::Allow => &mut policy.allow,
                     Action::Deny => &mut policy.deny,
                 };
-                groups.extend(block.groups.into_iter().map(|group| LabelledGroup {
-                    label: format!("{rule_label}{action}.{}", group.operator.as_str()),
-                    group,
+                groups.extend(block.groups.into_iter().map(|group| {
+                    LabelledGroup::new(format!("{rule_label}{action}.{}", group.operator.as_str()), group)
                 }));
             }
         }
@@ -118,8 +133,10 @@ impl Policy {
     /// Decides. Without a matching `allow` rule the answer is no.
     #[must_use]
     pub fn evaluate(&self, check: &CheckRequest<'_>) -> Decision {
-        let any =
-            |groups: &[LabelledGroup]| join_any(groups.iter().map(|labelled| labelled.group.evaluate(check)));
+        let mut answers = Answers::NONE;
+        let mut any = |groups: &[LabelledGroup]| {
+            join_any(groups.iter().map(|labelled| labelled.evaluate(check, &mut answers)))
+        };
         self.with_rego(Decision { allow: any(&self.allow), deny: any(&self.deny) }, check)
     }
 
@@ -165,12 +182,6 @@ impl Policy {
     pub(super) fn groups(&self) -> impl Iterator<Item = (Action, &LabelledGroup)> {
         let allow = self.allow.iter().map(|group| (Action::Allow, group));
         allow.chain(self.deny.iter().map(|group| (Action::Deny, group)))
-    }
-}
-
-impl Group {
-    fn evaluate(&self, check: &CheckRequest<'_>) -> Evaluation {
-        self.operator.join(self.criteria.iter().map(|criterion| criterion.evaluate(check)))
     }
 }
 

@@ -16,6 +16,7 @@ mod parse;
 mod record;
 mod remedy;
 mod request;
+mod sharing;
 
 use std::{
     net::{IpAddr, Ipv4Addr},

@@ -6,14 +6,14 @@ use http::{HeaderMap, Uri, header};
 
 /// The host (lower case, without port and brackets' case changed) and port that a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Authority {
+pub struct Authority {
     host: String,
     port: Option<u16>,
 }
 
 /// Why a request's host cannot be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AuthorityError {
+pub enum AuthorityError {
     /// No host, several, or one that is malformed: 400.
     #[error("the request names no host, or a malformed one")]
     Missing,
@@ -57,7 +57,10 @@ impl Authority {
     }
 
     /// Parses `host[:port]`; user information is refused.
-    pub(crate) fn parse(text: &str) -> Result<Self, AuthorityError> {
+    ///
+    /// # Errors
+    /// It is no host, or the port is none.
+    pub fn parse(text: &str) -> Result<Self, AuthorityError> {
         let parsed: http::uri::Authority = text.parse().map_err(|_| AuthorityError::Missing)?;
         if text.contains('@') || !is_host(parsed.host()) {
             return Err(AuthorityError::Missing);

@@ -16,7 +16,7 @@ use crate::path::CanonicalPath;
 
 /// The routes of one configuration.
 #[derive(Debug)]
-pub(crate) struct Router {
+pub struct Router {
     routes: Vec<Arc<Route>>,
     /// Places in `routes`, ascending, of the HTTP routes with this exact host.
     by_host: HashMap<String, Vec<usize>>,
@@ -27,7 +27,9 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    pub(crate) fn new(routes: Vec<Arc<Route>>) -> Self {
+    /// Sorts the routes, which are in config order, by what leads to them.
+    #[must_use]
+    pub fn new(routes: Vec<Arc<Route>>) -> Self {
         let mut by_host: HashMap<_, Vec<_>> = HashMap::new();
         let (mut by_wildcard, mut by_destination) = (Vec::new(), HashMap::new());
         for (place, route) in routes.iter().enumerate() {
@@ -52,7 +54,8 @@ impl Router {
     }
 
     /// The route of an HTTP request.
-    pub(crate) fn http(&self, authority: &Authority, path: &CanonicalPath) -> Option<&Arc<Route>> {
+    #[must_use]
+    pub fn http(&self, authority: &Authority, path: &CanonicalPath) -> Option<&Arc<Route>> {
         let exact = self.by_host.get(authority.host()).map_or(&[][..], Vec::as_slice);
         merged(exact, &self.by_wildcard)
             .map(|place| &self.routes[place])

@@ -16,27 +16,45 @@ use crate::{
 /// The gateway's own paths begin with one of these.
 const OWN_PATHS: [&str; 3] = ["/.pomerium/", "/.well-known/pomerium/", "/.well-known/pomerium-"];
 
+/// What a criterion comes to: one reason always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::authorize) struct Answer {
+    value: bool,
+    reason: Reason,
+}
+
 /// A false answer for another reason than the criterion's own, as a rule that something is missing.
-impl From<Reason> for Evaluation {
+impl From<Reason> for Answer {
     fn from(reason: Reason) -> Self {
-        Self { value: false, reasons: Reasons::only(reason) }
+        Self { value: false, reason }
+    }
+}
+
+impl From<Answer> for Evaluation {
+    fn from(answer: Answer) -> Self {
+        Self { value: answer.value, reasons: Reasons::only(answer.reason) }
     }
 }
 
 impl Criterion {
-    /// Answers the question.
+    /// Answers the question, as a part of a group.
     pub(in crate::authorize) fn evaluate(&self, check: &CheckRequest<'_>) -> Evaluation {
-        self.answer(check).map_or_else(
+        self.answer(check).into()
+    }
+
+    /// Answers the question.
+    pub(in crate::authorize) fn answer(&self, check: &CheckRequest<'_>) -> Answer {
+        self.holds(check).map_or_else(
             |other| other,
             |value| {
                 let (yes, no) = self.reasons();
-                Evaluation { value, reasons: Reasons::only(if value { yes } else { no }) }
+                Answer { value, reason: if value { yes } else { no } }
             },
         )
     }
 
     /// Yes or no for the criterion's own reasons, or an answer with its reason.
-    fn answer(&self, check: &CheckRequest<'_>) -> Result<bool, Evaluation> {
+    fn holds(&self, check: &CheckRequest<'_>) -> Result<bool, Answer> {
         let session = || check.live_session().ok_or(Reason::UserUnauthenticated);
         let request = &check.request;
         Ok(match self {
@@ -92,7 +110,7 @@ impl Criterion {
             Self::InvalidClientCertificate => match request.certificate {
                 Some(shown) => !shown.is_valid,
                 None => {
-                    return Err(Evaluation { value: true, ..Reason::ClientCertificateRequired.into() });
+                    return Err(Answer { value: true, reason: Reason::ClientCertificateRequired });
                 }
             },
             Self::McpTool(_) => false,

@@ -172,9 +172,10 @@ impl Policy {
         for (groups, wanted, is_met) in
             [(&self.allow, true, decision.allow.value), (&self.deny, false, !decision.deny.value)]
         {
-            let in_the_way = groups.iter().map(|labelled| &labelled.group).filter(|group| {
-                !is_met && group.evaluate(check).value != wanted && group.can_be(wanted, check)
-            });
+            let in_the_way = groups
+                .iter()
+                .map(|labelled| &labelled.group)
+                .filter(|group| !is_met && group.value(check) != wanted && group.can_be(wanted, check));
             remedies.extend(in_the_way.flat_map(|group| group.mends(wanted, check)));
         }
         // A device that must be known first, whatever else allows.
@@ -198,6 +199,11 @@ impl Policy {
 }
 
 impl Group {
+    /// What the group comes to.
+    fn value(&self, check: &CheckRequest<'_>) -> bool {
+        self.operator.join(self.criteria.iter().map(|criterion| criterion.evaluate(check))).value
+    }
+
     /// Whether the group has this value, or would if what can be mended were.
     fn can_be(&self, value: bool, check: &CheckRequest<'_>) -> bool {
         let wanted = value != self.operator.inverts();

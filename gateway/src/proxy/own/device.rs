@@ -61,7 +61,10 @@ impl Proxy {
             ReportStep::Keep => {
                 let is_kept = self.store.put_posture(device, &report, now.wall).await;
                 match is_kept.map_err(|error| store_failed(&error))? {
-                    true => Ok(status(StatusCode::NO_CONTENT)),
+                    true => {
+                        tracing::info!(device = %device.id, user = %device.user_id, "a device reported its state");
+                        Ok(status(StatusCode::NO_CONTENT))
+                    }
                     false => Ok(told(StatusCode::FORBIDDEN, "This device was removed. Sign in again.\n")),
                 }
             }
