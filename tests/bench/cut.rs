@@ -12,13 +12,20 @@ use support::{
     echo::Echo,
     gateway::{Gateway, Options, Route},
     process::Process,
+    wait::until,
 };
 use tokio::time::Instant;
+
+/// What the gateway logs of a report.
+const REPORTED: &str = "a device reported its state";
 
 const DESTINATION: &str = "bench.corp.test:9";
 
 /// Whoever is in the group `staff`.
 const STAFF: &str = "[{allow: {and: [{groups: {has: staff}}]}}]";
+
+/// Whoever is on a device that locks its screen.
+const LOCKED: &str = "[{allow: {and: [{posture/screen_lock: 1}]}}]";
 
 /// Whoever is in a group that nobody is in.
 const ADMINS: &str = "[{allow: {and: [{groups: {has: admins}}]}}]";
@@ -33,8 +40,12 @@ struct Live {
 }
 
 async fn live(streams: usize, options: &Options<'_>) -> anyhow::Result<Live> {
+    live_by(STAFF, streams, options).await
+}
+
+async fn live_by(policy: &str, streams: usize, options: &Options<'_>) -> anyhow::Result<Live> {
     let echo = Echo::start().await?;
-    let route = Route::tcp(DESTINATION, echo.address).policy(STAFF);
+    let route = Route::tcp(DESTINATION, echo.address).policy(policy);
     let gateway = Box::pin(Gateway::start_with(std::slice::from_ref(&route), options)).await?;
     let cli = Cli::new(&gateway, "alice")?;
     let (client, port) = cli.listen(DESTINATION).await?;
@@ -70,6 +81,17 @@ async fn group_dropped(streams: usize) -> anyhow::Result<Vec<Duration>> {
     Ok(since(change, &live.crowd.ends().await?))
 }
 
+/// The device stops locking its screen: from the moment at which its report has come.
+async fn posture_bad(streams: usize) -> anyhow::Result<Vec<Duration>> {
+    let live = live_by(LOCKED, streams, &Options::default()).await?;
+    let reports = live.gateway.log().count(REPORTED);
+    live.cli.lock_screen(false)?;
+    until("the device's report", async || (live.gateway.log().count(REPORTED) > reports).then_some(()))
+        .await?;
+    let change = Instant::now();
+    Ok(since(change, &live.crowd.ends().await?))
+}
+
 /// Working hours end: from the second at which they do.
 async fn hours_over(streams: usize) -> anyhow::Result<Vec<Duration>> {
     let live = live(streams, &Options::default()).await?;
@@ -96,6 +118,7 @@ async fn main() -> anyhow::Result<()> {
     print_row("logged out", &Box::pin(logged_out(streams)).await?);
     print_row("policy changed", &Box::pin(policy_changed(streams)).await?);
     print_row("hours over", &Box::pin(hours_over(streams)).await?);
+    print_row("posture bad", &Box::pin(posture_bad(streams)).await?);
     print_row("group dropped", &Box::pin(group_dropped(streams)).await?);
     Ok(())
 }

@@ -77,6 +77,24 @@ async fn a_token_that_was_copied_to_another_machine_is_worth_nothing_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_stops_locking_its_screen_loses_its_streams() {
+    let echo = Echo::start().await.unwrap();
+    let route = Route::tcp(DESTINATION, echo.address).policy("[{allow: {and: [{posture/screen_lock: 1}]}}]");
+    let gateway = Gateway::start(&[route]).await.unwrap();
+    let cli = Cli::new(&gateway, "alice").unwrap();
+    let (_client, port) = cli.listen(DESTINATION).await.unwrap();
+    let mut stream = wait::within("an echo", hello(port)).await.unwrap().unwrap();
+
+    cli.lock_screen(false).unwrap();
+    let mut rest = Vec::new();
+    // A cut is a reset; whichever way it ends, it ends.
+    let _reset = wait::within("the cut", stream.read_to_end(&mut rest)).await.unwrap();
+    assert_eq!(rest, b"");
+    gateway.log().line_with(&["stream ended", "\"reason\":\"policy\""]).await.unwrap();
+    gateway.log().line_with(&["posture-screen-lock-unauthorized"]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_waits_for_approval_and_loses_its_streams_when_it_is_removed() {
     let echo = Echo::start().await.unwrap();
     let route = Route::tcp(DESTINATION, echo.address)

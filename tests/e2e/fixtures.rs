@@ -1,5 +1,7 @@
 //! The real parts answer by themselves: when a story fails, these say whether the product is to blame.
 
+use std::time::Duration;
+
 use support::{
     app::{App, GREETING},
     authority::Authority,
@@ -19,9 +21,10 @@ use url::Url;
 
 #[tokio::test]
 async fn the_identity_provider_signs_alice_in() {
-    let oidc = Oidc::start(1).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let alice = Person::new("alice", &Authority::create(folder.path()).unwrap()).unwrap();
+    let authority = Authority::create(folder.path()).unwrap();
+    let oidc = Oidc::start(1, Duration::from_secs(600), &authority.root).await.unwrap();
+    let alice = Person::new("alice", &authority).unwrap();
     let discovery = format!("{}/.well-known/openid-configuration", oidc.issuer).parse().unwrap();
     let text = alice.get(&discovery).await.unwrap().text();
     assert!(text.contains("\"end_session_endpoint\"") && text.contains("\"S256\""), "{text}");

@@ -21,6 +21,8 @@ mod forgery;
 #[cfg(test)]
 mod forward_auth;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod protocols;
 #[cfg(test)]
 mod psql;

@@ -1,7 +1,10 @@
 // A certified OpenID provider with two accounts. It signs in whoever types a known user name: for tests on loopback alone.
 //
-// Environment: PORT (0: any), CLIENT_SECRET, REDIRECT_URIS and SIGNED_OUT_URIS (separated by spaces), and
-// ACCESS_TOKEN_SECONDS. Prints `issuer URL` once it answers. `POST /people/NAME` with JSON changes what it says of somebody.
+// Besides, a program named `ci` gets tokens of its own, for the audience `gateway`.
+//
+// Environment: PORT (0: any), CLIENT_SECRET, REDIRECT_URIS and SIGNED_OUT_URIS (separated by spaces), BACK_CHANNEL_URI,
+// and ACCESS_TOKEN_SECONDS. Prints `issuer URL` once it answers. `POST /people/NAME` with JSON changes what it says of somebody.
+import { lookup } from 'node:dns';
 import { createServer } from 'node:http';
 import Provider, { interactionPolicy } from 'oidc-provider';
 
@@ -39,9 +42,19 @@ function configuration() {
       client_secret: process.env.CLIENT_SECRET,
       redirect_uris: words('REDIRECT_URIS'),
       post_logout_redirect_uris: words('SIGNED_OUT_URIS'),
+      backchannel_logout_uri: process.env.BACK_CHANNEL_URI,
+      backchannel_logout_session_required: true,
       grant_types: ['authorization_code', 'refresh_token'],
       response_types: ['code'],
+    }, {
+      client_id: 'ci',
+      client_secret: process.env.CLIENT_SECRET,
+      redirect_uris: [],
+      grant_types: ['client_credentials'],
+      response_types: [],
     }],
+    // Every name below `localhost` is this machine, whatever its resolver says.
+    httpOptions: () => ({ dnsLookup: (host, options, done) => lookup(host.endsWith('.localhost') ? '127.0.0.1' : host, options, done) }),
     claims: { openid: ['sub'], profile: ['name'], email: ['email', 'email_verified'], groups: ['groups'] },
     scopes: ['openid', 'offline_access', 'profile', 'email', 'groups'],
     conformIdTokenClaims: false,
@@ -54,6 +67,13 @@ function configuration() {
     features: {
       devInteractions: { enabled: false },
       revocation: { enabled: true },
+      backchannelLogout: { enabled: true },
+      clientCredentials: { enabled: true },
+      resourceIndicators: {
+        enabled: true,
+        defaultResource: (_ctx, client) => (client.clientId === 'ci' ? 'urn:gateway' : undefined),
+        getResourceServerInfo: () => ({ scope: '', audience: 'gateway', accessTokenFormat: 'jwt' }),
+      },
       rpInitiatedLogout: {
         enabled: true,
         logoutSource: (ctx, form) => {
@@ -103,7 +123,7 @@ const server = createServer();
 server.listen(Number(process.env.PORT ?? 0), '127.0.0.1', () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
   const provider = new Provider(issuer, configuration());
-  for (const event of ['authorization.error', 'grant.error', 'server_error', 'userinfo.error', 'end_session.error']) {
+  for (const event of ['authorization.error', 'grant.error', 'server_error', 'userinfo.error', 'end_session.error', 'backchannel.error']) {
     provider.on(event, (_ctx, error) => console.error(event, error.message, error.error_description ?? ''));
   }
   provider.on('grant.success', (ctx) => console.log(`granted ${ctx.oidc.params.grant_type}`));

@@ -122,8 +122,21 @@ impl Cli {
         command
             .env("XDG_CACHE_HOME", self.cache())
             .env("XDG_CONFIG_HOME", home.join("config"))
+            .env("XDG_CURRENT_DESKTOP", "KDE")
             .env("HOME", home);
         command.env("XDG_DATA_HOME", home.join("data")).env("XDG_RUNTIME_DIR", home).kill_on_drop(true);
+    }
+
+    /// Sets whether this machine's desktop locks its screen; it does unless it is told otherwise. The client looks now
+    /// and then.
+    ///
+    /// # Errors
+    /// The desktop's settings cannot be written.
+    pub fn lock_screen(&self, on: bool) -> anyhow::Result<()> {
+        let folder = self.folder.path().join("config");
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join("kscreenlockerrc"), format!("[Daemon]\nAutolock={on}\n"))?;
+        Ok(())
     }
 
     /// Runs a command of the client in the background.
@@ -132,6 +145,17 @@ impl Cli {
     /// It cannot be started.
     pub fn spawn(&self, words: &[&str], input: Input) -> anyhow::Result<Process> {
         Process::spawn(&format!("pomerium-cli {}", words.join(" ")), &mut self.command(words)?, input)
+    }
+
+    /// Begins a sign-in by a code, as on a machine without a browser.
+    ///
+    /// # Errors
+    /// The client is not built.
+    pub fn device_login(&self) -> anyhow::Result<Process> {
+        let mut command = Command::new(binary("pomerium-cli")?);
+        command.args(["login", &self.gateway_url, "--device", "--alternate-ca-path"]).arg(&self.root);
+        self.environment(&mut command);
+        Process::spawn("pomerium-cli login --device", &mut command, Input::None)
     }
 
     /// Ends this machine's session, as `pomerium-cli logout` does.
@@ -152,7 +176,16 @@ impl Cli {
     /// # Errors
     /// The client does not say where it listens.
     pub async fn listen(&self, destination: &str) -> anyhow::Result<(Process, u16)> {
-        let process = self.spawn(&["tcp", destination, "--listen", "127.0.0.1:0"], Input::None)?;
+        self.listen_with(destination, &[]).await
+    }
+
+    /// As [`Cli::listen`], with more words.
+    ///
+    /// # Errors
+    /// As [`Cli::listen`].
+    pub async fn listen_with(&self, destination: &str, more: &[&str]) -> anyhow::Result<(Process, u16)> {
+        let words = [&["tcp", destination, "--listen", "127.0.0.1:0"], more].concat();
+        let process = self.spawn(&words, Input::None)?;
         let port = loopback_port(&process, "").await?;
         Ok((process, port))
     }

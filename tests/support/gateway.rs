@@ -82,7 +82,7 @@ impl Route {
 /// What a gateway may be started with.
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'a> {
-    /// More lines of configuration, each with its end.
+    /// More lines of configuration, each with its end; `ISSUER` stands for the identity provider's.
     pub more: &'a str,
     /// The port that browsers use, where another proxy has it.
     pub front: Option<u16>,
@@ -127,10 +127,10 @@ impl Gateway {
         let authority = Authority::create(folder.path())?;
         let port = port::reserve()?;
         let public = options.front.unwrap_or(port);
-        let oidc = Oidc::start_with(public, options.token_life).await?;
+        let oidc = Oidc::start(public, options.token_life, &authority.root).await?;
         let config = configuration(folder.path(), public, &oidc.issuer, &authority, routes)
             .replace(&format!("address: 127.0.0.1:{public}"), &format!("address: 127.0.0.1:{port}"))
-            + options.more;
+            + &options.more.replace("ISSUER", &oidc.issuer);
         std::fs::write(folder.path().join("config.yaml"), config)?;
         let process = spawn(folder.path())?;
         let mut gateway = Self { port, authority, oidc, process, folder };

@@ -23,19 +23,12 @@ pub struct Oidc {
 }
 
 impl Oidc {
-    /// Starts a provider whose client may return to the authenticate host at `port`.
+    /// Starts a provider whose client may return to the authenticate host at `port`, whose access tokens end after `life`
+    /// (the gateway refreshes a minute ahead), and which believes the authority in the file `trusted`.
     ///
     /// # Errors
     /// It does not start; `tests/run` installs what it needs.
-    pub async fn start(port: u16) -> anyhow::Result<Self> {
-        Self::start_with(port, Duration::from_secs(600)).await
-    }
-
-    /// Starts a provider whose access tokens end after `life`: the gateway refreshes a minute ahead.
-    ///
-    /// # Errors
-    /// As [`Oidc::start`].
-    pub async fn start_with(port: u16, life: Duration) -> anyhow::Result<Self> {
+    pub async fn start(port: u16, life: Duration, trusted: &Path) -> anyhow::Result<Self> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("idp");
         let host = format!("https://authenticate.localhost:{port}");
         let mut command = Command::new("node");
@@ -45,6 +38,8 @@ impl Oidc {
             .env("CLIENT_SECRET", CLIENT_SECRET)
             .env("ACCESS_TOKEN_SECONDS", life.as_secs().to_string())
             .env("REDIRECT_URIS", format!("{host}/oauth2/callback"))
+            .env("BACK_CHANNEL_URI", format!("{host}/oauth2/backchannel_logout"))
+            .env("NODE_EXTRA_CA_CERTS", trusted)
             .env("SIGNED_OUT_URIS", format!("{host}/.pomerium/signed_out"));
         let process = Process::spawn("identity provider", &mut command, Input::None)?;
         let issuer =

@@ -26,7 +26,7 @@ use self::macos as platform;
 use self::windows as platform;
 
 /// Between two looks at the machine.
-pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The gateway hears of a machine that does not change this often, so that its report does not grow old.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(300);
