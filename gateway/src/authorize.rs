@@ -35,7 +35,7 @@ pub use self::{
     explain::{ExplainedCriterion, ExplainedGroup, Explanation, Outcome},
     inputs::{INPUTS_LEN_MAX, Inputs, InputsError},
     matcher::{AsnMatcher, IpMatcher, ListMatcher, StringMatcher},
-    permit::{CheckLog, Denial, Permit, check},
+    permit::{CheckLog, Denial, Permit, check, check_again},
     policy::{Policy, Remedy, ShortForms},
     posture::{DeviceMatcher, PostureTest, Version},
     ppl::PolicyError,

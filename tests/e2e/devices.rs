@@ -91,7 +91,8 @@ async fn a_device_that_stops_locking_its_screen_loses_its_streams() {
     let _reset = wait::within("the cut", stream.read_to_end(&mut rest)).await.unwrap();
     assert_eq!(rest, b"");
     gateway.log().line_with(&["stream ended", "\"reason\":\"policy\""]).await.unwrap();
-    gateway.log().line_with(&["posture-screen-lock-unauthorized"]).await.unwrap();
+    let why = ["authorize check", "\"allow-why-false\":\"posture-screen-lock-unauthorized\""];
+    gateway.log().line_with(&why).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

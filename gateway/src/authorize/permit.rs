@@ -60,6 +60,17 @@ pub fn check(policy: &Policy, request: &CheckRequest<'_>, facts: CheckLog<'_>) -
     }
 }
 
+/// Decides again on what was allowed and is still open. Logged when the answer has turned: what stays allowed is asked
+/// about too often for a line each time.
+pub fn check_again(policy: &Policy, request: &CheckRequest<'_>, facts: CheckLog<'_>) -> Verdict {
+    let decision = policy.evaluate(request);
+    let verdict = decision.verdict();
+    if verdict != Verdict::Allow {
+        log(policy, request, facts, &decision);
+    }
+    verdict
+}
+
 fn log(policy: &Policy, check: &CheckRequest<'_>, facts: CheckLog<'_>, decision: &Decision) {
     if !tracing::enabled!(tracing::Level::INFO) {
         return;

@@ -93,7 +93,7 @@ impl Proxy {
             app,
             route,
             user: session.as_ref().map(|s| s.user_id.to_string()).unwrap_or_default(),
-            watch: self.watch(question, session.map(|s| s.id)),
+            watch: self.watch(question, session.map(|s| s.id), request_id),
             to,
             connection: connection.clone(),
             request_id: request_id.to_owned(),

@@ -70,7 +70,7 @@ impl Proxy {
         let upgrade = is_websocket.then(|| hyper::upgrade::on(&mut request));
         let watch = || {
             let session = admitted.session.as_ref().map(|session| session.id.clone());
-            self.watch(admitted.question.clone(), session)
+            self.watch(admitted.question.clone(), session, call.request_id)
         };
         let (parts, body) = request.into_parts();
         let (body, uploaded) = body::upload(watch().over(body));

@@ -55,7 +55,11 @@ impl Proxy {
         request_id: &str,
     ) {
         let options = RelayOptions { idle: admitted.route.idle_timeout };
-        let watch = self.watch(admitted.question.clone(), admitted.session.as_ref().map(|s| s.id.clone()));
+        let watch = self.watch(
+            admitted.question.clone(),
+            admitted.session.as_ref().map(|s| s.id.clone()),
+            request_id,
+        );
         let span = tracing::info_span!("websocket", "request-id" = request_id);
         let task = async move {
             let (Ok(client), Ok(app)) = tokio::join!(client, app) else {

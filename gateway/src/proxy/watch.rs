@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Live, Proxy, caller::Caller, question::Question};
 use crate::{
-    authorize::Verdict,
+    authorize::{CheckLog, Verdict, check_again},
     body::{Body, BodyError},
     session::{Session, SessionId},
     store::Store,
@@ -40,6 +40,8 @@ const SHORT_LEN: u64 = 64 * 1024;
 pub(super) struct Watch {
     question: Question,
     session: Option<SessionId>,
+    /// Of the request that was allowed.
+    request_id: String,
     live: Arc<ArcSwap<Live>>,
     store: Store,
     revision: watch::Receiver<u64>,
@@ -49,10 +51,11 @@ pub(super) struct Watch {
 
 impl Proxy {
     /// Follows a question that was answered with yes.
-    pub(super) fn watch(&self, question: Question, session: Option<SessionId>) -> Watch {
+    pub(super) fn watch(&self, question: Question, session: Option<SessionId>, request_id: &str) -> Watch {
         Watch {
             question,
             session,
+            request_id: request_id.to_owned(),
             live: self.live.clone(),
             store: self.store.clone(),
             revision: self.revision.subscribe(),
@@ -92,7 +95,8 @@ impl Watch {
         let caller = Caller::of_session(session, &self.store).await.map_err(|_| EndReason::Session)?;
         let route = self.question.route(&live.router).ok_or(EndReason::Policy)?;
         let check = caller.asks(&live, self.question.facts(), now);
-        match route.policy.evaluate(&check).verdict() {
+        let facts = CheckLog { request_id: &self.request_id, route_id: &route.id, route_name: &route.name };
+        match check_again(&route.policy, &check, facts) {
             Verdict::Allow => Ok(route.policy.next_edge(&check)),
             Verdict::SignIn => Err(EndReason::Session),
             Verdict::Deny { .. } => Err(EndReason::Policy),
