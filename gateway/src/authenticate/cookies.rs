@@ -106,12 +106,19 @@ impl Authenticate {
             // Writing to a string does not fail.
             _ = write!(line, "; Domain={domain}");
         }
-        line.push_str(match settings.same_site {
-            Some(SameSite::Strict) => "; SameSite=Strict",
-            Some(SameSite::Lax) => "; SameSite=Lax",
-            Some(SameSite::None) => "; SameSite=None",
-            None => "",
+        line.push_str(match self.same_site_of(name) {
+            SameSite::Strict => "; SameSite=Strict",
+            SameSite::Lax => "; SameSite=Lax",
+            SameSite::None => "; SameSite=None",
         });
         line
+    }
+
+    /// As configured; but people come to the sign-in host from other sites, where a strict cookie would never be seen.
+    fn same_site_of(&self, name: &str) -> SameSite {
+        match self.config.cookie.same_site {
+            SameSite::Strict if name == self.sign_in_cookie_name() => SameSite::Lax,
+            configured => configured,
+        }
     }
 }

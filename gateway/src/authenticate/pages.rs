@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
+use url::Url;
 
 use crate::session::Session;
 
@@ -32,6 +33,20 @@ pub(super) fn redirect(to: &str) -> Response<Bytes> {
     };
     let mut response = bare(StatusCode::FOUND, Bytes::new());
     response.headers_mut().insert(header::LOCATION, location);
+    response
+}
+
+/// A page that leads on by itself, as a step of this site's own and no longer of the site that sent the browser here.
+pub(super) fn onward(to: &Url) -> Response<Bytes> {
+    let mut response = page(
+        StatusCode::OK,
+        "Signed in",
+        &html! { h1 { "You are signed in" } p { a href=(to) { "Go on" } } },
+    );
+    match HeaderValue::from_str(&format!("0; url={to}")) {
+        Ok(refresh) => _ = response.headers_mut().insert(header::REFRESH, refresh),
+        Err(_) => return problem(StatusCode::BAD_REQUEST, "The address to go on to is not valid."),
+    }
     response
 }
 

@@ -21,6 +21,7 @@ use super::{
     token_endpoint::{DEVICE_AUTHORIZATION_PATH, TOKEN_PATH},
 };
 use crate::{
+    config::SameSite,
     device::Thumbprint,
     secret::Secret,
     session::{Session, credentials, demand::SignInDemand},
@@ -111,7 +112,12 @@ impl Authenticate {
             redirect.query_pairs_mut().append_pair("pomerium_jwt", handle.expose());
             return pages::redirect(redirect.as_str());
         }
-        let mut response = pages::redirect(redirect.as_str());
+        let mut response = match self.config.cookie.same_site {
+            // A redirect goes on from the site that the browser came from, and takes no strict cookie along: the app
+            // would send it back to sign in, for ever. A page of this host takes it along.
+            SameSite::Strict => pages::onward(&redirect),
+            SameSite::Lax | SameSite::None => pages::redirect(redirect.as_str()),
+        };
         append_cookie(&mut response, self.session_cookie(&self.config.cookie.name, handle, session, now));
         response
     }

@@ -132,7 +132,7 @@ fn config(issuer: &str) -> AuthenticateConfig {
             http_only: true,
             expire: Some(Duration::from_secs(3600)),
             expire_at: None,
-            same_site: Some(SameSite::Lax),
+            same_site: SameSite::Lax,
         },
         identity_provider: IdentityProvider {
             issuer: url(issuer),
@@ -225,6 +225,28 @@ async fn a_hand_over_signs_in_one_host_in_one_browser_once() {
     service.store.end_session(&session.id).await.unwrap();
     let ended = service.resolve(&headers, None, Some("app.example.com"), None, at(NOW + 3)).await.unwrap();
     assert_eq!(ended, Resolved::Invalid(CredentialSource::Cookie, InvalidCredential::Ended));
+}
+
+#[tokio::test]
+async fn a_strict_cookie_is_set_on_a_page_that_leads_on_itself() {
+    let mut config = config("http://127.0.0.1:1");
+    config.cookie.same_site = SameSite::Strict;
+    let service = Authenticate::new(config, Store::in_memory().await.unwrap()).unwrap();
+    let mut browser = signed_in(&service).await;
+    let app = url("https://app.example.com/x?a=1");
+    let sign_in = browser.begin(&service, &app, at(NOW));
+    let hand_over = location(&browser.get(&service, &sign_in, at(NOW)).await);
+    let landed = browser.get(&service, &hand_over, at(NOW)).await;
+    assert_eq!(landed.status(), StatusCode::OK, "a redirect would leave the cookie behind");
+    assert_eq!(landed.headers()[header::REFRESH], "0; url=https://app.example.com/x?a=1");
+    let set = |name: &str, session: &Session| {
+        let handle = Secret::new("handle".to_owned());
+        service.session_cookie(name, &handle, session, at(NOW)).unwrap().to_str().unwrap().to_owned()
+    };
+    let session = service.store.session(&SessionId::new("s1")).await.unwrap().unwrap();
+    assert!(set("_pomerium", &session).ends_with("; SameSite=Strict"));
+    let of_sign_in = set(&service.sign_in_cookie_name(), &session);
+    assert!(of_sign_in.ends_with("; SameSite=Lax"), "people come there from other sites: {of_sign_in}");
 }
 
 #[tokio::test]

@@ -236,7 +236,8 @@ fn cookie(top: &Section<'_>) -> CookieSettings {
         http_only: top.flag("cookie_http_only").unwrap_or(true),
         expire: expire.unwrap_or(expire_default),
         expire_at,
-        same_site: top.one_of("cookie_same_site", &same_site),
+        // Browsers differ in what they make of a cookie without the attribute.
+        same_site: top.one_of("cookie_same_site", &same_site).unwrap_or(SameSite::Lax),
     }
 }
 

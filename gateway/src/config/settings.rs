@@ -141,8 +141,8 @@ pub struct CookieSettings {
     pub expire: Option<Duration>,
     /// `session_expires_at`: the time of day at which every session ends.
     pub expire_at: Option<TimeOfDay>,
-    /// `cookie_same_site`: the attribute is left out when unset.
-    pub same_site: Option<SameSite>,
+    /// `cookie_same_site`: `lax` when unset.
+    pub same_site: SameSite,
 }
 
 /// The `SameSite` attribute of a cookie.

@@ -68,7 +68,7 @@ fn a_full_file_says_what_is_meant() {
     assert_eq!(settings.shared_secret.unwrap().expose()[..3], [0, 1, 2]);
     assert_eq!(settings.authenticate_url.as_str(), "https://auth.corp.example/");
     assert_eq!(settings.cookie.expire, Some(Duration::from_secs(8 * 3600)));
-    assert_eq!(settings.cookie.same_site, Some(SameSite::Lax));
+    assert_eq!(settings.cookie.same_site, SameSite::None);
     assert_eq!(settings.identity_provider.client_secret.unwrap().expose(), "s$$3cret");
     assert_eq!(settings.identity_provider.scopes, ["openid", "email", "groups"]);
     assert_eq!(settings.jwt_claims_headers[0].0, "x-email");
@@ -105,7 +105,7 @@ fn what_the_file_leaves_out_is_filled_in_as_documented() {
     assert_eq!(settings.cookie.name, "_pomerium");
     assert_eq!(settings.cookie.expire, Some(Duration::from_secs(14 * 3600)));
     assert!(
-        settings.cookie.http_only && settings.cookie.domain.is_none() && settings.cookie.same_site.is_none()
+        settings.cookie.http_only && settings.cookie.domain.is_none() && settings.cookie.same_site == SameSite::Lax
     );
     assert_eq!(settings.programmatic_redirect_domains, ["localhost"]);
     assert_eq!(settings.identity_provider.scopes, ["openid", "profile", "email", "offline_access"]);
