@@ -23,7 +23,7 @@ mod watch;
 use std::{collections::HashMap, net::SocketAddr, pin::Pin, sync::Arc};
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use pomerium_shared::clock::Now;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -194,8 +194,21 @@ impl Proxy {
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert("x-request-id", value);
         }
+        demand_tls(&live.settings, &host, response.headers_mut());
         entry.write(&response, began);
         response
+    }
+}
+
+/// Tells browsers to come by TLS only (RFC 6797), as `set_response_headers` says for apps: also from the gateway's own
+/// pages and its refusals, which may be the first that a browser ever sees of a host. Not from `localhost`, which is
+/// every other program's name as well.
+fn demand_tls(settings: &Settings, authority: &str, headers: &mut HeaderMap) {
+    let name = header::STRICT_TRANSPORT_SECURITY;
+    let is_shared = authority.split(':').next() == Some("localhost");
+    let policy = settings.set_response_headers.iter().find(|(set, _)| *set == name).filter(|_| !is_shared);
+    if let Some((_, policy)) = policy {
+        headers.entry(name).or_insert_with(|| policy.clone());
     }
 }
 
@@ -214,13 +227,13 @@ impl AccessEntry {
     fn of(request: &Request<Body>, connection: &Connection, request_id: &str) -> Self {
         let header =
             |name| request.headers().get(name).and_then(|v| HeaderValue::to_str(v).ok()).unwrap_or("");
-        let authority = request.uri().authority().map_or_else(|| header(http::header::HOST), |a| a.as_str());
+        let authority = request.uri().authority().map_or_else(|| header(header::HOST), |a| a.as_str());
         Self {
             request_id: request_id.to_owned(),
             method: request.method().to_string(),
             authority: authority.to_owned(),
             path: request.uri().path().to_owned(),
-            user_agent: header(http::header::USER_AGENT).to_owned(),
+            user_agent: header(header::USER_AGENT).to_owned(),
             ip: connection.peer.ip().to_string(),
             protocol: connection.protocol,
         }

@@ -286,6 +286,17 @@ async fn a_bound_token_counts_with_its_own_key_only() {
 }
 
 #[tokio::test]
+async fn browsers_are_told_to_come_by_tls_by_the_gateways_own_pages_and_refusals_too() {
+    let doors = Doors::open().await;
+    for path in ["/ping", "/.pomerium/callback/", "/.pomerium/none", "/"] {
+        let request = Request::get(format!("https://{HOST}{path}")).body(Bytes::new()).unwrap();
+        let response = doors.over_quic(None, request).await;
+        let policy = &response.headers()[header::STRICT_TRANSPORT_SECURITY];
+        assert_eq!(policy, "max-age=31536000; includeSubDomains; preload", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn the_key_of_one_session_opens_no_other() {
     let doors = Doors::open().await;
     let (first, second) = (Key::new(), Key::new());
