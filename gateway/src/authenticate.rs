@@ -225,13 +225,15 @@ impl Authenticate {
         key: Option<&Thumbprint>,
         now: SystemTime,
     ) -> Result<Resolved, StoreError> {
-        let Some(found) = credentials::from_headers(headers, query, &self.config.cookie.name) else {
-            return Ok(Resolved::Absent);
-        };
-        Ok(match self.session_of_token(found.token.expose(), host, Holder::Connection(key), now).await? {
-            Ok(session) => Resolved::Valid(found.source, Box::new(session)),
-            Err(why) => Resolved::Invalid(found.source, why),
-        })
+        let mut first = Resolved::Absent;
+        for found in credentials::from_headers(headers, query, &self.config.cookie.name) {
+            match self.session_of_token(found.token.expose(), host, Holder::Connection(key), now).await? {
+                Ok(session) => return Ok(Resolved::Valid(found.source, Box::new(session))),
+                Err(why) if first == Resolved::Absent => first = Resolved::Invalid(found.source, why),
+                Err(_) => {}
+            }
+        }
+        Ok(first)
     }
 
     /// Whether a session of the store still counts: its time is not over, and its provider is the one in use.
@@ -354,12 +356,14 @@ impl Authenticate {
         req: &AuthRequest<'_>,
         now: SystemTime,
     ) -> Result<Option<Session>, StoreError> {
-        let Some(token) = credentials::cookie(req.headers, &self.sign_in_cookie_name()) else {
-            return Ok(None);
-        };
         let (audience, holder) = (self.sign_in_audience(), Holder::Connection(req.key));
-        let session = self.session_of_token(token, Some(&audience), holder, now).await?.ok();
-        Ok(session.filter(|session| session.idp_id == self.idp_id))
+        for token in credentials::cookies(req.headers, &self.sign_in_cookie_name()) {
+            let found = self.session_of_token(token, Some(&audience), holder, now).await?;
+            if let Some(session) = found.ok().filter(|session| session.idp_id == self.idp_id) {
+                return Ok(Some(session));
+            }
+        }
+        Ok(None)
     }
 
     /// Whom the sign-in cookie is for: no host, so that it opens no app, and no handle of an app opens the sign-in host,

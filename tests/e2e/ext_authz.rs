@@ -117,7 +117,7 @@ async fn bob_and_strangers_get_what_the_gateway_itself_would_answer() {
     let location = headers[header::LOCATION].to_str().unwrap().to_owned();
     assert_eq!(status, 302);
     assert!(location.starts_with("https://authenticate.localhost:"), "{location}");
-    assert!(headers[header::SET_COOKIE].to_str().unwrap().starts_with("_pomerium_login="), "{headers:?}");
+    assert!(headers[header::SET_COOKIE].to_str().unwrap().starts_with("__Host-_pomerium_login="), "{headers:?}");
 
     let (status, ..) = denied(ask(&envoy, &parts.url(), &[("accept", "application/json")]).await);
     assert_eq!(status, 401);
@@ -130,9 +130,9 @@ async fn a_sign_in_ends_where_envoy_stands() {
     let parts = Parts::start("").await.unwrap();
     let alice = Person::new("alice", &parts.gateway.authority).unwrap();
     let callback = alice.open_until(&parts.url(), |url| url.path() == "/.pomerium/callback/").await.unwrap();
-    let binding = alice.cookie(&callback, "_pomerium_login").unwrap();
+    let binding = alice.cookie(&callback, "__Host-_pomerium_login").unwrap();
     let envoy = Envoy::connect(parts.door, None).await.unwrap();
-    let cookie = format!("_pomerium_login={binding}");
+    let cookie = format!("__Host-_pomerium_login={binding}");
     let (status, headers, _) = denied(ask(&envoy, &callback, &[("cookie", &cookie)]).await);
     assert_eq!((status, headers[header::LOCATION].to_str().unwrap()), (302, parts.url().as_str()));
     let set = headers[header::SET_COOKIE].to_str().unwrap();

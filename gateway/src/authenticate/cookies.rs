@@ -18,12 +18,13 @@ use crate::{
     store::{StoreError, aead::AeadError},
 };
 
-/// Binds a sign-in on a route host to the browser that began it.
-pub(super) const BINDING_COOKIE: &str = "_pomerium_login";
+/// Binds a sign-in on a route host to the browser that began it. A browser takes `__Host-` from this very host only
+/// (RFC 6265bis, 4.1.3.2): a sibling domain cannot plant a secret that it knows.
+pub(super) const BINDING_COOKIE: &str = "__Host-_pomerium_login";
 /// For a person to find their password; the sign-in URL itself lives shorter.
 const BINDING_LIFE: Duration = Duration::from_secs(600);
 /// Binds the trip to the identity provider to the browser that began it.
-pub(super) const CSRF_COOKIE: &str = "_pomerium_csrf";
+pub(super) const CSRF_COOKIE: &str = "__Host-_pomerium_csrf";
 /// Tabs that sign in over a working day share one.
 const CSRF_LIFE: Duration = Duration::from_secs(12 * 3600);
 
@@ -44,7 +45,7 @@ pub(super) fn browser_secret(
     name: &str,
     crosses_sites: bool,
 ) -> Result<BrowserSecret, StoreError> {
-    let value = match credentials::cookie(headers, name).filter(|value| is_random_value(value)) {
+    let value = match credentials::cookies(headers, name).find(|value| is_random_value(value)) {
         Some(value) => value.to_owned(),
         None => random_text()?,
     };

@@ -208,7 +208,7 @@ fn device_key_of<'a>(req: &AuthRequest<'a>) -> Result<Option<&'a Thumbprint>, Ot
 }
 
 fn was_begun_here(req: &AuthRequest<'_>, verified: &VerifiedUrl) -> bool {
-    let Some(secret) = credentials::cookie(req.headers, cookies::BINDING_COOKIE) else { return false };
     let Some(expected) = verified.parameter(BINDING) else { return false };
-    cookies::fingerprint(secret).as_bytes().ct_eq(expected.as_bytes()).into()
+    credentials::cookies(req.headers, cookies::BINDING_COOKIE)
+        .any(|secret| cookies::fingerprint(secret).as_bytes().ct_eq(expected.as_bytes()).into())
 }

@@ -99,7 +99,7 @@ impl Authenticate {
     }
 
     /// The signed URL that begins a sign-in and returns to `original_url`. `browser_binding` is the secret in the
-    /// browser's `_pomerium_login` cookie; only its hash travels.
+    /// browser's cookie of that name; only its hash travels.
     #[must_use]
     pub fn sign_in_redirect(
         &self,
@@ -223,7 +223,7 @@ impl Authenticate {
         } else {
             ProviderAnswer::read(req.url.query().unwrap_or_default().as_bytes())
         };
-        let csrf = credentials::cookie(req.headers, cookies::CSRF_COOKIE);
+        let csrf = credentials::cookies(req.headers, cookies::CSRF_COOKIE);
         let state = match state::open(self.config.cookie_secret.expose(), &answer.state, csrf, now) {
             Ok(state) => state,
             Err(error) => {

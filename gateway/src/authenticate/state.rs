@@ -66,11 +66,11 @@ pub(super) fn seal(
     Ok(URL_SAFE.encode(octets))
 }
 
-/// Opens a state in the browser that sent `csrf`.
-pub(super) fn open(
+/// Opens a state in the browser that sent `csrf`, among others perhaps.
+pub(super) fn open<'a>(
     key: &[u8; 32],
     text: &str,
-    csrf: Option<&str>,
+    csrf: impl IntoIterator<Item = &'a str>,
     now: SystemTime,
 ) -> Result<SignInState, StateError> {
     if text.len() > STATE_LEN_MAX {
@@ -92,8 +92,9 @@ pub(super) fn open(
         return Err(StateError::NotOurs);
     };
     let issued: u64 = issued.parse().map_err(|_| StateError::NotOurs)?;
-    let expected = csrf.map(cookies::fingerprint).ok_or(StateError::OtherBrowser)?;
-    if !bool::from(expected.as_bytes().ct_eq(fingerprint.as_bytes())) {
+    let is_bound_to =
+        |secret| bool::from(cookies::fingerprint(secret).as_bytes().ct_eq(fingerprint.as_bytes()));
+    if !csrf.into_iter().any(is_bound_to) {
         return Err(StateError::OtherBrowser);
     }
     if unix_seconds(now).abs_diff(issued) > STATE_LIFE.as_secs() {
@@ -141,8 +142,9 @@ mod tests {
 
     #[test]
     fn a_state_opens_in_its_browser_and_in_time_only() {
-        let error = |key, browser, seconds| open(key, &sealed(), browser, at(seconds)).err();
+        let error = |key, browser: Option<&str>, seconds| open(key, &sealed(), browser, at(seconds)).err();
         assert_eq!(open(&[1; 32], &sealed(), Some("browser"), at(1_300)).unwrap().wish, wish());
+        assert_eq!(open(&[1; 32], &sealed(), ["planted", "browser"], at(1_000)).unwrap().wish, wish());
         assert_eq!(error(&[1; 32], Some("other"), 1_000), Some(StateError::OtherBrowser));
         assert_eq!(error(&[1; 32], None, 1_000), Some(StateError::OtherBrowser));
         assert_eq!(error(&[1; 32], Some("browser"), 1_301), Some(StateError::TooOld));

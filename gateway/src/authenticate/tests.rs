@@ -250,6 +250,38 @@ async fn a_strict_cookie_is_set_on_a_page_that_leads_on_itself() {
 }
 
 #[tokio::test]
+async fn cookies_that_a_sibling_domain_planted_do_not_hide_ours() {
+    let service = service().await;
+    let mut browser = signed_in(&service).await;
+    let app = url("https://app.example.com/");
+    let plant = |headers: &HeaderMap, name: &str, count: usize| {
+        let own = headers[header::COOKIE].to_str().unwrap();
+        let planted = format!("{name}={}; ", "x".repeat(43)).repeat(count);
+        HeaderMap::from_iter([(header::COOKIE, format!("{planted}{own}").parse().unwrap())])
+    };
+    let get = async |url: &Url, headers: &HeaderMap| {
+        let req = AuthRequest { method: &Method::GET, url, headers, form: Bytes::new(), key: None };
+        if url.host_str() == Some("authenticate.example.com") {
+            service.handle_authenticate_host(req, at(NOW)).await
+        } else {
+            service.handle_route_host(req, at(NOW)).await.unwrap()
+        }
+    };
+    let sign_in = browser.begin(&service, &app, at(NOW));
+    let headers = plant(&browser.headers(&sign_in), "_pomerium_authenticate", 7);
+    let hand_over = location(&get(&sign_in, &headers).await);
+    let headers = plant(&browser.headers(&hand_over), "__Host-_pomerium_login", 7);
+    let landed = get(&hand_over, &headers).await;
+    assert_eq!(location(&landed), app);
+    browser.keep(&app, &landed);
+    for (count, is_found) in [(7, true), (8, false)] {
+        let headers = plant(&browser.headers(&app), "_pomerium", count);
+        let resolved = service.resolve(&headers, None, app.host_str(), None, at(NOW)).await.unwrap();
+        assert_eq!(matches!(resolved, Resolved::Valid(..)), is_found, "{count} planted");
+    }
+}
+
+#[tokio::test]
 async fn nobody_is_sent_to_a_host_or_port_that_is_not_ours() {
     let service = service().await;
     let mut browser = signed_in(&service).await;

@@ -107,6 +107,7 @@ pub(crate) fn strip_from_app(headers: &mut HeaderMap, cookie_name: &str) {
 /// Whether `name=value` is a cookie of the gateway's: its session, or what it keeps during a sign-in.
 fn is_gateway_cookie(pair: &[u8], cookie_name: &str) -> bool {
     let name = pair.split(|byte| matches!(byte, b'=' | b';')).next().unwrap_or_default().trim_ascii();
+    let name = name.strip_prefix(b"__Host-").unwrap_or(name);
     let of_session = name.strip_prefix(cookie_name.as_bytes());
     of_session.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"_")) || name.starts_with(b"_pomerium")
 }
@@ -186,9 +187,9 @@ mod tests {
     #[test]
     fn only_our_cookies_are_taken_out() {
         let mut headers =
-            map(&[("cookie", "a=1; _pomerium=x=y; b=_pomerium=1"), ("cookie", "_pomerium_csrf=z; c")]);
+            map(&[("cookie", "a=1; _pomerium=x=y; b=_pomerium=1"), ("cookie", "__Host-_pomerium_login=z; __Host-b=2; c")]);
         strip_gateway_headers(&mut headers, "_pomerium", &[]);
-        assert_eq!(headers, map(&[("cookie", "a=1; b=_pomerium=1; c")]));
+        assert_eq!(headers, map(&[("cookie", "a=1; b=_pomerium=1; __Host-b=2; c")]));
     }
 
     #[test]

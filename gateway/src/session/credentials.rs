@@ -10,6 +10,9 @@ pub const X_POMERIUM_AUTHORIZATION: HeaderName = HeaderName::from_static("x-pome
 /// Query parameter that carries a handle.
 pub const SESSION_QUERY: &str = "pomerium_session";
 
+/// Cookies of one name that are looked at: any host of a sibling domain can plant some beside ours.
+pub const COOKIES_MAX: usize = 8;
+
 /// A handle that a request carried, unverified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
@@ -34,25 +37,29 @@ pub enum CredentialSource {
     Query,
 }
 
-/// The first credential of a request, even if it is worthless: a later one never stands in for it.
+/// The credentials in the first place that has any, even if they are worthless: a later place never stands in for it.
+/// One, but for cookies: which of several is ours only their signature says.
 ///
 /// Order: cookie, `X-Pomerium-Authorization`, `Authorization: Pomerium`, `Authorization: Bearer Pomerium-`, query. Any
 /// other `Authorization` belongs to the app and is no credential.
 #[must_use]
-pub fn from_headers(headers: &HeaderMap, query: Option<&str>, cookie_name: &str) -> Option<Credential> {
-    let found = |source, token: &str| Some(Credential { source, token: Secret::new(token.to_owned()) });
-    if let Some(token) = cookie(headers, cookie_name) {
-        return found(CredentialSource::Cookie, token);
+pub fn from_headers(headers: &HeaderMap, query: Option<&str>, cookie_name: &str) -> Vec<Credential> {
+    let found = |source, token: &str| Credential { source, token: Secret::new(token.to_owned()) };
+    let of_cookies: Vec<_> =
+        cookies(headers, cookie_name).map(|token| found(CredentialSource::Cookie, token)).collect();
+    if !of_cookies.is_empty() {
+        return of_cookies;
     }
     if let Some(value) = headers.get(X_POMERIUM_AUTHORIZATION) {
-        return found(CredentialSource::Header, text_of(value).trim());
+        return vec![found(CredentialSource::Header, text_of(value).trim())];
     }
     let mut authorizations = headers.get_all(header::AUTHORIZATION).iter().filter_map(in_authorization);
     if let Some((source, token)) = authorizations.next() {
-        return found(source, token);
+        return vec![found(source, token)];
     }
-    let (_, token) = url::form_urlencoded::parse(query?.as_bytes()).find(|(key, _)| key == SESSION_QUERY)?;
-    found(CredentialSource::Query, &token)
+    let mut pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let in_query = pairs.find(|(key, _)| key == SESSION_QUERY);
+    in_query.map(|(_, token)| found(CredentialSource::Query, &token)).into_iter().collect()
 }
 
 /// The credential in one `Authorization` header; `None` when the header is the app's.
@@ -67,16 +74,19 @@ pub fn in_authorization(value: &HeaderValue) -> Option<(CredentialSource, &str)>
     Some((CredentialSource::Bearer, token))
 }
 
-/// The value of the first cookie of this name (RFC 6265, 4.2), over all `Cookie` headers: HTTP/2 may split them.
-#[must_use]
-pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get_all(header::COOKIE).iter().flat_map(|value| text_of(value).split(';')).find_map(|pair| {
-        let (key, value) = pair.split_once('=')?;
-        (key.trim() == name).then(|| {
-            let value = value.trim();
-            value.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(value)
+/// The values of the first [`COOKIES_MAX`] cookies of this name (RFC 6265, 4.2), over all `Cookie` headers: HTTP/2 may
+/// split them.
+pub fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
+    let pairs = headers.get_all(header::COOKIE).iter().flat_map(|value| text_of(value).split(';'));
+    pairs
+        .filter_map(move |pair| {
+            let (key, value) = pair.split_once('=')?;
+            (key.trim() == name).then(|| {
+                let value = value.trim();
+                value.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(value)
+            })
         })
-    })
+        .take(COOKIES_MAX)
 }
 
 /// The header as text; what is no ASCII text counts as empty.
@@ -96,6 +106,8 @@ mod tests {
 
     fn find(pairs: &[(&'static str, &str)], query: Option<&str>) -> Option<(CredentialSource, String)> {
         from_headers(&headers(pairs), query, "_pomerium")
+            .into_iter()
+            .next()
             .map(|found| (found.source, found.token.expose().clone()))
     }
 
@@ -156,7 +168,8 @@ mod tests {
             for name in [header::COOKIE, X_POMERIUM_AUTHORIZATION, header::AUTHORIZATION] {
                 headers.insert(name, value.clone());
             }
-            prop_assert!(from_headers(&headers, Some(&query), "_pomerium").is_some());
+            let found = from_headers(&headers, Some(&query), "_pomerium");
+            prop_assert!((1..=COOKIES_MAX).contains(&found.len()));
         }
     }
 }

@@ -22,7 +22,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
             headers.append(name, value);
         }
     }
-    if let Some(credential) = credentials::from_headers(&headers, query, "_pomerium") {
+    for credential in credentials::from_headers(&headers, query, "_pomerium") {
         assert!(key.verify(credential.token.expose(), None, now).is_err(), "a stranger's handle was taken");
     }
     if let Ok(url) = url::Url::parse(text.lines().next().unwrap_or_default()) {
