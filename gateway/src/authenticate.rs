@@ -5,6 +5,7 @@
 //! [`Authenticate::session_of`] and [`Authenticate::sign_in_response`].
 
 mod back_channel;
+mod consent;
 mod cookies;
 mod device_grant;
 mod issuer;
@@ -73,6 +74,9 @@ pub struct AuthenticateConfig {
     /// Whether this host (no port, lower case) is the host of a configured route or the sign-in host: nobody is ever
     /// sent to another.
     pub is_our_host: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    /// Whether the configuration names this very host of ours: one that only a wildcard matches may lead anywhere, so that
+    /// people are asked before they are sent there with a session.
+    pub is_named_host: Arc<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
 impl fmt::Debug for AuthenticateConfig {
@@ -317,6 +321,7 @@ impl Authenticate {
             sign_out::SIGNED_OUT_PATH if is_read => self.signed_out_page(),
             device_grant::DEVICE_PATH if is_read => self.device_page(&req, now).await,
             device_grant::DEVICE_PATH if req.method == Method::POST => self.decide_device(&req, now).await,
+            consent::CONTINUE_PATH if req.method == Method::POST => self.go_on(&req, now).await,
             back_channel::BACK_CHANNEL_PATH if req.method == Method::POST => {
                 self.back_channel_logout(&req, now).await
             }
@@ -325,6 +330,7 @@ impl Authenticate {
             | sign_in::SIGN_IN_PATH
             | sign_in::RENEW_PATH
             | device_grant::DEVICE_PATH
+            | consent::CONTINUE_PATH
             | back_channel::BACK_CHANNEL_PATH
             | sign_in::CALLBACK_PATH
             | sign_out::SIGN_OUT_PATH

@@ -174,6 +174,8 @@ impl Person {
                     form.fill("login", &self.name);
                     page = self.submit(&page, &form).await?;
                 }
+                // The sign-in host asks whether a program, or a host that nobody named, may have the session.
+                Some(form) if form.has("ticket") => page = self.submit(&page, &form).await?,
                 _ => return Ok(page),
             }
         }

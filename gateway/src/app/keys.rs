@@ -56,7 +56,7 @@ fn random_key() -> Vec<u8> {
 
 /// Builds the services of a configuration.
 pub(crate) fn live(settings: Arc<Settings>, secrets: &Secrets, store: &Store) -> anyhow::Result<Live> {
-    let ours = settings.clone();
+    let (ours, named) = (settings.clone(), settings.clone());
     let config = AuthenticateConfig {
         authenticate_url: settings.authenticate_url.clone(),
         signout_redirect_url: settings.signout_redirect_url.clone(),
@@ -68,19 +68,28 @@ pub(crate) fn live(settings: Arc<Settings>, secrets: &Secrets, store: &Store) ->
         shared_secret: secrets.shared.clone(),
         cookie_secret: secrets.cookie.clone(),
         is_our_host: Arc::new(move |host| is_our_host(&ours, host)),
+        is_named_host: Arc::new(move |host| is_named_host(&named, host)),
     };
     let authenticate = Arc::new(Authenticate::new(config, store.clone())?);
     Live::new(settings, secrets.shared.expose(), authenticate)
         .context("the configuration cannot be put to work")
 }
 
-/// Whether people may be sent to `host` with a session: the sign-in host, the hosts of HTTP routes, and `localhost`
-/// where the gateway itself listens on loopback.
+/// Whether people may be sent to `host` with a session: hosts that are named, and those that a wildcard matches.
 fn is_our_host(settings: &Settings, host: &str) -> bool {
+    let matches = settings.routes.iter().any(|route| match &route.from {
+        RouteFrom::Http { host: HostPattern::Wildcard(pattern), .. } => pattern.is_match(host),
+        RouteFrom::Http { host: HostPattern::Exact(_), .. } | RouteFrom::Tcp { .. } => false,
+    });
+    matches || is_named_host(settings, host)
+}
+
+/// Whether the configuration names `host`: the sign-in host, the hosts of HTTP routes, and `localhost` where the gateway
+/// itself listens on loopback.
+fn is_named_host(settings: &Settings, host: &str) -> bool {
     let is_route = settings.routes.iter().any(|route| match &route.from {
         RouteFrom::Http { host: HostPattern::Exact(name), .. } => name == host,
-        RouteFrom::Http { host: HostPattern::Wildcard(pattern), .. } => pattern.is_match(host),
-        RouteFrom::Tcp { .. } => false,
+        RouteFrom::Http { host: HostPattern::Wildcard(_), .. } | RouteFrom::Tcp { .. } => false,
     });
     is_route
         || settings.authenticate_url.host_str() == Some(host)

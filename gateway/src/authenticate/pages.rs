@@ -9,19 +9,20 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use super::consent::{Program, Question};
 use crate::session::Session;
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:4rem auto;padding:0 1rem;\
     color:#1b1f24}h1{font-size:1.4rem}button{font:inherit;padding:.5rem 1rem}\
     @media(prefers-color-scheme:dark){body{background:#15181c;color:#e6e6e6}}";
 
-/// Only our own style applies. `form-action` lets the sign-out form go on to the identity provider, as browsers hold
-/// it against redirects too.
+/// Only our own style applies. `form-action` lets forms go on to the identity provider, to apps and to programs that listen
+/// on this computer, whose address may be one that no source expression can name: browsers hold it against redirects too.
 static POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
     let style = STANDARD.encode(Sha256::digest(STYLE));
     HeaderValue::from_str(&format!(
-        "default-src 'none'; style-src 'sha256-{style}'; form-action 'self' https: http://localhost:* \
-         http://127.0.0.1:*; frame-ancestors 'none'; base-uri 'none'"
+        "default-src 'none'; style-src 'sha256-{style}'; form-action 'self' https: http:; frame-ancestors 'none'; \
+         base-uri 'none'"
     ))
     .ok()
 });
@@ -92,6 +93,32 @@ pub(super) fn confirm_sign_out() -> Response<Bytes> {
         form method="post" action="/.pomerium/sign_out" { button { "Sign out" } }
     };
     page(StatusCode::OK, "Sign out", &body)
+}
+
+/// Asks whether this person's session may go to a program, or to a host that nobody named.
+pub(super) fn question(session: &Session, question: &Question) -> Response<Bytes> {
+    let Question { to, program, ticket } = question;
+    let (who, to) = (html! { strong { (session.email) } }, html! { strong { (to) } });
+    let body = html! {
+        @if let Some(Program { is_on_this_computer, by_way_of }) = program {
+            h1 { "Sign in a program?" }
+            p {
+                "A program " @if *is_on_this_computer { "on this computer (" (to) ")" } @else { "at " (to) }
+                " asks to sign in as " (who) ", by way of " strong { (by_way_of) } "."
+            }
+            p { "Go on only if you have just begun this yourself: the program could do all that you may do." }
+        } @else {
+            h1 { "Go on to this address?" }
+            p { (to) " asks who you are. You are signed in as " (who) "." }
+            p { "Go on only if you know this address. You are asked once." }
+        }
+        form method="post" action=(super::consent::CONTINUE_PATH) {
+            input type="hidden" name="ticket" value=(ticket);
+            button { "Continue" }
+        }
+        p { "If not, close this page: nothing is handed over." }
+    };
+    page(StatusCode::OK, "Continue?", &body)
 }
 
 /// Asks whether a device may have this person's session. `code` may be empty.

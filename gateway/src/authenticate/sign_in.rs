@@ -151,7 +151,7 @@ impl Authenticate {
         match self.sign_in_host_session(req, now).await {
             // With a prompt the provider is asked each time: no session shows that it was.
             Ok(Some(session)) if wish.demand.prompt.is_none() && wish.demand.check(&session, now).is_ok() => {
-                self.hand_over(&wish, &session, now)
+                self.hand_over_or_ask(&wish, &session, now).await
             }
             Ok(_) if req.headers.get("x-requested-with").is_some_and(|by| by == "XMLHttpRequest") => {
                 pages::problem(StatusCode::UNAUTHORIZED, "Sign in first.")
@@ -295,7 +295,7 @@ impl Authenticate {
             return pages::problem(StatusCode::INTERNAL_SERVER_ERROR, "The session could not be made.");
         };
         // Straight on, not by way of the sign-in URL: a browser that keeps no cookie here does not go round in circles.
-        let mut response = self.hand_over(wish, &session, now);
+        let mut response = self.hand_over_or_ask(wish, &session, now).await;
         append_cookie(
             &mut response,
             self.session_cookie(&self.sign_in_cookie_name(), &handle, &session, now),
@@ -343,7 +343,7 @@ impl Authenticate {
     }
 
     /// To the route host's callback, with the handle sealed in a URL that works once and for a minute.
-    fn hand_over(&self, wish: &Wish, session: &Session, now: SystemTime) -> Response<Bytes> {
+    pub(super) fn hand_over(&self, wish: &Wish, session: &Session, now: SystemTime) -> Response<Bytes> {
         if !self.is_allowed(wish) {
             return bad_request("This sign-in leads to a place that is not served here any more.");
         }

@@ -39,7 +39,8 @@ fn is_plain(url: &Url) -> bool {
     url.username().is_empty() && url.password().is_none()
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether a URL leads to this computer.
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),

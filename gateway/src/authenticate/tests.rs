@@ -12,6 +12,7 @@ use crate::{
     store::ProviderTokens,
 };
 
+mod consent;
 mod idp;
 mod logout;
 mod programs;
@@ -93,6 +94,17 @@ impl Browser {
         response
     }
 
+    /// Says "continue" to a question of the sign-in host.
+    async fn go_on(
+        &mut self,
+        service: &Authenticate,
+        question: &Response<Bytes>,
+        now: SystemTime,
+    ) -> Response<Bytes> {
+        let to = url("https://authenticate.example.com/.pomerium/continue");
+        self.post(service, &to, &[("ticket", &ticket(question))], None, now).await
+    }
+
     /// Opens an app without a session.
     fn begin(&mut self, service: &Authenticate, url: &Url, now: SystemTime) -> Url {
         self.begin_for(service, url, &SignInDemand::default(), now)
@@ -110,6 +122,13 @@ impl Browser {
         self.keep(url, &response);
         location(&response)
     }
+}
+
+/// The hidden field of a question.
+fn ticket(question: &Response<Bytes>) -> String {
+    let page = std::str::from_utf8(question.body()).unwrap();
+    let (_, rest) = page.split_once("name=\"ticket\" value=\"").unwrap_or_else(|| panic!("no question: {page}"));
+    rest.split('"').next().unwrap().to_owned()
 }
 
 fn location(response: &Response<Bytes>) -> Url {
@@ -152,10 +171,13 @@ fn config(issuer: &str) -> AuthenticateConfig {
         extra_roots: vec![],
         shared_secret: Secret::new([1; 32]),
         cookie_secret: Secret::new([2; 32]),
-        is_our_host: Arc::new(|host| {
-            matches!(host, "app.example.com" | "other.example.com" | "authenticate.example.com")
-        }),
+        is_our_host: Arc::new(|host| is_named(host) || host.ends_with(".apps.example.com")),
+        is_named_host: Arc::new(is_named),
     }
+}
+
+fn is_named(host: &str) -> bool {
+    matches!(host, "app.example.com" | "other.example.com" | "authenticate.example.com")
 }
 
 async fn service() -> Authenticate {
@@ -349,7 +371,8 @@ async fn a_program_gets_its_handle_on_loopback_only_and_no_cookie_is_set() {
 
     let response = browser.get(&service, &ask("http://127.0.0.1:5555"), at(NOW)).await;
     let sign_in = url(std::str::from_utf8(response.body()).unwrap());
-    let hand_over = location(&browser.get(&service, &sign_in, at(NOW)).await);
+    let question = browser.get(&service, &sign_in, at(NOW)).await;
+    let hand_over = location(&browser.go_on(&service, &question, at(NOW)).await);
     let response = Browser::default().get(&service, &hand_over, at(NOW)).await;
     assert!(!response.headers().contains_key(header::SET_COOKIE));
     let back = location(&response);

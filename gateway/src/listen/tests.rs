@@ -138,6 +138,7 @@ impl Doors {
             shared_secret: Secret::new(SECRET),
             cookie_secret: Secret::new(SECRET),
             is_our_host: Arc::new(|host| host.ends_with(".corp.test")),
+            is_named_host: Arc::new(|host| host.ends_with(".corp.test")),
         };
         let authenticate = Arc::new(Authenticate::new(authenticate, store.clone()).unwrap());
         let keys = TlsKeys::new(&settings.certificates).unwrap();

@@ -32,6 +32,20 @@ impl Store {
         Ok(taken.rows_affected() == 1)
     }
 
+    /// Whether somebody has taken `key` with [`Self::claim_once`], and it still stands.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn is_claimed(&self, key: &str, now: SystemTime) -> Result<bool, StoreError> {
+        let found: Option<i64> =
+            sqlx::query_scalar("SELECT 1 FROM claimed WHERE key = ?1 AND expires_at_ms >= ?2")
+                .bind(key)
+                .bind(to_millis(now))
+                .fetch_optional(&self.inner.pool)
+                .await?;
+        Ok(found.is_some())
+    }
+
     /// The key of this name; the first call makes it with `make`, all later ones return the same, sealed at rest.
     ///
     /// # Errors
