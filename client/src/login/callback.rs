@@ -1,7 +1,8 @@
 //! The loopback address to which the browser brings the token (RFC 8252, 7.3).
 //!
 //! Any program and any web page on this machine can reach the port, so nothing counts but a `GET` of the one random
-//! path, under the one `Host`, with a token. Everything else is a 404 and changes nothing.
+//! path, under the one `Host`, with a token. Everything else is a 404 and changes nothing, but for the page at
+//! [`DONE_PATH`]: the browser is sent on there, so that the token stays in no address bar and no history.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -22,6 +23,13 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Callers served at once; a browser needs two or three, others wait in the kernel.
 const CALLERS_MAX: usize = 16;
 
+/// How long the browser may take to come for the page once the token is here.
+const LINGER: Duration = Duration::from_secs(2);
+/// Where the page is.
+const DONE_PATH: &str = "/done";
+
+const GO_ON: &str = "HTTP/1.1 303 See Other\r\nLocation: /done\r\nContent-Length: 0\r\n\
+    Referrer-Policy: no-referrer\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n";
 const DONE: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\
     Referrer-Policy: no-referrer\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
     Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\nConnection: close\r\n\r\n\
@@ -59,38 +67,75 @@ impl Callback {
         format!("http://{}{}", self.expected.host, self.expected.path)
     }
 
-    /// Serves callers until one brings a token. Not bounded in time: the caller sets the deadline.
+    /// Serves callers until one brings a token, and for a moment more, until the browser has the page. Not bounded in
+    /// time: the caller sets the deadline.
     ///
     /// # Cancellation
     /// Cancel-safe: dropping it closes the port and all callers.
     pub(crate) async fn token(self) -> std::io::Result<Token> {
-        let mut callers: JoinSet<Option<Token>> = JoinSet::new();
-        loop {
+        let mut callers: JoinSet<Option<Call>> = JoinSet::new();
+        let mut has_page = false;
+        let token = loop {
             tokio::select! {
                 accepted = self.listener.accept(), if callers.len() < CALLERS_MAX => {
                     let (stream, _) = accepted?;
                     callers.spawn(serve(stream, self.expected.clone()));
                 }
-                Some(ended) = callers.join_next() => if let Ok(Some(token)) = ended {
-                    return Ok(token);
+                Some(ended) = callers.join_next() => match ended {
+                    Ok(Some(Call::Token(token))) => break token,
+                    Ok(Some(Call::Page)) => has_page = true,
+                    Ok(None) | Err(_) => {}
+                },
+            }
+        };
+        if !has_page {
+            // A browser that does not come has the token delivered all the same.
+            let _came = timeout(LINGER, self.page_fetched(&mut callers)).await;
+        }
+        Ok(token)
+    }
+
+    /// Serves callers until one has fetched the page.
+    async fn page_fetched(&self, callers: &mut JoinSet<Option<Call>>) {
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept(), if callers.len() < CALLERS_MAX => match accepted {
+                    Ok((stream, _)) => _ = callers.spawn(serve(stream, self.expected.clone())),
+                    Err(_) => return,
+                },
+                Some(ended) = callers.join_next() => if let Ok(Some(Call::Page)) = ended {
+                    return;
                 },
             }
         }
     }
 }
 
-/// Answers one caller; a token when it was the right one.
-async fn serve(mut stream: TcpStream, expected: Expected) -> Option<Token> {
+/// What one caller came for, if it was anything of ours.
+#[derive(Debug)]
+enum Call {
+    /// It brought the token.
+    Token(Token),
+    /// It has fetched the page.
+    Page,
+}
+
+/// Answers one caller.
+async fn serve(mut stream: TcpStream, expected: Expected) -> Option<Call> {
     let head = timeout(HEAD_TIMEOUT, read_head(&mut stream)).await.ok()??;
-    let token = expected.token_in(&head);
-    let page = if token.is_some() { DONE } else { NOT_FOUND };
-    // The token counts even when the browser is gone before it has read the page.
-    let _page_was_read = timeout(HEAD_TIMEOUT, async {
-        stream.write_all(page.as_bytes()).await?;
+    let call = expected.call_in(&head);
+    let answer = match &call {
+        Some(Call::Token(_)) => GO_ON,
+        Some(Call::Page) => DONE,
+        None => NOT_FOUND,
+    };
+    // The token counts even when the browser is gone before it has read the answer.
+    let _was_read = timeout(HEAD_TIMEOUT, async {
+        stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await
     })
     .await;
-    token
+    call
 }
 
 /// The bytes up to the empty line; `None` when the caller sends too much or hangs up.
@@ -110,17 +155,13 @@ async fn read_head(stream: &mut TcpStream) -> Option<Vec<u8>> {
 }
 
 impl Expected {
-    /// The token in a request head, if everything about the request is as expected.
-    fn token_in(&self, head: &[u8]) -> Option<Token> {
+    /// What a request head asks for, if everything about the request is as expected.
+    fn call_in(&self, head: &[u8]) -> Option<Call> {
         let text = std::str::from_utf8(head).ok()?;
         let mut lines = text.split("\r\n");
         let mut request = lines.next()?.split(' ');
         let (method, target, version) = (request.next()?, request.next()?, request.next()?);
         if method != "GET" || !version.starts_with("HTTP/1.") || request.next().is_some() {
-            return None;
-        }
-        let (path, query) = target.split_once('?')?;
-        if path != self.path {
             return None;
         }
         let mut hosts = lines
@@ -131,12 +172,19 @@ impl Expected {
         if hosts.next() != Some(self.host.as_str()) || hosts.next().is_some() {
             return None;
         }
+        if target == DONE_PATH {
+            return Some(Call::Page);
+        }
+        let (path, query) = target.split_once('?')?;
+        if path != self.path {
+            return None;
+        }
         let mut tokens = url::form_urlencoded::parse(query.as_bytes())
             .filter(|(name, _)| name == "pomerium_jwt")
             .map(|(_, value)| value);
         let token = tokens.next()?;
         // Two tokens are an attempt to have us and someone else read different ones.
-        if tokens.next().is_some() { None } else { Token::parse(&token).ok() }
+        if tokens.next().is_some() { None } else { Token::parse(&token).ok().map(Call::Token) }
     }
 }
 
@@ -152,13 +200,24 @@ mod tests {
 
     fn asked(first: &str, rest: &str) -> Option<String> {
         let head = format!("{first}\r\n{rest}\r\n\r\n");
-        expected().token_in(head.as_bytes()).map(|token| token.expose().to_owned())
+        match expected().call_in(head.as_bytes())? {
+            Call::Token(token) => Some(token.expose().to_owned()),
+            Call::Page => Some("the page".to_owned()),
+        }
     }
 
     #[test]
     fn the_right_request_brings_its_token() {
         let token = asked("GET /Rand0m?x=1&pomerium_jwt=a.b.c HTTP/1.1", "hOsT: 127.0.0.1:4000");
         assert_eq!(token.as_deref(), Some("a.b.c"));
+    }
+
+    #[test]
+    fn the_page_is_there_under_its_host_only() {
+        let page = asked("GET /done HTTP/1.1", "Host: 127.0.0.1:4000");
+        assert_eq!(page.as_deref(), Some("the page"));
+        assert_eq!(asked("GET /done HTTP/1.1", "Host: evil.example"), None);
+        assert_eq!(asked("GET /done?pomerium_jwt=a.b.c HTTP/1.1", "Host: 127.0.0.1:4000"), None);
     }
 
     #[test]
@@ -203,8 +262,11 @@ mod tests {
             let stranger =
                 call(&host, &format!("GET /?pomerium_jwt=x HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
             assert!(stranger.starts_with("HTTP/1.1 404 "), "{stranger}");
-            let page =
+            let answer =
                 call(&host, &format!("GET {path}?pomerium_jwt=a.b.c HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 303 ") && answer.contains("\r\nLocation: /done\r\n"), "{answer}");
+            assert!(!answer.contains("a.b.c"), "{answer}");
+            let page = call(&host, &format!("GET /done HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
             assert!(page.contains("login complete, you may close this page"), "{page}");
             assert!(page.contains("Referrer-Policy: no-referrer"), "{page}");
             assert!(page.contains("Cache-Control: no-store"), "{page}");
@@ -233,7 +295,7 @@ mod tests {
         #[test]
         fn no_request_without_the_path_brings_a_token(head in ".{0,300}") {
             prop_assume!(!head.contains("/Rand0m"));
-            prop_assert!(expected().token_in(head.as_bytes()).is_none());
+            prop_assert!(!matches!(expected().call_in(head.as_bytes()), Some(Call::Token(_))));
         }
     }
 }
