@@ -2,6 +2,8 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
+use pomerium_shared::destination::Destination;
+
 use crate::{
     cache::CacheError,
     gateway::{Gateway, GatewayError},
@@ -41,8 +43,10 @@ pub(crate) enum Failure {
         what: &'static str,
     },
     /// A local port could not be had.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address} for {wanted_by}")]
     Listen {
+        /// The destination that it is for.
+        wanted_by: Destination,
         /// Which.
         address: SocketAddr,
         /// What the system said.

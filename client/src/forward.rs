@@ -54,8 +54,11 @@ impl Forward {
         destination: Destination,
         row: usize,
     ) -> Result<Self, Failure> {
-        let listener =
-            TcpListener::bind(address).await.map_err(|source| Failure::Listen { address, source })?;
+        let listener = TcpListener::bind(address).await.map_err(|source| Failure::Listen {
+            wanted_by: destination.clone(),
+            address,
+            source,
+        })?;
         Ok(Self { listener, destination, row })
     }
 

@@ -55,6 +55,9 @@ impl Connect {
         let (mut forwards, mut rows) = (Vec::new(), Vec::new());
         for (name, target) in chosen(&routes, &self.routes, access.gateway())? {
             let forward = bind_near(&target, forwards.len()).await?;
+            if let Some(note) = moved(&name, &target, forward.local()?) {
+                tell(&note);
+            }
             let destination = target.destination.to_string();
             rows.push(Row { name, local: forward.local()?, destination, streams: 0 });
             forwards.push(forward);
@@ -103,6 +106,24 @@ async fn bind_near(target: &Target, row: usize) -> Result<Forward, Failure> {
         Err(Failure::Listen { .. }) => Forward::bind(at(0), target.destination.clone(), row).await,
         bound => bound,
     }
+}
+
+/// What the person must know when a forward is not on the port where they would look for it: there, something else answers.
+fn moved(name: &str, target: &Target, local: SocketAddr) -> Option<String> {
+    let wanted = target.destination.port();
+    (local.port() != wanted).then(|| {
+        let name = shown(name);
+        format!(
+            "note: {name} is on {local}, not on its own port {wanted}, which is taken or not free to use: what answers \
+             there is not {name}. To choose a port: pomerium-cli tcp {} --listen 127.0.0.1:PORT",
+            target.destination
+        )
+    })
+}
+
+#[expect(clippy::print_stderr, reason = "the person must see it whatever the log level is")]
+fn tell(note: &str) {
+    eprintln!("{note}");
 }
 
 /// Runs forwards until Ctrl-C, then drains them.
@@ -209,6 +230,17 @@ mod tests {
             all.iter().map(|(name, target)| (name.as_str(), target.destination.to_string())).collect();
         assert_eq!(names, [("db", "db.example:5432".to_owned()), ("ssh:22", "ssh:22".to_owned())]);
         assert!(all.iter().all(|(_, target)| target.gateway == gateway()));
+    }
+
+    #[test]
+    fn a_forward_on_another_port_than_its_own_is_told() {
+        let target: Target = "db.example:5432".parse().unwrap();
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(moved("db", &target, at(5432)), None);
+        let note = moved("db", &target, at(40_000)).unwrap();
+        for said in ["db is on 127.0.0.1:40000", "5432", "pomerium-cli tcp db.example:5432 --listen"] {
+            assert!(note.contains(said), "{note}");
+        }
     }
 
     #[test]
