@@ -134,6 +134,7 @@ fn carried(dialect: Dialect, parts: Parts) -> Result<(Parts, Connection), Assert
         server_name: None,
         protocol: "forward-auth",
         proven: None,
+        roaming: None,
     };
     Ok((parts, connection))
 }

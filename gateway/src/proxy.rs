@@ -20,7 +20,13 @@ mod upstream;
 mod verify;
 mod watch;
 
-use std::{collections::HashMap, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
@@ -59,9 +65,26 @@ pub(crate) struct Connection {
     pub(crate) protocol: &'static str,
     /// The key that the client proved to hold in the handshake, if it was asked and had one.
     pub(crate) proven: Option<Arc<ProvenKey>>,
+    /// Where the other end is by now, if the connection may outlive a change of address (RFC 9000, 9).
+    pub(crate) roaming: Option<Roaming>,
+}
+
+/// Tells where the other end of a connection is now.
+#[derive(Clone)]
+pub(crate) struct Roaming(pub(crate) Arc<dyn Fn() -> SocketAddr + Send + Sync>);
+
+impl fmt::Debug for Roaming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Roaming").field(&(self.0)()).finish()
+    }
 }
 
 impl Connection {
+    /// The address of the other end as it is now.
+    pub(crate) fn ip_now(&self) -> IpAddr {
+        self.roaming.as_ref().map_or(self.peer, |roaming| (roaming.0)()).ip()
+    }
+
     /// The name of the proven key.
     pub(crate) fn key(&self) -> Option<&Thumbprint> {
         self.proven.as_deref().map(|proven| &proven.thumbprint)

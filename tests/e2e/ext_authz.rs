@@ -117,7 +117,10 @@ async fn bob_and_strangers_get_what_the_gateway_itself_would_answer() {
     let location = headers[header::LOCATION].to_str().unwrap().to_owned();
     assert_eq!(status, 302);
     assert!(location.starts_with("https://authenticate.localhost:"), "{location}");
-    assert!(headers[header::SET_COOKIE].to_str().unwrap().starts_with("__Host-_pomerium_login="), "{headers:?}");
+    assert!(
+        headers[header::SET_COOKIE].to_str().unwrap().starts_with("__Host-_pomerium_login="),
+        "{headers:?}"
+    );
 
     let (status, ..) = denied(ask(&envoy, &parts.url(), &[("accept", "application/json")]).await);
     assert_eq!(status, 401);

@@ -264,7 +264,10 @@ mod tests {
             assert!(stranger.starts_with("HTTP/1.1 404 "), "{stranger}");
             let answer =
                 call(&host, &format!("GET {path}?pomerium_jwt=a.b.c HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
-            assert!(answer.starts_with("HTTP/1.1 303 ") && answer.contains("\r\nLocation: /done\r\n"), "{answer}");
+            assert!(
+                answer.starts_with("HTTP/1.1 303 ") && answer.contains("\r\nLocation: /done\r\n"),
+                "{answer}"
+            );
             assert!(!answer.contains("a.b.c"), "{answer}");
             let page = call(&host, &format!("GET /done HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
             assert!(page.contains("login complete, you may close this page"), "{page}");

@@ -144,7 +144,8 @@ impl Authenticate {
         if !ticket.wish.is_programmatic {
             let host = ticket.wish.redirect.host_str().unwrap_or_default();
             // Another tab may have said so already.
-            let _first = self.store.claim_once(&remembered(&session.id, host), session.expires_at, now).await?;
+            let _first =
+                self.store.claim_once(&remembered(&session.id, host), session.expires_at, now).await?;
         }
         Ok(true)
     }

@@ -127,7 +127,8 @@ impl Browser {
 /// The hidden field of a question.
 fn ticket(question: &Response<Bytes>) -> String {
     let page = std::str::from_utf8(question.body()).unwrap();
-    let (_, rest) = page.split_once("name=\"ticket\" value=\"").unwrap_or_else(|| panic!("no question: {page}"));
+    let (_, rest) =
+        page.split_once("name=\"ticket\" value=\"").unwrap_or_else(|| panic!("no question: {page}"));
     rest.split('"').next().unwrap().to_owned()
 }
 

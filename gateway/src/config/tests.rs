@@ -105,7 +105,9 @@ fn what_the_file_leaves_out_is_filled_in_as_documented() {
     assert_eq!(settings.cookie.name, "_pomerium");
     assert_eq!(settings.cookie.expire, Some(Duration::from_secs(14 * 3600)));
     assert!(
-        settings.cookie.http_only && settings.cookie.domain.is_none() && settings.cookie.same_site == SameSite::Lax
+        settings.cookie.http_only
+            && settings.cookie.domain.is_none()
+            && settings.cookie.same_site == SameSite::Lax
     );
     assert_eq!(settings.programmatic_redirect_domains, ["localhost"]);
     assert_eq!(settings.identity_provider.scopes, ["openid", "profile", "email", "offline_access"]);

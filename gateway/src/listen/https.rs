@@ -171,6 +171,7 @@ impl Door {
             server_name: state.server_name().map(str::to_ascii_lowercase),
             protocol: if state.alpn_protocol() == Some(b"h2") { "h2" } else { "h1" },
             proven: device_key::proven(state.peer_certificates()),
+            roaming: None,
         });
         let (door, activity) = (self.clone(), Activity::new());
         let at_work = activity.clone();

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     body::{self, Body, BodyError},
-    proxy::{Connection, ProvenKey, Proxy},
+    proxy::{Connection, ProvenKey, Proxy, Roaming},
 };
 
 /// Above so many connections a new one must prove its address first: a flood from forged ones takes no slots.
@@ -114,6 +114,7 @@ async fn serve(incoming: quinn::Incoming, proxy: Arc<Proxy>, lifetime: Lifetime)
         server_name: server_name(&quic),
         protocol: "h3",
         proven: proven_key(&quic),
+        roaming: Some(roaming(&quic)),
     };
     tracing::info!(peer = %facts.peer, "quic connection opened");
     let mut connection = match tunnel::accept(quic.clone()).await {
@@ -133,6 +134,12 @@ async fn serve(incoming: quinn::Incoming, proxy: Arc<Proxy>, lifetime: Lifetime)
 fn server_name(quic: &quinn::Connection) -> Option<String> {
     let data = quic.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?;
     data.server_name.map(|name| name.to_ascii_lowercase())
+}
+
+/// Follows the client from address to address.
+fn roaming(quic: &quinn::Connection) -> Roaming {
+    let quic = quic.clone();
+    Roaming(Arc::new(move || quic.remote_address()))
 }
 
 /// The key that the client proved in the handshake.

@@ -1,5 +1,7 @@
 //! What a client's key is worth at each door: the same session, the same token, and other hands.
 
+mod roaming;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -38,7 +40,9 @@ const POSTURE: &str = "/.pomerium/api/v1/posture";
 const REPORT: &str = r#"{"os":"linux","os_version":"12.5","firewall":true}"#;
 const TUNNEL: &str = "db.corp.test:5432";
 
-/// A web app that is not there, and a TCP app that asks for a firewall.
+const PLACE: &str = "place.corp.test:5432";
+
+/// A web app that is not there, a TCP app that asks for a firewall, and one for people in one place.
 fn configuration(app: SocketAddr) -> String {
     format!(
         "databroker_storage_type: memory
@@ -58,6 +62,12 @@ routes:
   - allow:
       and:
       - posture/firewall: true
+- from: tcp+https://{PLACE}
+  to: tcp://{app}
+  policy:
+  - allow:
+      and:
+      - source_ip: 127.0.0.1
 "
     )
 }
@@ -258,10 +268,14 @@ impl Doors {
     }
 
     async fn quic(&self, key: Option<&Key>) -> TunnelClient {
+        self.quic_from(key).await.1
+    }
+
+    async fn quic_from(&self, key: Option<&Key>) -> (quinn::Endpoint, TunnelClient) {
         let config = pomerium_shared::quic::client_config(self.tls(&[b"h3"], key)).unwrap();
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         let connection = endpoint.connect_with(config, self.address, HOST).unwrap().await.unwrap();
-        TunnelClient::handshake(connection, &self.tracker).await.unwrap()
+        (endpoint, TunnelClient::handshake(connection, &self.tracker).await.unwrap())
     }
 }
 

@@ -186,8 +186,10 @@ mod tests {
 
     #[test]
     fn only_our_cookies_are_taken_out() {
-        let mut headers =
-            map(&[("cookie", "a=1; _pomerium=x=y; b=_pomerium=1"), ("cookie", "__Host-_pomerium_login=z; __Host-b=2; c")]);
+        let mut headers = map(&[
+            ("cookie", "a=1; _pomerium=x=y; b=_pomerium=1"),
+            ("cookie", "__Host-_pomerium_login=z; __Host-b=2; c"),
+        ]);
         strip_gateway_headers(&mut headers, "_pomerium", &[]);
         assert_eq!(headers, map(&[("cookie", "a=1; b=_pomerium=1; __Host-b=2; c")]));
     }

@@ -1,6 +1,6 @@
 //! What is asked of policy: kept for as long as the answer matters, so that it can be asked again.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, Method, header, request::Parts};
 use pomerium_shared::destination::Destination;
@@ -53,6 +53,11 @@ impl Question {
         Self { subject, connection: connection.clone() }
     }
 
+    /// From where it is asked, as of now.
+    pub(super) fn ip_now(&self) -> IpAddr {
+        self.connection.ip_now()
+    }
+
     /// The route that it is about.
     pub(super) fn route<'a>(&self, router: &'a Router) -> Option<&'a Arc<Route>> {
         match &self.subject {
@@ -73,7 +78,7 @@ impl Question {
             method,
             host,
             path,
-            source_ip: self.connection.peer.ip(),
+            source_ip: self.connection.ip_now(),
             is_cors_preflight,
             certificate: self.connection.proven.as_deref().map(|proven| &proven.certificate),
             place: Place::default(),

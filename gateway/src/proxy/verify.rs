@@ -42,7 +42,7 @@ impl Connection {
     /// A connection that a carrier tells of. Its port is not told, and nobody decides by it; a client certificate is not
     /// believed, since its holder proved nothing to us.
     pub(crate) fn asserted(client: IpAddr, server_name: Option<String>, protocol: &'static str) -> Self {
-        Self { peer: SocketAddr::new(client, 0), server_name, protocol, proven: None }
+        Self { peer: SocketAddr::new(client, 0), server_name, protocol, proven: None, roaming: None }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Takes a decision again while what it allowed is open: streams, WebSockets, long answers.
 
 use std::{
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -26,7 +27,7 @@ use crate::{
 /// somebody in.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How often the clock is looked at.
+/// How often the clock, and the address of the other end, are looked at.
 const CLOCK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Wall and monotonic clock may differ by this much: time servers slew them a little.
@@ -72,7 +73,7 @@ impl Watch {
         loop {
             self.revision.mark_unchanged();
             self.changes.mark_unchanged();
-            let decided = Now::read();
+            let (decided, from) = (Now::read(), self.question.ip_now());
             let edge = match self.still_allowed(decided).await {
                 Ok(edge) => edge,
                 Err(reason) => return reason,
@@ -83,6 +84,7 @@ impl Watch {
                 _ = self.revision.changed() => {}
                 _ = self.changes.changed() => {}
                 () = clock_passes(decided, edge) => {}
+                () = moves(&self.question, from) => {}
                 () = tokio::time::sleep(RECHECK_INTERVAL) => {}
             }
         }
@@ -120,6 +122,13 @@ impl Watch {
             return body;
         }
         crate::body::boxed(Watched { body, revoked: Box::pin(self.revoked()) })
+    }
+}
+
+/// Resolves when whoever asked is elsewhere than `from`: a QUIC connection may move to another network.
+async fn moves(question: &Question, from: IpAddr) {
+    while question.ip_now() == from {
+        tokio::time::sleep(CLOCK_INTERVAL).await;
     }
 }
 
