@@ -224,13 +224,13 @@ fn by_rules() {
     }
 }
 
-/// A configuration with so many hosts, and on each a policy of three rules.
+/// A configuration with so many hosts, and for each three people who may.
 fn router(routes: usize) -> Router {
     let mut text = "routes:\n".to_owned();
-    let policy: String = ppl_text(3).lines().map(|line| format!("      {line}\n")).collect();
     for number in 0..routes {
         text += &format!(
-            "  - from: https://app{number}.corp.example\n    to: http://127.0.0.1:8080\n    policy:\n{policy}"
+            "  - from: https://app{number}.corp.example\n    to: http://127.0.0.1:8080\n    \
+             allowed_users: [user0@corp.example, user1@corp.example, user2@corp.example]\n"
         );
     }
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
@@ -241,7 +241,7 @@ fn router(routes: usize) -> Router {
 
 #[expect(clippy::print_stdout, reason = "the table is the result")]
 fn by_routes() {
-    println!("\nroute and policy of three rules, one core; microseconds a decision\n");
+    println!("\nroute and policy of three people, one core; microseconds a decision\n");
     println!("{:>7} {:>12} {:>8} {:>8} {:>7}", "routes", "a second", "median", "p99", "allocs");
     for routes in ROUTES {
         let now = Now::read();

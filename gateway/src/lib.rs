@@ -16,6 +16,7 @@ mod ext_authz;
 mod forward_auth;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+pub mod geography;
 mod listen;
 mod path;
 mod policy_tools;

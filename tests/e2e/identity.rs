@@ -117,7 +117,10 @@ async fn a_job_comes_in_with_a_token_of_its_own() {
             post(job, exchange, &form).await
         }
     };
-    let forged = traded(format!("{}A", &own[..own.len() - 1])).await;
+    let (said, signature) = own.rsplit_once('.').unwrap();
+    // Its last character may have bits that count for nothing; those of its first all count.
+    let other = if signature.starts_with('A') { 'B' } else { 'A' };
+    let forged = traded(format!("{said}.{other}{}", &signature[1..])).await;
     assert_eq!(forged["error"], "invalid_grant", "{forged}");
     let given = traded(own.to_owned()).await;
     let given = given["access_token"].as_str().unwrap_or_else(|| panic!("{given}"));

@@ -138,10 +138,15 @@ impl Criterion {
         matches!(self, Self::McpTool(_) | Self::Ssh(_))
     }
 
-    /// Whether it is never true without external data.
+    /// The configuration key of the file without which it is never true.
     #[must_use]
-    pub const fn needs_records(&self) -> bool {
-        matches!(self, Self::Record(_))
+    pub const fn needs_file(&self) -> Option<&'static str> {
+        match self {
+            Self::Record(_) => Some("records_file"),
+            Self::Country(_) => Some("geoip_country_file"),
+            Self::Asn(_) => Some("geoip_asn_file"),
+            _ => None,
+        }
     }
 
     /// Whether it believes what a client certificate says of its holder, which anybody can write who is their own

@@ -11,10 +11,15 @@ use url::Url;
 
 use super::{
     Certificate, Codec, CookieSettings, ForwardAuthDoor, GrpcDoor, IssuerFormat, SameSite, Services,
-    Settings, Storage, Timeouts, identity, keys, material::read_file, routes, section::Section, services,
+    Settings, Storage, Timeouts, identity, keys,
+    material::{read_database, read_file},
+    routes,
+    section::Section,
+    services,
 };
 use crate::{
     authorize::Records,
+    geography::Geography,
     yaml::{self, Value},
 };
 
@@ -41,12 +46,13 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let storage = storage(top);
     services::check_storage(top, services, storage.as_ref());
     let records = records(top);
+    let geography = geography(top);
     let log_level = log_level(top);
     let defaults = routes::Defaults {
         timeouts,
         pass_identity_headers,
         set_response_headers: &set_response_headers,
-        has_records: top.has("records_file"),
+        has_file: &|name| top.has(name),
     };
     let routes = routes::routes(top, &defaults);
     let programmatic_redirect_domains = programmatic_redirect_domains(top);
@@ -74,6 +80,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         timeouts,
         storage: storage?,
         records,
+        geography,
         log_level: log_level.to_owned(),
         routes,
     })
@@ -111,7 +118,7 @@ pub(super) fn access(top: &Section<'_>) -> Option<super::Access> {
         timeouts: timeouts(top),
         pass_identity_headers: false,
         set_response_headers: &[],
-        has_records: top.has("records_file"),
+        has_file: &|name| top.has(name),
     };
     let routes = routes::routes(top, &defaults);
     Some(super::Access { routes, records: records(top), storage: storage(top) })
@@ -305,6 +312,26 @@ fn records(top: &Section<'_>) -> Option<Records> {
             None
         }
     }
+}
+
+/// MaxMind's files, read whole and again whenever they change.
+fn geography(top: &Section<'_>) -> Geography {
+    let mut geography = Geography::default();
+    let kinds = [
+        ("geoip_country_file", Geography::with_countries as fn(_, _) -> _),
+        ("geoip_asn_file", Geography::with_systems),
+    ];
+    for (key, with) in kinds {
+        let Some(name) = top.filled(key) else { continue };
+        let added = read_database(top.reading, name).and_then(|file| {
+            with(std::mem::take(&mut geography), file).map_err(|error| format!("{name}: {error}"))
+        });
+        match added {
+            Ok(both) => geography = both,
+            Err(message) => top.error(key, message),
+        }
+    }
+    geography
 }
 
 fn log_level(top: &Section<'_>) -> &'static str {

@@ -22,6 +22,8 @@ pub(super) const GLOBAL: &[&str] = &[
     "default_upstream_timeout",
     "forward_auth_address",
     "forward_auth_trusted_peers",
+    "geoip_asn_file",
+    "geoip_country_file",
     "grpc_address",
     "grpc_client_ca",
     "grpc_client_ca_file",

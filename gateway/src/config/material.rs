@@ -20,22 +20,37 @@ use crate::{secret::Secret, yaml::Position};
 /// Bytes of a key, certificate or secret file at most; the system's whole root bundle is a quarter of it.
 const FILE_LEN_MAX: u64 = 1024 * 1024;
 
+/// Bytes of a database of addresses at most; the largest of MaxMind's are half of it.
+const DATABASE_LEN_MAX: u64 = 256 * 1024 * 1024;
+
 /// Reads a file named in the configuration, relative to its folder; the file is watched from then on.
 pub(super) fn read_file(reading: &Reading<'_>, name: &str) -> Result<Vec<u8>, String> {
-    let path: PathBuf = reading.base_dir.join(name);
-    reading.files.borrow_mut().push(path.clone());
-    read_bounded(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+    read_watched(reading, name, FILE_LEN_MAX)
 }
 
-/// Reads an ordinary file of at most [`FILE_LEN_MAX`] bytes; pipes and devices could block or never end.
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    let refuse = |message: &str| Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, message));
+/// As [`read_file`], for what is large.
+pub(super) fn read_database(reading: &Reading<'_>, name: &str) -> Result<Vec<u8>, String> {
+    read_watched(reading, name, DATABASE_LEN_MAX)
+}
+
+fn read_watched(reading: &Reading<'_>, name: &str, len_max: u64) -> Result<Vec<u8>, String> {
+    let path: PathBuf = reading.base_dir.join(name);
+    reading.files.borrow_mut().push(path.clone());
+    read_bounded(&path, len_max).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+/// Reads an ordinary file of at most `len_max` bytes; pipes and devices could block or never end.
+fn read_bounded(path: &Path, len_max: u64) -> std::io::Result<Vec<u8>> {
+    let refuse = |message: String| Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, message));
     if !std::fs::metadata(path)?.is_file() {
-        return refuse("it is not an ordinary file");
+        return refuse("it is not an ordinary file".to_owned());
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > FILE_LEN_MAX { refuse("it is larger than 1 MiB") } else { Ok(bytes) }
+    File::open(path)?.take(len_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > len_max {
+        return refuse(format!("it is larger than {} MiB", len_max / (1024 * 1024)));
+    }
+    Ok(bytes)
 }
 
 impl Section<'_> {

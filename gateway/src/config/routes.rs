@@ -23,7 +23,8 @@ pub(super) struct Defaults<'a> {
     pub(super) timeouts: Timeouts,
     pub(super) pass_identity_headers: bool,
     pub(super) set_response_headers: &'a [(HeaderName, HeaderValue)],
-    pub(super) has_records: bool,
+    /// Whether a key that names a file of data is given.
+    pub(super) has_file: &'a dyn Fn(&str) -> bool,
 }
 
 /// All routes in the order in which they are tried; broken ones are left out, and said.
@@ -54,7 +55,7 @@ fn route(section: &Section<'_>, defaults: &Defaults<'_>) -> Option<Route> {
     section.check_keys(keys::Place::Route);
     let from = from::from(section);
     let target = target::target(section, from.as_ref());
-    let policy = policy(section, defaults.has_records);
+    let policy = policy(section, defaults.has_file);
     let allow_websockets = section.flag("allow_websockets").unwrap_or(false);
     let endless = allow_websockets || matches!(from, Some(RouteFrom::Tcp { .. }));
     let unless_endless = |limit| if endless { None } else { limit };
@@ -141,7 +142,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// The rules in PPL and their short forms.
-fn policy(section: &Section<'_>, has_records: bool) -> Option<Policy> {
+fn policy(section: &Section<'_>, has_file: &dyn Fn(&str) -> bool) -> Option<Policy> {
     let texts = |name: &str| -> Vec<String> {
         section.list(name).unwrap_or_default().into_iter().map(|(text, _)| text.to_owned()).collect()
     };
@@ -180,7 +181,7 @@ fn policy(section: &Section<'_>, has_records: bool) -> Option<Policy> {
     }
     match Policy::build(ppl, &short) {
         Ok(mut policy) => {
-            check_criteria(section, &policy, has_records);
+            check_criteria(section, &policy, has_file);
             add_rego(section, &mut policy);
             Some(policy)
         }
@@ -194,15 +195,18 @@ fn policy(section: &Section<'_>, has_records: bool) -> Option<Policy> {
 }
 
 /// Says what a criterion needs that this configuration does not give it.
-fn check_criteria(section: &Section<'_>, policy: &Policy, has_records: bool) {
-    let said: BTreeSet<&str> = policy
+fn check_criteria(section: &Section<'_>, policy: &Policy, has_file: &dyn Fn(&str) -> bool) {
+    let missing = |criterion: &Criterion| criterion.needs_file().filter(|key| !has_file(key));
+    let said: BTreeSet<(&str, Option<&str>)> = policy
         .criteria()
-        .filter(|criterion| criterion.is_never_true() || criterion.needs_records() && !has_records)
-        .map(Criterion::name)
+        .filter(|criterion| criterion.is_never_true() || missing(criterion).is_some())
+        .map(|criterion| (criterion.name(), missing(criterion)))
         .collect();
-    for name in said {
-        let why =
-            if name == "record" { "without `records_file`" } else { "of any request to this gateway yet" };
+    for (name, file) in said {
+        let why = file.map_or_else(
+            || "of any request to this gateway yet".to_owned(),
+            |file| format!("without `{file}`"),
+        );
         section.warn("policy", format!("`{name}` is never true {why}: a `deny` with it refuses nobody"));
     }
     if policy.criteria().any(Criterion::needs_authority) {

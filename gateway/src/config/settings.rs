@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::{
     authorize::{Policy, Records},
+    geography::Geography,
     secret::Secret,
     session::{demand::SignInDemand, expiry::TimeOfDay},
 };
@@ -64,6 +65,8 @@ pub struct Settings {
     pub storage: Storage,
     /// `records_file`: external data for the criterion `record`.
     pub records: Option<Records>,
+    /// `geoip_country_file` and `geoip_asn_file`: where addresses are, for `network/country` and `network/asn`.
+    pub geography: Geography,
     /// `log_level`: a `tracing` filter directive (`info`, `debug`, ...).
     pub log_level: String,
     /// `policy` followed by `routes`: the first that matches is taken.

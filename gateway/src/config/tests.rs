@@ -21,6 +21,7 @@ fn folder() -> TempDir {
     std::fs::write(dir.path().join("client-secret"), "hunter2\n").unwrap();
     std::fs::write(dir.path().join("records.yaml"), "on-call:\n  u-alice: {until: 2026-03-01}\n").unwrap();
     std::fs::write(dir.path().join("not-records.yaml"), "on-call:\n  - u-alice\n").unwrap();
+    std::fs::write(dir.path().join("countries.mmdb"), crate::geography::tests::countries()).unwrap();
     dir
 }
 
@@ -515,6 +516,19 @@ fn records_are_read_from_a_file_that_is_watched() {
 }
 
 #[test]
+fn databases_of_addresses_are_read_and_watched() {
+    let loaded = good("geoip_country_file: countries.mmdb\n");
+    assert_eq!(loaded.settings.geography.place([203, 0, 113, 9].into()).country, Some("CH"));
+    assert!(loaded.files.iter().any(|file| file.ends_with("countries.mmdb")), "{:?}", loaded.files);
+    for (rest, message) in [
+        ("geoip_country_file: records.yaml\n", "records.yaml: it is no database in MaxMind's format"),
+        ("geoip_asn_file: nowhere.mmdb\n", "cannot read"),
+    ] {
+        assert!(errors(rest).contains(message), "{rest}: {}", errors(rest));
+    }
+}
+
+#[test]
 fn a_criterion_that_lacks_something_here_is_said() {
     let with = |criterion: &str| {
         route(&format!("to: http://10.0.0.5\n  policy: {{allow: {{or: [{criterion}]}}}}\n"))
@@ -524,6 +538,9 @@ fn a_criterion_that_lacks_something_here_is_said() {
     let record = with("record: {type: on-call, field: team, is: db}");
     assert!(warned(&record).contains("`record` is never true without `records_file`"), "{}", warned(&record));
     assert_eq!(warned(&format!("records_file: records.yaml\n{record}")), "");
+    let country = with("network/country: CH");
+    assert!(warned(&country).contains("`network/country` is never true without `geoip_country_file`"));
+    assert_eq!(warned(&format!("geoip_country_file: countries.mmdb\n{country}")), "");
     assert!(warned(&with("mcp_tool: search")).contains("`mcp_tool` is never true of any request"));
     assert!(warned(&with("ssh_username: alice")).contains("`ssh_username` is never true of any request"));
     let named = errors(&with("client_certificate: {san_email: alice@corp.example}"));

@@ -49,9 +49,10 @@ impl Caller {
         request: RequestFacts<'a>,
         now: Now,
     ) -> CheckRequest<'a> {
+        let place = live.settings.geography.place(request.source_ip);
         CheckRequest {
             session: self.session.as_ref(),
-            request,
+            request: RequestFacts { place, ..request },
             device: self.device.as_ref(),
             records: live.settings.records.as_ref(),
             now,
