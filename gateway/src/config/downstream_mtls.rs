@@ -17,9 +17,9 @@ const NAMES: &str = "match_subject_alt_names";
 const ENFORCEMENT: &str = "enforcement";
 const ROUTE_CA: &str = "tls_downstream_client_ca";
 
-const KEYS: [&str; 7] = [CA, "ca_file", CRL, "crl_file", ENFORCEMENT, NAMES, DEPTH];
+pub(super) const KEYS: [&str; 7] = [CA, "ca_file", CRL, "crl_file", ENFORCEMENT, NAMES, DEPTH];
 
-const KINDS: [(&str, NameKind); 5] = [
+pub(super) const KINDS: [(&str, NameKind); 5] = [
     ("dns", NameKind::Dns),
     ("email", NameKind::Email),
     ("ip_address", NameKind::IpAddress),

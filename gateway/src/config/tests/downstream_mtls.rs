@@ -170,3 +170,14 @@ fn tools_know_that_a_certificate_is_needed_without_the_files() {
     let verdict = access.routes[0].policy.evaluate(&stranger.check(None)).verdict();
     assert_eq!(verdict, Verdict::Deny { status: crate::authorize::CERTIFICATE_REQUIRED });
 }
+
+#[test]
+fn every_key_of_the_block_is_on_the_page() {
+    let page =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/policy.md")).unwrap();
+    let words = ["policy_with_default_deny", "policy", "reject_connection"];
+    let kinds = super::super::downstream_mtls::KINDS.map(|(name, _)| name);
+    for word in super::super::downstream_mtls::KEYS.into_iter().chain(kinds).chain(words) {
+        assert!(page.contains(&format!("`{word}`")), "docs/policy.md does not name {word}");
+    }
+}
