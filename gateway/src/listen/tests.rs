@@ -85,7 +85,8 @@ const WAYS: [Way; 3] = [Way::Http1, Way::Http2, Way::Http3];
 
 /// A gateway with both doors, and nothing behind it.
 struct Doors {
-    _folder: TempDir,
+    folder: TempDir,
+    keys: TlsKeys,
     app: TcpListener,
     address: SocketAddr,
     roots: RootCertStore,
@@ -171,7 +172,7 @@ impl Doors {
         let https = Https::new(listener, &keys, Codec::All, None, proxy.clone(), lifetime.clone()).unwrap();
         lifetime.doors.spawn(https.run());
         lifetime.doors.spawn(Quic::new(socket, &keys, proxy, lifetime.clone()).unwrap().run());
-        Self { _folder: folder, app, address, roots, store, tracker: TaskTracker::new(), lifetime }
+        Self { folder, keys, app, address, roots, store, tracker: TaskTracker::new(), lifetime }
     }
 
     /// The token of a session that has just begun.

@@ -161,6 +161,38 @@ async fn without_a_valid_certificate_there_is_no_connection_where_the_operator_s
     }
 }
 
+/// How a handshake went, and whether the gateway answers after it.
+async fn ping(doors: &Doors, tls: &Arc<ClientConfig>) -> (Option<rustls::HandshakeKind>, bool) {
+    let connector = tokio_rustls::TlsConnector::from(tls.clone());
+    let stream = TcpStream::connect(doors.address).await.unwrap();
+    let stream = connector.connect(ServerName::try_from(HOST).unwrap(), stream).await.unwrap();
+    let kind = stream.get_ref().1.handshake_kind();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    doors.tracker.spawn(connection);
+    let request = Request::get("/ping").header(header::HOST, HOST).body(Full::new(Bytes::new())).unwrap();
+    let answer = sender.send_request(request).await;
+    (kind, answer.is_ok())
+}
+
+/// A resumption brings the certificate of the first handshake along, and no verifier sees it again.
+#[tokio::test]
+async fn a_revoked_certificate_does_not_come_in_again_by_a_resumed_session() {
+    let corp = Authority::new("corp");
+    let doors = open(&corp, "enforcement: reject_connection").await;
+    let key: Key = corp.issue(|_| {}).into();
+    let tls = Arc::new(doors.tls(&[b"http/1.1", DEVICE_KEY_MARK], Some(&key)));
+    assert_eq!(ping(&doors, &tls).await, (Some(rustls::HandshakeKind::Full), true));
+    assert_eq!(ping(&doors, &tls).await, (Some(rustls::HandshakeKind::Resumed), true));
+
+    let folder = doors.folder.path();
+    std::fs::write(folder.join("crl.pem"), corp.revoke(&[7]).pem().unwrap()).unwrap();
+    let block = "downstream_mtls: {ca_file: ca.pem, crl_file: crl.pem, enforcement: reject_connection}\n";
+    let text = configuration(doors.app.local_addr().unwrap(), block);
+    let loaded = config::parse(&text, "test.yaml", &|_| None, folder).unwrap();
+    doors.keys.replace(&loaded.settings).unwrap();
+    assert_eq!(ping(&doors, &tls).await, (Some(rustls::HandshakeKind::Resumed), false));
+}
+
 #[tokio::test]
 async fn a_session_may_be_bound_to_a_certificate_from_the_authority() {
     let corp = Authority::new("corp");
