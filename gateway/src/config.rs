@@ -9,6 +9,7 @@
 mod access;
 pub mod check;
 mod diagnostic;
+mod downstream_mtls;
 mod environment;
 mod global;
 mod identity;

@@ -4,6 +4,7 @@
 //! decided here.
 
 pub(crate) mod bind;
+mod client_certificate;
 mod device_key;
 mod h3_body;
 pub(crate) mod https;

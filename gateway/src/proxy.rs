@@ -7,6 +7,7 @@
 mod assertion;
 pub(crate) mod authority;
 mod caller;
+mod client_certificate;
 mod connect;
 mod forward;
 mod gate;
@@ -37,6 +38,7 @@ pub(crate) use self::respond::Refusal;
 use self::{assertion::Signer, respond::Audience, upstream::UpstreamClient};
 pub(crate) use self::{
     assertion::SignerError,
+    client_certificate::ProvenKey,
     upstream::UpstreamError,
     verify::{HeaderChanges, Verified},
 };
@@ -47,7 +49,6 @@ pub use self::{
 pub use crate::path::{CanonicalPath, PathError};
 use crate::{
     authenticate::Authenticate,
-    authorize::PresentedCertificate,
     body::Body,
     config::{Settings, Target},
     device::Thumbprint,
@@ -91,23 +92,6 @@ impl Connection {
     }
 }
 
-/// A key that the other end of a connection holds. Only `listen` makes one, of a finished handshake.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ProvenKey {
-    /// Names the key by its certificate.
-    pub(crate) thumbprint: Thumbprint,
-    /// The certificate as policy sees it.
-    pub(crate) certificate: PresentedCertificate,
-}
-
-impl ProvenKey {
-    /// The key of a leaf certificate in DER. No authority is configured for clients, so that each is as good as any.
-    pub(crate) fn of(leaf: &[u8]) -> Self {
-        let certificate = PresentedCertificate { leaf: leaf.to_vec(), is_valid: true };
-        Self { thumbprint: Thumbprint::of(leaf), certificate }
-    }
-}
-
 /// One configuration at work: replaced whole by a reload, while what is under way keeps the one it began with.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -116,6 +100,8 @@ pub(crate) struct Live {
     clients: HashMap<String, UpstreamClient>,
     signer: Signer,
     authenticate: Arc<Authenticate>,
+    /// Whether an authority stands for the certificates of any route's clients.
+    has_client_authority: bool,
 }
 
 impl Live {
@@ -136,7 +122,8 @@ impl Live {
         let keys: Vec<&str> = settings.signing_keys.iter().map(|key| key.expose().as_str()).collect();
         let signer = Signer::new(&keys, shared_secret)?;
         let router = Router::new(settings.routes.clone());
-        Ok(Self { settings, router, clients, signer, authenticate })
+        let has_client_authority = !settings.client_authorities().is_empty();
+        Ok(Self { settings, router, clients, signer, authenticate, has_client_authority })
     }
 }
 
@@ -218,6 +205,9 @@ impl Proxy {
             response.headers_mut().insert("x-request-id", value);
         }
         demand_tls(&live.settings, &host, response.headers_mut());
+        if live.has_client_authority && connection.protocol == "h3" {
+            send_to_tcp(response.headers_mut());
+        }
         entry.write(&response, began);
         response
     }
@@ -233,6 +223,12 @@ fn demand_tls(settings: &Settings, authority: &str, headers: &mut HeaderMap) {
     if let Some((_, policy)) = policy {
         headers.entry(name).or_insert_with(|| policy.clone());
     }
+}
+
+/// Over QUIC browsers show no certificate, and ask nobody for one: where one may be needed, they are to come over TCP, even
+/// if they were told otherwise before (RFC 7838, 3).
+fn send_to_tcp(headers: &mut HeaderMap) {
+    headers.insert(header::ALT_SVC, HeaderValue::from_static("clear"));
 }
 
 /// The access log's view of a request: never the query.

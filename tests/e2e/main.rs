@@ -23,6 +23,8 @@ mod forward_auth;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod mtls;
+#[cfg(test)]
 mod protocols;
 #[cfg(test)]
 mod psql;

@@ -88,7 +88,7 @@ impl Reloader {
                 return tracing::error!(error = %format!("{error:#}"), "the configuration was not reloaded: the old one stays");
             }
         };
-        if let Err(error) = self.tls_keys.replace(&settings.certificates) {
+        if let Err(error) = self.tls_keys.replace(&settings) {
             return tracing::error!(%error, "the configuration was not reloaded: the old one stays");
         }
         for key in bound_at_start(&self.proxy.settings(), &settings) {

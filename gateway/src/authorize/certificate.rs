@@ -8,13 +8,14 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use super::matcher::StringMatcher;
+use crate::x509::CertificateParts;
 
 /// A client certificate that a connection has shown; its holder proved to have the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PresentedCertificate {
     /// The **leaf** in DER: never another certificate of the chain.
     pub leaf: Vec<u8>,
-    /// Whether its chain leads to the configured authority (`downstream_mtls`); `true` where none is configured.
+    /// Whether its chain leads to an authority of the route (`downstream_mtls`); `true` where none is configured.
     pub is_valid: bool,
 }
 
@@ -72,101 +73,19 @@ impl CertificateMatcher {
         is_something
             && is_one_of(&self.fingerprints, leaf)
             && is_one_of(&self.key_hashes, parts.public_key)
-            && self.names.iter().all(|(kind, matcher)| parts.has_name(*kind, matcher))
+            && self.names.iter().all(|(kind, matcher)| has_name(&parts, *kind, matcher))
     }
 }
 
-/// The parts of a certificate that rules speak of.
-struct CertificateParts<'a> {
-    public_key: &'a [u8],
-    /// The `GeneralName`s, one after another.
-    names: &'a [u8],
-}
-
-const SEQUENCE: u8 = 0x30;
-const OBJECT_ID: u8 = 0x06;
-const OCTET_STRING: u8 = 0x04;
-/// `version`, which is not always there.
-const VERSION: u8 = 0xa0;
-const EXTENSIONS: u8 = 0xa3;
-/// 2.5.29.17, `subjectAltName`.
-const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
-
-impl<'a> CertificateParts<'a> {
-    /// Reads a certificate (RFC 5280, 4.1); `None` when it is none.
-    fn of(leaf: &'a [u8]) -> Option<Self> {
-        let certificate = Elements(leaf).next()?.content(SEQUENCE)?;
-        let mut fields = Elements(Elements(certificate).next()?.content(SEQUENCE)?);
-        let first = fields.next()?;
-        // With a version, the serial number comes second.
-        let before_key = if first.tag == VERSION { 5 } else { 4 };
-        let public_key = fields.nth(before_key)?;
-        public_key.content(SEQUENCE)?;
-        let extensions = fields.find(|field| field.tag == EXTENSIONS);
-        let names = extensions.and_then(|field| alternative_names(field.content)).unwrap_or_default();
-        Some(Self { public_key: public_key.whole, names })
-    }
-
-    /// Whether a name of this kind matches, and none is one that the rule excludes.
-    fn has_name(&self, kind: NameKind, matcher: &StringMatcher) -> bool {
-        let mut names = Elements(self.names).filter(|name| name.tag == kind.tag());
-        let mut is_found = false;
-        names.all(|name| {
-            let Ok(text) = std::str::from_utf8(name.content) else { return false };
-            is_found |= matcher.matches(text);
-            !matcher.excludes(text)
-        }) && is_found
-    }
-}
-
-fn alternative_names(extensions: &[u8]) -> Option<&[u8]> {
-    let extensions = Elements(extensions).next()?.content(SEQUENCE)?;
-    let value = Elements(extensions).find_map(|extension| {
-        let mut fields = Elements(extension.content(SEQUENCE)?);
-        let is_wanted = fields.next()?.content(OBJECT_ID)? == SUBJECT_ALT_NAME;
-        // Between the two there may be whether it is critical.
-        is_wanted.then(|| fields.find_map(|field| field.content(OCTET_STRING)))?
-    })?;
-    Elements(value).next()?.content(SEQUENCE)
-}
-
-/// DER elements, one after another; ends at the first that is none.
-struct Elements<'a>(&'a [u8]);
-
-#[derive(Clone, Copy)]
-struct Element<'a> {
-    tag: u8,
-    content: &'a [u8],
-    /// Tag and length too.
-    whole: &'a [u8],
-}
-
-impl<'a> Element<'a> {
-    fn content(self, tag: u8) -> Option<&'a [u8]> {
-        (self.tag == tag).then_some(self.content)
-    }
-}
-
-impl<'a> Iterator for Elements<'a> {
-    type Item = Element<'a>;
-
-    fn next(&mut self) -> Option<Element<'a>> {
-        let bytes = std::mem::take(&mut self.0);
-        let (&tag, rest) = bytes.split_first()?;
-        let (&first, rest) = rest.split_first()?;
-        // Below 128 it is the length itself, above it how many bytes of length follow: four are 4 GiB.
-        let (len, rest) = match usize::from(first) {
-            len @ 0..=0x7f => (len, rest),
-            count @ 0x81..=0x84 => {
-                let (digits, rest) = rest.split_at_checked(count - 0x80)?;
-                (digits.iter().fold(0, |len, digit| len << 8 | usize::from(*digit)), rest)
-            }
-            _ => return None,
-        };
-        let (content, after) = rest.split_at_checked(len)?;
-        self.0 = after;
-        Some(Element { tag, content, whole: &bytes[..bytes.len() - after.len()] })
-    }
+/// Whether a name of this kind matches, and none is one that the rule excludes.
+fn has_name(parts: &CertificateParts<'_>, kind: NameKind, matcher: &StringMatcher) -> bool {
+    let mut names = parts.names().filter(|name| name.tag == kind.tag());
+    let mut is_found = false;
+    names.all(|name| {
+        let Ok(text) = std::str::from_utf8(name.content) else { return false };
+        is_found |= matcher.matches(text);
+        !matcher.excludes(text)
+    }) && is_found
 }
 
 impl fmt::Display for CertificateMatcher {

@@ -101,7 +101,8 @@ impl Policy {
         let mut explanation = self.explain_by(|_, _, criterion| criterion.evaluate(check));
         explanation.decision = self.with_rego(explanation.decision, check);
         let of_module = |(index, rego): (usize, &Rego)| {
-            rego.trace(check).into_iter().map(move |line| format!("rego[{index}] {line}"))
+            let lines = rego.trace(check, self.has_client_authority());
+            lines.into_iter().map(move |line| format!("rego[{index}] {line}"))
         };
         explanation.rego = self.rego().iter().enumerate().flat_map(of_module).collect();
         explanation

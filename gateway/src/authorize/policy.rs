@@ -24,6 +24,8 @@ pub struct Policy {
     allow: Vec<LabelledGroup>,
     deny: Vec<LabelledGroup>,
     rego: Vec<Rego>,
+    /// Whether clients need a certificate from an authority: one that shows none has no valid one.
+    has_client_authority: bool,
 }
 
 /// A group and where it stands, as traces name it.
@@ -143,7 +145,7 @@ impl Policy {
     /// What PPL came to, and after it each Rego module.
     pub(super) fn with_rego(&self, of_ppl: Decision, check: &CheckRequest<'_>) -> Decision {
         self.rego.iter().fold(of_ppl, |decision, rego| {
-            let Decision { allow, deny } = rego.evaluate(check);
+            let Decision { allow, deny } = rego.evaluate(check, self.has_client_authority);
             Decision {
                 allow: join_any([decision.allow, allow].into_iter()),
                 deny: join_any([decision.deny, deny].into_iter()),
@@ -154,6 +156,23 @@ impl Policy {
     /// The modules in Rego.
     pub(super) fn rego(&self) -> &[Rego] {
         &self.rego
+    }
+
+    /// An authority stands for the certificates of the route's clients. With `denies`, who shows none from it is refused,
+    /// whatever else the rules say.
+    pub fn hold_to_client_authority(&mut self, denies: bool) {
+        self.has_client_authority = true;
+        if denies {
+            let group = Group { operator: Operator::Or, criteria: vec![Criterion::InvalidClientCertificate] };
+            self.deny.insert(0, LabelledGroup::new("downstream_mtls.or".to_owned(), group));
+            share(self.allow.iter_mut().chain(&mut self.deny));
+        }
+    }
+
+    /// Whether clients need a certificate from an authority.
+    #[must_use]
+    pub const fn has_client_authority(&self) -> bool {
+        self.has_client_authority
     }
 
     /// Adds a Rego module, which has its say after the rules in PPL: `deny` of either beats `allow` of both.

@@ -30,7 +30,8 @@ const REASON_LEN_MAX: usize = 200;
 const SOURCE: &str = "rego";
 /// Fields that the reference has in `input.http` and this gateway does not fill in. A rule that asks for one would
 /// be undefined, and a `deny` that is undefined lets in: such a module is refused.
-const MISSING_INPUT: &[&str] = &["body", "headers", "mcp", "raw_path", "raw_query", "ssh", "url"];
+const MISSING_INPUT: &[&str] =
+    &["body", "headers", "intermediates", "mcp", "raw_path", "raw_query", "ssh", "url"];
 /// Builtins that would reach out of the decision. The library is built without them; the names are refused so that
 /// another build of it cannot bring them back.
 const FORBIDDEN_BUILTINS: &[&str] = &["get_databroker_record", "http.send", "opa.runtime"];
@@ -107,9 +108,9 @@ impl Rego {
         Ok(Self { engine, allow, deny })
     }
 
-    /// Decides; an error is a `deny`.
-    pub(super) fn evaluate(&self, check: &CheckRequest<'_>) -> Decision {
-        match self.answers(check) {
+    /// Decides; an error is a `deny`. Whoever shows no certificate has a valid one, unless `needs_certificate`.
+    pub(super) fn evaluate(&self, check: &CheckRequest<'_>, needs_certificate: bool) -> Decision {
+        match self.answers(check, needs_certificate) {
             Ok((allow, deny)) => Decision {
                 allow: allow
                     .map_or(NOTHING, |answer| answer.evaluation(Reasons::only(Reason::RegoUnauthorized))),
@@ -126,10 +127,10 @@ impl Rego {
     }
 
     /// What each rule came to, with its own words, for people.
-    pub(super) fn trace(&self, check: &CheckRequest<'_>) -> Vec<String> {
+    pub(super) fn trace(&self, check: &CheckRequest<'_>, needs_certificate: bool) -> Vec<String> {
         let line =
             |name: &str, answer: Answer| format!("{name}: {} ({})", answer.value, answer.reasons.join(", "));
-        match self.answers(check) {
+        match self.answers(check, needs_certificate) {
             Ok((allow, deny)) => {
                 let allow = allow.map(|answer| line("allow", answer));
                 allow.into_iter().chain(deny.map(|answer| line("deny", answer))).collect()
@@ -138,9 +139,13 @@ impl Rego {
         }
     }
 
-    fn answers(&self, check: &CheckRequest<'_>) -> Result<(Option<Answer>, Option<Answer>), EvaluationError> {
+    fn answers(
+        &self,
+        check: &CheckRequest<'_>,
+        needs_certificate: bool,
+    ) -> Result<(Option<Answer>, Option<Answer>), EvaluationError> {
         let mut engine = self.engine.clone();
-        engine.set_input(input(check));
+        engine.set_input(input(check, needs_certificate));
         let mut answer = |rule: &Option<String>| {
             let Some(rule) = rule else { return Ok(None) };
             let value = engine
@@ -200,10 +205,11 @@ fn reason(value: &Value) -> Option<String> {
 }
 
 /// The facts of a request under their documented names. There are no headers in it, hence no credentials.
-fn input(check: &CheckRequest<'_>) -> Value {
+fn input(check: &CheckRequest<'_>, needs_certificate: bool) -> Value {
     let request = &check.request;
     let session = check.live_session();
     let certificate = request.certificate;
+    let is_valid = certificate.map_or(!needs_certificate, |certificate| certificate.is_valid);
     Value::from(json!({
         "http": {
             "method": request.method,
@@ -217,7 +223,7 @@ fn input(check: &CheckRequest<'_>) -> Value {
             "id": session.map_or("", |session| session.id.as_str()),
             "user_id": session.map_or("", |session| session.user_id.as_str()),
         },
-        "is_valid_client_certificate": certificate.is_none_or(|certificate| certificate.is_valid),
+        "is_valid_client_certificate": is_valid,
     }))
 }
 

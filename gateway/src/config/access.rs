@@ -25,7 +25,8 @@ pub fn access(path: &Path, env: Environment<'_>, base_dir: &Path) -> Result<Acce
     let (access, said, _) = read(&text_of(path)?, &path.display().to_string(), env, base_dir, global::access);
     let matters = |diagnostic: &Diagnostic| {
         let top = diagnostic.key.split(['.', '[']).next().unwrap_or_default();
-        diagnostic.severity == Severity::Error && matches!(top, "" | "policy" | "routes" | "records_file")
+        let is_about_access = matches!(top, "" | "policy" | "routes" | "records_file" | "downstream_mtls");
+        diagnostic.severity == Severity::Error && is_about_access
     };
     let errors: Vec<_> = said.into_iter().filter(matters).collect();
     access.filter(|_| errors.is_empty()).ok_or(ConfigErrors(errors))

@@ -113,7 +113,41 @@ pub(super) fn override_keys(reading: &Reading<'_>, root: &mut Node) -> BTreeSet<
         entries.push(Entry { key: (*key).to_owned(), at, value: Node { at, value } });
         set.insert(*key);
     }
+    override_nested(reading, entries, &mut set);
     set
+}
+
+/// The same for the keys of blocks: `BLOCK_KEY`.
+fn override_nested(reading: &Reading<'_>, entries: &mut Vec<Entry>, set: &mut BTreeSet<&'static str>) {
+    let at = Position { line: 1, column: 1 };
+    for path in keys::NESTED {
+        let variable = path.replace('.', "_").to_ascii_uppercase();
+        let Some(text) = (reading.env)(&variable).filter(|text| !text.is_empty()) else { continue };
+        let Some((block, key)) = path.split_once('.') else { continue };
+        let value = match value_of(key, &text) {
+            Ok(value) => value,
+            Err(message) => {
+                let message = format!("environment variable {variable}: {message}");
+                reading.say(Severity::Error, None, (*path).to_owned(), message);
+                continue;
+            }
+        };
+        if !entries.iter().any(|entry| entry.key == block && entry.value.value != Value::Null) {
+            entries.retain(|entry| entry.key != block);
+            let value = Node { at, value: Value::Map(Vec::new()) };
+            entries.push(Entry { key: block.to_owned(), at, value });
+        }
+        let inner = entries.iter_mut().find(|entry| entry.key == block).map(|entry| &mut entry.value.value);
+        // What is no mapping is said where it is read.
+        if let Some(Value::Map(inner)) = inner {
+            let twin = path.strip_suffix("_file").map_or_else(|| format!("{path}_file"), str::to_owned);
+            let is_twin =
+                |entry: &Entry| twin == format!("{block}.{}", entry.key) && !set.contains(twin.as_str());
+            inner.retain(|entry| entry.key != key && !is_twin(entry));
+            inner.push(Entry { key: key.to_owned(), at, value: Node { at, value } });
+            set.insert(path);
+        }
+    }
 }
 
 /// Lists and mappings may be written as in the file; routes are Base64 of a list.

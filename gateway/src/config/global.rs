@@ -10,8 +10,10 @@ use http::{HeaderName, HeaderValue, header};
 use url::Url;
 
 use super::{
-    Certificate, Codec, CookieSettings, ForwardAuthDoor, GrpcDoor, IssuerFormat, SameSite, Services,
-    Settings, Storage, Timeouts, identity, keys,
+    Certificate, Codec, CookieSettings, DownstreamMtls, ForwardAuthDoor, GrpcDoor, IssuerFormat, SameSite,
+    Services, Settings, Storage, Timeouts,
+    downstream_mtls::ClientAuthorities,
+    identity, keys,
     material::{read_database, read_file},
     routes,
     section::Section,
@@ -30,6 +32,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let Doors { address, http_redirect_addr, grpc, forward_auth } = doors(top, services);
     let codec = codec(top);
     let certificates = certificates(top);
+    let client_authorities = ClientAuthorities::read(top);
     let shared_secret = top.secret32("shared_secret");
     let cookie_secret = top.secret32("cookie_secret");
     let signing_keys = top.signing_keys();
@@ -52,9 +55,11 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         timeouts,
         pass_identity_headers,
         set_response_headers: &set_response_headers,
+        client_authorities: &client_authorities,
         has_file: &|name| top.has(name),
     };
     let routes = routes::routes(top, &defaults);
+    client_authorities.check_use(top, &routes);
     let programmatic_redirect_domains = programmatic_redirect_domains(top);
     Some(Settings {
         address: address?,
@@ -64,6 +69,10 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         forward_auth,
         codec,
         certificates: certificates?,
+        downstream_mtls: DownstreamMtls {
+            authority: client_authorities.general.authority,
+            enforcement: client_authorities.enforcement,
+        },
         shared_secret,
         cookie_secret,
         signing_keys,
@@ -118,6 +127,7 @@ pub(super) fn access(top: &Section<'_>) -> Option<super::Access> {
         timeouts: timeouts(top),
         pass_identity_headers: false,
         set_response_headers: &[],
+        client_authorities: &ClientAuthorities::without_files(top),
         has_file: &|name| top.has(name),
     };
     let routes = routes::routes(top, &defaults);

@@ -20,6 +20,7 @@ pub(super) const GLOBAL: &[&str] = &[
     "databroker_storage_connection_string",
     "databroker_storage_type",
     "default_upstream_timeout",
+    "downstream_mtls",
     "forward_auth_address",
     "forward_auth_trusted_peers",
     "geoip_asn_file",
@@ -57,6 +58,17 @@ pub(super) const GLOBAL: &[&str] = &[
     "timeout_read",
     "timeout_write",
     "workload_issuers",
+];
+
+/// Keys of blocks at the top that the environment can set too, joined to their block by `_`.
+pub(super) const NESTED: &[&str] = &[
+    "downstream_mtls.ca",
+    "downstream_mtls.ca_file",
+    "downstream_mtls.crl",
+    "downstream_mtls.crl_file",
+    "downstream_mtls.enforcement",
+    "downstream_mtls.match_subject_alt_names",
+    "downstream_mtls.max_verify_depth",
 ];
 
 /// Keys of a route that are read.
@@ -101,6 +113,8 @@ pub(super) const ROUTE: &[&str] = &[
     "tls_client_key_file",
     "tls_custom_ca",
     "tls_custom_ca_file",
+    "tls_downstream_client_ca",
+    "tls_downstream_client_ca_file",
     "tls_server_name",
     "tls_skip_verify",
     "tls_upstream_server_name",
@@ -148,7 +162,6 @@ const GLOBAL_NOT_BUILT: &[&str] = &[
     "dns_resolvers",
     "dns_udp_max_queries",
     "dns_use_tcp",
-    "downstream_mtls",
     "google_cloud_serverless_authentication_service_account",
     "grpc_client_timeout",
     "headers",
@@ -229,8 +242,6 @@ const ROUTE_NOT_BUILT: &[&str] = &[
     "regex_priority_order",
     "rewrite_response_headers",
     "session_recording",
-    "tls_downstream_client_ca",
-    "tls_downstream_client_ca_file",
     "tls_downstream_server_name",
     "tls_upstream_allow_renegotiation",
     "upstream_tunnel",

@@ -9,7 +9,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use p256::pkcs8::DecodePrivateKey;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject};
 
 use super::{
     Certificate,
@@ -128,8 +128,7 @@ impl Section<'_> {
         if given(cert_name) != given(key_name) {
             let (there, missing) =
                 if given(cert_name) { (cert_name, key_name) } else { (key_name, cert_name) };
-            let there = if self.has(there) { there.to_owned() } else { format!("{there}_file") };
-            self.error(&there, format!("needs {missing} or {missing}_file beside it"));
+            self.error(&self.given(there), format!("needs {missing} or {missing}_file beside it"));
         }
         let ((cert, cert_key), (key, _)) = (cert?, key?);
         match certificate(&cert, &key) {
@@ -170,6 +169,24 @@ impl Section<'_> {
                 None
             }
         }
+    }
+
+    /// Revocation lists, at least one.
+    pub(super) fn revocation_lists(&self, name: &str) -> Option<Vec<CertificateRevocationListDer<'static>>> {
+        let (pem, key) = self.pem(name)?;
+        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
+        let message = match lists {
+            Ok(lists) if lists.is_empty() => "holds no revocation list in PEM".to_owned(),
+            Ok(lists) => return Some(lists),
+            Err(error) => format!("is not valid PEM: {error}"),
+        };
+        self.error(&key, message);
+        None
+    }
+
+    /// Under which of its two keys a value is given, inline or as a file.
+    pub(super) fn given(&self, name: &str) -> String {
+        if self.has(name) { name.to_owned() } else { format!("{name}_file") }
     }
 
     /// The PEM blocks of P-256 private keys, in order.

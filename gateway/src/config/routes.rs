@@ -12,7 +12,12 @@ use std::{
 use http::{HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
-use super::{HostPattern, PathMatch, Route, RouteFrom, Timeouts, identity, keys, section::Section};
+use super::{
+    Enforcement, HostPattern, PathMatch, Route, RouteFrom, Timeouts,
+    downstream_mtls::{ClientAuthorities, RouteAuthority},
+    identity, keys,
+    section::Section,
+};
 use crate::{
     authorize::{Criterion, Policy, ShortForms},
     yaml::Value,
@@ -23,6 +28,7 @@ pub(super) struct Defaults<'a> {
     pub(super) timeouts: Timeouts,
     pub(super) pass_identity_headers: bool,
     pub(super) set_response_headers: &'a [(HeaderName, HeaderValue)],
+    pub(super) client_authorities: &'a ClientAuthorities,
     /// Whether a key that names a file of data is given.
     pub(super) has_file: &'a dyn Fn(&str) -> bool,
 }
@@ -55,7 +61,8 @@ fn route(section: &Section<'_>, defaults: &Defaults<'_>) -> Option<Route> {
     section.check_keys(keys::Place::Route);
     let from = from::from(section);
     let target = target::target(section, from.as_ref());
-    let policy = policy(section, defaults.has_file);
+    let client_authority = defaults.client_authorities.of_route(section);
+    let policy = policy(section, defaults, &client_authority);
     let allow_websockets = section.flag("allow_websockets").unwrap_or(false);
     let endless = allow_websockets || matches!(from, Some(RouteFrom::Tcp { .. }));
     let unless_endless = |limit| if endless { None } else { limit };
@@ -100,6 +107,7 @@ fn route(section: &Section<'_>, defaults: &Defaults<'_>) -> Option<Route> {
         remove_request_headers,
         set_response_headers,
         show_error_details,
+        client_authority: client_authority.authority,
         sign_in: identity::sign_in_demand(section),
     })
 }
@@ -142,7 +150,11 @@ fn plain(value: &Value) -> String {
 }
 
 /// The rules in PPL and their short forms.
-fn policy(section: &Section<'_>, has_file: &dyn Fn(&str) -> bool) -> Option<Policy> {
+fn policy(
+    section: &Section<'_>,
+    defaults: &Defaults<'_>,
+    client_authority: &RouteAuthority,
+) -> Option<Policy> {
     let texts = |name: &str| -> Vec<String> {
         section.list(name).unwrap_or_default().into_iter().map(|(text, _)| text.to_owned()).collect()
     };
@@ -181,7 +193,13 @@ fn policy(section: &Section<'_>, has_file: &dyn Fn(&str) -> bool) -> Option<Poli
     }
     match Policy::build(ppl, &short) {
         Ok(mut policy) => {
-            check_criteria(section, &policy, has_file);
+            check_criteria(section, &policy, defaults.has_file);
+            if client_authority.is_named {
+                let denies = defaults.client_authorities.enforcement != Enforcement::Policy;
+                policy.hold_to_client_authority(denies);
+            } else {
+                check_names(section, &policy);
+            }
             add_rego(section, &mut policy);
             Some(policy)
         }
@@ -209,11 +227,15 @@ fn check_criteria(section: &Section<'_>, policy: &Policy, has_file: &dyn Fn(&str
         );
         section.warn("policy", format!("`{name}` is never true {why}: a `deny` with it refuses nobody"));
     }
+}
+
+/// Anybody can write a name into a certificate of their own.
+fn check_names(section: &Section<'_>, policy: &Policy) {
     if policy.criteria().any(Criterion::needs_authority) {
         section.error(
             "policy",
-            "names in client certificates (san_...) prove nothing without an authority (`downstream_mtls`), which is not \
-             built yet: anybody could write them; use `fingerprint` or `spki_hash`",
+            "names in client certificates (san_...) prove nothing without an authority: set `downstream_mtls` with \
+             `ca_file`, or use `fingerprint` or `spki_hash`",
         );
     }
 }

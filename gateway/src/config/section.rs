@@ -21,7 +21,7 @@ pub(super) struct Reading<'a> {
     pub(super) file: &'a str,
     pub(super) base_dir: &'a Path,
     pub(super) env: super::Environment<'a>,
-    /// Global keys whose value came from the environment.
+    /// Global keys, and those of blocks like `block.key`, whose value came from the environment.
     pub(super) from_environment: BTreeSet<&'static str>,
     pub(super) files: RefCell<Vec<PathBuf>>,
     pub(super) said: RefCell<Vec<Diagnostic>>,
@@ -30,10 +30,13 @@ pub(super) struct Reading<'a> {
 impl Reading<'_> {
     pub(super) fn say(&self, severity: Severity, at: Option<Position>, key: String, message: String) {
         let top = key.split(['.', '[']).next().unwrap_or_default();
-        let (file, at) = if self.from_environment.contains(top) {
-            (format!("environment variable {}", top.to_ascii_uppercase()), None)
-        } else {
-            (self.file.to_owned(), at)
+        let nested = key.split('[').next().unwrap_or_default();
+        let (file, at) = match [nested, top].into_iter().find(|key| self.from_environment.contains(key)) {
+            Some(key) => {
+                let variable = key.replace('.', "_").to_ascii_uppercase();
+                (format!("environment variable {variable}"), None)
+            }
+            None => (self.file.to_owned(), at),
         };
         self.said.borrow_mut().push(Diagnostic { severity, file, at, key, message });
     }

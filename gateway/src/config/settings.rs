@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::{
     authorize::{Policy, Records},
+    client_authority::ClientAuthority,
     geography::Geography,
     secret::Secret,
     session::{demand::SignInDemand, expiry::TimeOfDay},
@@ -33,6 +34,8 @@ pub struct Settings {
     pub codec: Codec,
     /// `certificates` and its kin: at least one; chosen by server name, the first is the default.
     pub certificates: Vec<Certificate>,
+    /// `downstream_mtls`: who issues clients' certificates.
+    pub downstream_mtls: DownstreamMtls,
     /// `shared_secret`: 32 bytes; session handles and signed URLs derive from it. `None`: one kept in the storage.
     pub shared_secret: Option<Secret<[u8; 32]>>,
     /// `cookie_secret`: 32 bytes; protects the sign-in's own state. `None`: one kept in the storage.
@@ -71,6 +74,42 @@ pub struct Settings {
     pub log_level: String,
     /// `policy` followed by `routes`: the first that matches is taken.
     pub routes: Vec<Arc<Route>>,
+}
+
+impl Settings {
+    /// All authorities for clients' certificates, the general one first.
+    #[must_use]
+    pub fn client_authorities(&self) -> Vec<Arc<ClientAuthority>> {
+        let mut all: Vec<Arc<ClientAuthority>> = Vec::new();
+        let of_routes = self.routes.iter().filter_map(|route| route.client_authority.as_ref());
+        for authority in self.downstream_mtls.authority.iter().chain(of_routes) {
+            if !all.iter().any(|known| Arc::ptr_eq(known, authority)) {
+                all.push(authority.clone());
+            }
+        }
+        all
+    }
+}
+
+/// `downstream_mtls`.
+#[derive(Debug, Clone)]
+pub struct DownstreamMtls {
+    /// `ca`, `crl`, `match_subject_alt_names` and `max_verify_depth`: for routes that name no authority of their own.
+    pub authority: Option<Arc<ClientAuthority>>,
+    /// `enforcement`.
+    pub enforcement: Enforcement,
+}
+
+/// `enforcement`: what becomes of a client without a valid certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Enforcement {
+    /// `policy`: what the routes' policies say.
+    Policy,
+    /// `policy_with_default_deny`: each route that has an authority refuses it.
+    #[default]
+    PolicyWithDefaultDeny,
+    /// `reject_connection`: so it does, and its TLS handshake fails already.
+    RejectConnection,
 }
 
 /// `services`.
@@ -286,6 +325,8 @@ pub struct Route {
     pub set_response_headers: Vec<(HeaderName, HeaderValue)>,
     /// `show_error_details`: whether a refused person sees the rules' traces.
     pub show_error_details: bool,
+    /// `tls_downstream_client_ca`, or the general authority: who issues the certificates of its clients.
+    pub client_authority: Option<Arc<ClientAuthority>>,
     /// `sign_in_*`: what the route asks of the sign-in itself.
     pub sign_in: SignInDemand,
 }

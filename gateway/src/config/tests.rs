@@ -1,3 +1,4 @@
+mod downstream_mtls;
 mod identity;
 mod services;
 

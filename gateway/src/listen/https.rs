@@ -2,13 +2,17 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwapOption;
 use http::{HeaderValue, Method, Request, Response, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use pomerium_shared::relay::{self, Leg};
+use pomerium_shared::{
+    clock::Now,
+    relay::{self, Leg},
+};
 use rustls::{ServerConfig, server::Acceptor};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -19,7 +23,9 @@ use tracing::Instrument as _;
 
 use super::{
     CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_LEN_MAX, HEADER_TIMEOUT, Lifetime, STREAMS_MAX, TlsError,
-    TlsKeys, device_key,
+    TlsKeys,
+    client_certificate::Asked,
+    device_key,
     idle::{Activity, Held, UnderWay},
     tls::ClientKey,
 };
@@ -45,10 +51,20 @@ pub(crate) struct Https {
 
 /// The TLS settings: which of them a connection gets is decided by its first message.
 struct Tls {
-    /// For browsers and strangers.
+    keys: TlsKeys,
+    alpn: &'static [&'static [u8]],
+    /// For browsers and strangers, where no authority stands for clients' certificates.
     plain: Arc<ServerConfig>,
     /// For clients that say that they have a device key.
     asking: Arc<ServerConfig>,
+    /// For browsers and strangers, where one does: made anew when others do.
+    naming: ArcSwapOption<Naming>,
+}
+
+/// Settings that name the authorities from which a certificate is asked for.
+struct Naming {
+    asked: Arc<Asked>,
+    config: Arc<ServerConfig>,
 }
 
 struct Door {
@@ -76,15 +92,12 @@ impl Https {
         proxy: Arc<Proxy>,
         lifetime: Lifetime,
     ) -> Result<Self, TlsError> {
-        let alpn: &[&[u8]] = match codec {
+        let alpn: &'static [&'static [u8]] = match codec {
             Codec::All => &[b"h2", b"http/1.1"],
             Codec::Http1 => &[b"http/1.1"],
             Codec::Http2 => &[b"h2"],
         };
-        let tls = Tls {
-            plain: Arc::new(keys.server_config(alpn, ClientKey::NotAsked)?),
-            asking: Arc::new(keys.server_config(alpn, ClientKey::Welcome)?),
-        };
+        let tls = Tls::new(keys, alpn)?;
         let alt_svc =
             http3_port.and_then(|port| HeaderValue::from_str(&format!("h3=\":{port}\"; ma=86400")).ok());
         let door = Door { tls, builder: builder(), proxy, lifetime, alt_svc };
@@ -148,10 +161,48 @@ fn builder() -> auto::Builder<TokioExecutor> {
 }
 
 impl Tls {
+    fn new(keys: &TlsKeys, alpn: &'static [&'static [u8]]) -> Result<Self, TlsError> {
+        Ok(Self {
+            keys: keys.clone(),
+            alpn,
+            plain: Arc::new(keys.server_config(alpn, ClientKey::NotAsked)?),
+            asking: Arc::new(keys.server_config(alpn, ClientKey::Welcome)?),
+            naming: ArcSwapOption::empty(),
+        })
+    }
+
     async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let has_key = device_key::is_offered(start.client_hello().alpn());
-        start.into_stream(if has_key { self.asking.clone() } else { self.plain.clone() }).await
+        let config = self.config(has_key).map_err(io::Error::other)?;
+        let tls = start.into_stream(config).await?;
+        // A resumed session brings the certificate of the one before, which was looked at in other times.
+        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        if self.keys.asked().admits(chain, Now::read().wall) {
+            Ok(tls)
+        } else {
+            Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the client's certificate is not valid any more",
+            ))
+        }
+    }
+
+    fn config(&self, has_key: bool) -> Result<Arc<ServerConfig>, TlsError> {
+        let asked = self.keys.asked();
+        if has_key {
+            return Ok(self.asking.clone());
+        } else if !asked.is_for_everybody() {
+            return Ok(self.plain.clone());
+        }
+        if let Some(naming) = &*self.naming.load()
+            && Arc::ptr_eq(&naming.asked, &asked)
+        {
+            return Ok(naming.config.clone());
+        }
+        let config = Arc::new(self.keys.server_config(self.alpn, ClientKey::From(asked.hints()))?);
+        self.naming.store(Some(Arc::new(Naming { asked, config: config.clone() })));
+        Ok(config)
     }
 }
 
@@ -216,7 +267,10 @@ impl Door {
             response.map(|body| body::boxed(Held::new(body, under_way)))
         };
         if let Some(alt_svc) = &self.alt_svc {
-            response.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
+            // Over QUIC browsers show no certificate, and ask nobody for one (RFC 7838, 3).
+            let is_tcp_alone = self.tls.keys.asked().is_for_everybody();
+            let alt_svc = if is_tcp_alone { HeaderValue::from_static("clear") } else { alt_svc.clone() };
+            response.headers_mut().insert(header::ALT_SVC, alt_svc);
         }
         response
     }

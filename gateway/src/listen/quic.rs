@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use pomerium_shared::{
+    clock::Now,
     quic::BIDI_STREAMS_MAX,
     reason::EndReason,
     tunnel::{self, ServerConnection, ServerSend, ServerStream},
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     body::{self, Body, BodyError},
-    proxy::{Connection, ProvenKey, Proxy, Roaming},
+    proxy::{Connection, Proxy, Roaming},
 };
 
 /// Above so many connections a new one must prove its address first: a flood from forged ones takes no slots.
@@ -33,6 +34,7 @@ const NO_ERROR: quinn::VarInt = quinn::VarInt::from_u32(0x100);
 #[derive(Debug)]
 pub(crate) struct Quic {
     endpoint: quinn::Endpoint,
+    keys: TlsKeys,
     proxy: Arc<Proxy>,
     lifetime: Lifetime,
 }
@@ -62,7 +64,7 @@ impl Quic {
         let config = pomerium_shared::quic::server_config(keys.server_config(&[b"h3"], ClientKey::Welcome)?)?;
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime)?;
-        Ok(Self { endpoint, proxy, lifetime })
+        Ok(Self { endpoint, keys: keys.clone(), proxy, lifetime })
     }
 
     /// Accepts connections until the lifetime drains; the endpoint closes when it is cut.
@@ -86,10 +88,10 @@ impl Quic {
                 }
                 continue;
             }
-            let (proxy, lifetime) = (self.proxy.clone(), self.lifetime.clone());
+            let (keys, proxy, lifetime) = (self.keys.clone(), self.proxy.clone(), self.lifetime.clone());
             let peer = incoming.remote_address();
             self.lifetime.tracker.spawn(
-                async move { serve(incoming, proxy, lifetime).await }
+                async move { serve(incoming, keys, proxy, lifetime).await }
                     .instrument(tracing::debug_span!("quic", %peer)),
             );
         }
@@ -99,7 +101,7 @@ impl Quic {
     }
 }
 
-async fn serve(incoming: quinn::Incoming, proxy: Arc<Proxy>, lifetime: Lifetime) {
+async fn serve(incoming: quinn::Incoming, keys: TlsKeys, proxy: Arc<Proxy>, lifetime: Lifetime) {
     let connecting = match incoming.accept() {
         Ok(connecting) => connecting,
         Err(error) => return tracing::debug!(%error, "QUIC connection refused"),
@@ -109,11 +111,17 @@ async fn serve(incoming: quinn::Incoming, proxy: Arc<Proxy>, lifetime: Lifetime)
         Ok(Err(error)) => return tracing::debug!(%error, "QUIC handshake failed"),
         Err(_) => return tracing::debug!("QUIC handshake timed out"),
     };
+    let chain = certificates(&quic);
+    // A resumed session brings the certificate of the one before, which was looked at in other times.
+    if !keys.asked().admits(&chain, Now::read().wall) {
+        quic.close(NO_ERROR, b"the client's certificate is not valid any more");
+        return tracing::debug!("QUIC connection refused: the client's certificate is not valid any more");
+    }
     let facts = Connection {
         peer: quic.remote_address(),
         server_name: server_name(&quic),
         protocol: "h3",
-        proven: proven_key(&quic),
+        proven: device_key::proven(Some(&chain)),
         roaming: Some(roaming(&quic)),
     };
     tracing::info!(peer = %facts.peer, "quic connection opened");
@@ -142,10 +150,10 @@ fn roaming(quic: &quinn::Connection) -> Roaming {
     Roaming(Arc::new(move || quic.remote_address()))
 }
 
-/// The key that the client proved in the handshake.
-fn proven_key(quic: &quinn::Connection) -> Option<Arc<ProvenKey>> {
-    let chain = quic.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    device_key::proven(Some(&chain))
+/// What the client showed in the handshake.
+fn certificates(quic: &quinn::Connection) -> Vec<CertificateDer<'static>> {
+    let chain = quic.peer_identity().and_then(|identity| identity.downcast::<Vec<_>>().ok());
+    chain.map(|chain| *chain).unwrap_or_default()
 }
 
 /// Takes requests until the connection ends. When the gateway drains it says goodbye (GOAWAY), and this returns with

@@ -1,5 +1,6 @@
 //! What a client's key is worth at each door: the same session, the same token, and other hands.
 
+mod mtls;
 mod roaming;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -43,9 +44,9 @@ const TUNNEL: &str = "db.corp.test:5432";
 const PLACE: &str = "place.corp.test:5432";
 
 /// A web app that is not there, a TCP app that asks for a firewall, and one for people in one place.
-fn configuration(app: SocketAddr) -> String {
+fn configuration(app: SocketAddr, more: &str) -> String {
     format!(
-        "databroker_storage_type: memory
+        "{more}databroker_storage_type: memory
 authenticate_service_url: https://auth.corp.test
 certificates: [{{cert: cert.pem, key: key.pem}}]
 idp_provider: oidc
@@ -84,7 +85,8 @@ const WAYS: [Way; 3] = [Way::Http1, Way::Http2, Way::Http3];
 
 /// A gateway with both doors, and nothing behind it.
 struct Doors {
-    _folder: TempDir,
+    folder: TempDir,
+    keys: TlsKeys,
     app: TcpListener,
     address: SocketAddr,
     roots: RootCertStore,
@@ -118,12 +120,12 @@ impl Key {
     }
 }
 
-fn settings(folder: &TempDir, app: SocketAddr) -> (Settings, RootCertStore) {
+fn settings(folder: &TempDir, app: SocketAddr, more: &str) -> (Settings, RootCertStore) {
     let made =
         rcgen::generate_simple_self_signed(vec![HOST.to_owned(), "auth.corp.test".to_owned()]).unwrap();
     std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    let loaded = config::parse(&configuration(app), "test.yaml", &|_| None, folder.path())
+    let loaded = config::parse(&configuration(app, more), "test.yaml", &|_| None, folder.path())
         .unwrap_or_else(|errors| panic!("{errors}"));
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
@@ -132,9 +134,13 @@ fn settings(folder: &TempDir, app: SocketAddr) -> (Settings, RootCertStore) {
 
 impl Doors {
     async fn open() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::open_with(tempfile::tempdir().unwrap(), "").await
+    }
+
+    /// With more lines of configuration, about files in `folder`.
+    async fn open_with(folder: TempDir, more: &str) -> Self {
         let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (settings, roots) = settings(&folder, app.local_addr().unwrap());
+        let (settings, roots) = settings(&folder, app.local_addr().unwrap(), more);
         let settings = Arc::new(settings);
         let store = Store::in_memory().await.unwrap();
         let authenticate = AuthenticateConfig {
@@ -151,7 +157,7 @@ impl Doors {
             is_named_host: Arc::new(|host| host.ends_with(".corp.test")),
         };
         let authenticate = Arc::new(Authenticate::new(authenticate, store.clone()).unwrap());
-        let keys = TlsKeys::new(&settings.certificates).unwrap();
+        let keys = TlsKeys::new(&settings).unwrap();
         let live = Live::new(settings, &SECRET, authenticate).unwrap();
         let lifetime = Lifetime {
             drain: CancellationToken::new(),
@@ -166,7 +172,7 @@ impl Doors {
         let https = Https::new(listener, &keys, Codec::All, None, proxy.clone(), lifetime.clone()).unwrap();
         lifetime.doors.spawn(https.run());
         lifetime.doors.spawn(Quic::new(socket, &keys, proxy, lifetime.clone()).unwrap().run());
-        Self { _folder: folder, app, address, roots, store, tracker: TaskTracker::new(), lifetime }
+        Self { folder, keys, app, address, roots, store, tracker: TaskTracker::new(), lifetime }
     }
 
     /// The token of a session that has just begun.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::{
-    RootCertStore, ServerConfig,
+    DistinguishedName, RootCertStore, ServerConfig,
     client::verify_server_name,
     server::{
         ClientHello, ParsedCertificate, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
@@ -13,16 +13,18 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName};
 
-use super::device_key::AnyProvenKey;
-use crate::config::Certificate;
+use super::client_certificate::{Asked, ClientCertificates};
+use crate::config::{Certificate, Settings};
 
 /// Whether a client is asked to prove a key of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum ClientKey {
     /// Nothing is asked.
     NotAsked,
-    /// It is asked, and may go on without.
+    /// Any is welcome; only the configuration of the moment may insist on one from an authority.
     Welcome,
+    /// The same, and these authorities are named.
+    From(Vec<DistinguishedName>),
 }
 
 /// Why the configured certificates cannot be used.
@@ -48,26 +50,38 @@ pub(crate) enum TlsError {
     ClientRoots(#[source] VerifierBuilderError),
 }
 
-/// The certificates in use; a reload swaps them while connections go on.
+/// The certificates in use, and what is asked of those of clients; a reload swaps both while connections go on.
 #[derive(Debug, Clone)]
-pub(crate) struct TlsKeys(Arc<ArcSwap<Vec<Arc<CertifiedKey>>>>);
+pub(crate) struct TlsKeys {
+    shown: Arc<ArcSwap<Vec<Arc<CertifiedKey>>>>,
+    asked: Arc<ArcSwap<Asked>>,
+}
 
 impl TlsKeys {
     /// Checks and takes the certificates of a configuration.
     ///
     /// # Errors
     /// [`TlsError::Missing`] and [`TlsError::Key`].
-    pub(crate) fn new(certificates: &[Certificate]) -> Result<Self, TlsError> {
-        Ok(Self(Arc::new(ArcSwap::from_pointee(load(certificates)?))))
+    pub(crate) fn new(settings: &Settings) -> Result<Self, TlsError> {
+        Ok(Self {
+            shown: Arc::new(ArcSwap::from_pointee(load(&settings.certificates)?)),
+            asked: Arc::new(ArcSwap::from_pointee(Asked::of(settings))),
+        })
     }
 
-    /// Shows other certificates from now on.
+    /// Shows other certificates, and asks for others, from now on.
     ///
     /// # Errors
     /// As [`TlsKeys::new`]; the old ones stay.
-    pub(crate) fn replace(&self, certificates: &[Certificate]) -> Result<(), TlsError> {
-        self.0.store(Arc::new(load(certificates)?));
+    pub(crate) fn replace(&self, settings: &Settings) -> Result<(), TlsError> {
+        self.shown.store(Arc::new(load(&settings.certificates)?));
+        self.asked.store(Arc::new(Asked::of(settings)));
         Ok(())
+    }
+
+    /// What is asked of clients now.
+    pub(super) fn asked(&self) -> Arc<Asked> {
+        self.asked.load_full()
     }
 
     /// A server configuration with these keys for HTTP/2 between services. With `roots`, callers must show a
@@ -111,7 +125,12 @@ impl TlsKeys {
             .map_err(TlsError::Settings)?;
         let builder = match client_key {
             ClientKey::NotAsked => builder.with_no_client_auth(),
-            ClientKey::Welcome => builder.with_client_cert_verifier(AnyProvenKey::new()),
+            ClientKey::Welcome => {
+                builder.with_client_cert_verifier(ClientCertificates::new(self.asked.clone(), Vec::new()))
+            }
+            ClientKey::From(hints) => {
+                builder.with_client_cert_verifier(ClientCertificates::new(self.asked.clone(), hints))
+            }
         };
         let mut config = builder.with_cert_resolver(Arc::new(self.clone()));
         config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
@@ -122,7 +141,7 @@ impl TlsKeys {
 impl ResolvesServerCert for TlsKeys {
     /// The first certificate that is valid for the client's server name, or the first of all.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let keys = self.0.load();
+        let keys = self.shown.load();
         let name = hello.server_name().and_then(|name| ServerName::try_from(name.to_owned()).ok());
         let fits = |key: &&Arc<CertifiedKey>| {
             let leaf = key.cert.first().and_then(|leaf| ParsedCertificate::try_from(leaf).ok());

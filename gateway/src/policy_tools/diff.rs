@@ -15,7 +15,7 @@ use super::{
     word,
 };
 use crate::{
-    authorize::{Decision, Situation, Verdict},
+    authorize::{Decision, PresentedCertificate, Situation, Verdict},
     config::Route,
     session::Session,
 };
@@ -111,6 +111,22 @@ struct Probe<'a> {
     new: Option<&'a Arc<Route>>,
 }
 
+impl Probe<'_> {
+    /// What changes, if anything does. Who has a client certificate is not known: where one is needed, somebody with a valid
+    /// one is asked for first, and then somebody without.
+    fn change(&mut self, survey: &Survey<'_>) -> Option<(Answer, Answer)> {
+        let routes = [self.old, self.new];
+        let needs_certificate = routes.into_iter().flatten().any(|route| route.policy.has_client_authority());
+        let valid = needs_certificate.then(|| PresentedCertificate { leaf: Vec::new(), is_valid: true });
+        valid.map(Some).into_iter().chain([None]).find_map(|certificate| {
+            self.situation.certificate = certificate;
+            let before = Answer::of(survey.old, self.old, &self.situation);
+            let after = Answer::of(survey.new, self.new, &self.situation);
+            (before.is_yes() != after.is_yes()).then_some((before, after))
+        })
+    }
+}
+
 /// Compares.
 pub(crate) fn compare<'a>(survey: &Survey<'a>) -> Comparison<'a> {
     let (probes, patterns) = probes(survey);
@@ -126,9 +142,7 @@ pub(crate) fn compare<'a>(survey: &Survey<'a>) -> Comparison<'a> {
     for mut probe in probes {
         for person in std::iter::once(None).chain(survey.people.iter().map(Some)) {
             probe.situation.session = person.cloned();
-            let before = Answer::of(survey.old, probe.old, &probe.situation);
-            let after = Answer::of(survey.new, probe.new, &probe.situation);
-            if before.is_yes() != after.is_yes() {
+            if let Some((before, after)) = probe.change(survey) {
                 let route = probe.new.or(probe.old).map(|route| route.name.clone()).unwrap_or_default();
                 let change = Change { person, route, place: probe.place.clone(), before, after };
                 comparison.add(change);

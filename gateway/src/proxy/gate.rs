@@ -76,7 +76,8 @@ impl Proxy {
         let host = Some(whereto.authority.host());
         let mut caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
         let unmet = caller.must_meet(&route.sign_in, now);
-        let check = caller.asks(live, question.facts(), now);
+        let shown = question.shown(route, now);
+        let check = caller.asks(live, question.facts(shown.as_ref()), now);
         let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
         match authorize::check(&route.policy, &check, log) {
             Ok(permit) => Ok(Admitted { permit, route: route.clone(), session: caller.session, question }),
@@ -105,7 +106,8 @@ impl Proxy {
         let host = connection.server_name.as_deref().or(sign_in_host);
         let mut caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
         let unmet = caller.must_meet(&route.sign_in, now);
-        let check = caller.asks(live, question.facts(), now);
+        let shown = question.shown(route, now);
+        let check = caller.asks(live, question.facts(shown.as_ref()), now);
         let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
         match authorize::check(&route.policy, &check, log) {
             Ok(permit) => Ok(Admitted { permit, route: route.clone(), session: caller.session, question }),

@@ -260,5 +260,7 @@ fn is_usable(live: &Live, route: &Route, caller: &Caller, connection: &Connectio
         }
         RouteFrom::Http { host, .. } => Question::opening(host, connection),
     };
-    route.policy.evaluate(&caller.asks(live, question.facts(), now)).verdict() == Verdict::Allow
+    let shown = question.shown(route, now);
+    let check = caller.asks(live, question.facts(shown.as_ref()), now);
+    route.policy.evaluate(&check).verdict() == Verdict::Allow
 }

@@ -3,9 +3,9 @@
 use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, Method, header, request::Parts};
-use pomerium_shared::destination::Destination;
+use pomerium_shared::{clock::Now, destination::Destination};
 
-use super::{Connection, authority::Authority, gate::Whereto, router::Router};
+use super::{Connection, authority::Authority, client_certificate::Shown, gate::Whereto, router::Router};
 use crate::{
     authorize::{Place, RequestFacts},
     config::{HostPattern, Route},
@@ -66,8 +66,14 @@ impl Question {
         }
     }
 
+    /// The client certificate that was shown, as `route` sees it now.
+    pub(super) fn shown(&self, route: &Route, now: Now) -> Option<Shown> {
+        let key = self.connection.proven.as_deref()?;
+        Some(key.shown(route.client_authority.as_ref(), now))
+    }
+
     /// What policy may know.
-    pub(super) fn facts(&self) -> RequestFacts<'_> {
+    pub(super) fn facts<'a>(&'a self, shown: Option<&'a Shown>) -> RequestFacts<'a> {
         let (method, host, path, is_cors_preflight) = match &self.subject {
             Subject::Stream(to) => ("CONNECT", to.host(), "", false),
             Subject::Request { authority, path, method, is_cors_preflight } => {
@@ -80,7 +86,7 @@ impl Question {
             path,
             source_ip: self.connection.ip_now(),
             is_cors_preflight,
-            certificate: self.connection.proven.as_deref().map(|proven| &proven.certificate),
+            certificate: shown.map(|shown| &shown.certificate),
             place: Place::default(),
         }
     }

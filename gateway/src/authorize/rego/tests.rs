@@ -6,6 +6,7 @@ use pomerium_shared::clock::Now;
 use proptest::prelude::*;
 
 use super::*;
+use crate::authorize::PresentedCertificate;
 use crate::authorize::{Place, Policy, RequestFacts, ShortForms, Verdict};
 
 fn asks<'a>(method: &'a str, path: &'a str) -> CheckRequest<'a> {
@@ -31,7 +32,7 @@ fn module(rules: &str) -> String {
 }
 
 fn decide(rules: &str) -> Decision {
-    Rego::compile(&module(rules)).unwrap().evaluate(&asks("GET", "/docs"))
+    Rego::compile(&module(rules)).unwrap().evaluate(&asks("GET", "/docs"), false)
 }
 
 #[test]
@@ -77,7 +78,7 @@ fn a_broken_module_is_refused_when_it_loads() {
 #[test]
 fn an_error_in_an_evaluation_denies() {
     let rego = Rego::compile(&module("allow := true\ndeny if to_number(input.http.path) > 3")).unwrap();
-    let decision = rego.evaluate(&asks("GET", "/docs"));
+    let decision = rego.evaluate(&asks("GET", "/docs"), false);
     assert_eq!(decision.deny.reasons.to_string(), "rego-error");
     assert_eq!(decision.verdict(), Verdict::Deny { status: 403 });
 }
@@ -88,7 +89,7 @@ fn a_module_that_runs_too_long_denies() {
         allow if input.http.method == \"GET\"\n\
         allow if { input.http.method == \"PUT\"; some a in xs; some b in xs; some c in xs; a + b + c == 0 }";
     let rego = Rego::compile(&module(endless)).unwrap();
-    assert_eq!(rego.evaluate(&asks("PUT", "/")).deny.reasons.to_string(), "rego-error");
+    assert_eq!(rego.evaluate(&asks("PUT", "/"), false).deny.reasons.to_string(), "rego-error");
 }
 
 #[test]
@@ -102,9 +103,9 @@ fn free_words_are_bounded_and_stay_in_the_trace() {
     let rules = format!("deny := [true, [\"{}\\n\", \"b\"]]\nallow := false", "a".repeat(2 * REASON_LEN_MAX));
     let rego = Rego::compile(&module(&rules)).unwrap();
     let check = asks("GET", "/");
-    assert_eq!(rego.evaluate(&check).deny.reasons.to_string(), "rego-ok");
+    assert_eq!(rego.evaluate(&check, false).deny.reasons.to_string(), "rego-ok");
     let expected = format!("deny: true ({}, b)", "a".repeat(REASON_LEN_MAX));
-    assert_eq!(rego.trace(&check), ["allow: false ()".to_owned(), expected]);
+    assert_eq!(rego.trace(&check, false), ["allow: false ()".to_owned(), expected]);
 }
 
 proptest! {
@@ -129,7 +130,25 @@ proptest! {
         }
         let check = asks(METHODS[asked.0], PATHS[asked.1]);
         let by_ppl = Policy::from_yaml(&ppl).evaluate(&check).verdict();
-        let by_rego = Rego::compile(&module(&rego)).unwrap().evaluate(&check).verdict();
+        let by_rego = Rego::compile(&module(&rego)).unwrap().evaluate(&check, false).verdict();
         prop_assert_eq!(by_ppl, by_rego);
     }
+}
+
+#[test]
+fn who_shows_no_certificate_has_a_valid_one_only_where_none_is_needed() {
+    let module = module("deny if not input.is_valid_client_certificate");
+    let refused = |policy: &Policy| {
+        let check = asks("GET", "/");
+        let shown = |is_valid| Some(PresentedCertificate { leaf: vec![0x30, 0], is_valid });
+        [None, shown(true), shown(false)].map(|certificate| {
+            let request = RequestFacts { certificate: certificate.as_ref(), ..check.request };
+            policy.evaluate(&CheckRequest { request, ..check }).deny.value
+        })
+    };
+    let mut policy = Policy::default();
+    policy.add_rego(&module).unwrap();
+    assert_eq!(refused(&policy), [false, false, true]);
+    policy.hold_to_client_authority(false);
+    assert_eq!(refused(&policy), [true, false, true]);
 }

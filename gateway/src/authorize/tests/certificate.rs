@@ -6,7 +6,7 @@ use rcgen::{CertificateParams, KeyPair, PublicKeyData as _, SanType};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    super::{CheckRequest, PresentedCertificate, RequestFacts},
+    super::{CERTIFICATE_REQUIRED, CheckRequest, Policy, PresentedCertificate, RequestFacts, Verdict},
     alice, allow, asked_by, get, is,
 };
 
@@ -106,6 +106,28 @@ fn an_address_elsewhere_in_the_certificate_is_not_a_name() {
     let certificate =
         PresentedCertificate { leaf: params.self_signed(&key).unwrap().der().to_vec(), is_valid: true };
     assert!(!allow("client_certificate: {san_email: alice@corp.example}", &shown(&certificate)).0);
+}
+
+#[test]
+fn where_an_authority_is_needed_a_certificate_from_it_goes_before_every_rule() {
+    let (leaf, _) = made();
+    let valid = PresentedCertificate { leaf, is_valid: true };
+    let invalid = PresentedCertificate { is_valid: false, ..valid.clone() };
+    let held = |denies| {
+        let mut policy = Policy::from_yaml("allow: {or: [{accept: true}]}");
+        policy.hold_to_client_authority(denies);
+        [asked_by(None), shown(&invalid), shown(&valid)].map(|check| policy.evaluate(&check).verdict())
+    };
+    let refused = Verdict::Deny { status: CERTIFICATE_REQUIRED };
+    assert_eq!(held(true), [refused, refused, Verdict::Allow]);
+    assert_eq!(held(false), [Verdict::Allow; 3]);
+    // Nobody is asked to sign in who could not go on afterwards.
+    let mut policy = Policy::from_yaml("allow: {or: [{authenticated_user: true}]}");
+    policy.hold_to_client_authority(true);
+    assert_eq!(policy.evaluate(&asked_by(None)).verdict(), refused);
+    assert_eq!(policy.evaluate(&shown(&valid)).verdict(), Verdict::SignIn);
+    let explained = policy.explain(&asked_by(None));
+    assert!(explained.groups.iter().any(|group| group.label == "downstream_mtls.or"), "{explained:?}");
 }
 
 const EACH_NAME: [&str; 3] = [

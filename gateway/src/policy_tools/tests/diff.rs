@@ -96,6 +96,20 @@ fn a_route_of_a_pattern_is_paired_by_its_name_and_said() {
     assert!(text.contains("note: only a pattern says what the route api takes"), "{text}");
 }
 
+/// Nobody knows who has a certificate: somebody who has one and somebody who has none are both asked for.
+#[test]
+fn where_a_certificate_is_needed_both_who_has_one_and_who_has_none_count() {
+    let alice = app("name: app", "{allow: {or: [{email: alice@corp.example}]}}");
+    let needed = |routes: &str| format!("{routes}downstream_mtls: {{ca_file: elsewhere.pem}}\n");
+    assert_eq!(changes(&alice, &needed(&alice)), ["loses alice@corp.example app allow deny"]);
+    assert_eq!(changes(&needed(&alice), &alice), ["gains alice@corp.example app deny allow"]);
+    let bob = app("name: app", "{allow: {or: [{email: bob@corp.example}]}}");
+    assert_eq!(
+        changes(&needed(&alice), &needed(&bob)),
+        ["loses alice@corp.example app allow deny", "gains bob@corp.example app deny allow"]
+    );
+}
+
 #[test]
 fn a_name_with_control_characters_stays_on_its_line() {
     let mallory = Session { email: "m\u{1b}[2J\n@corp.example".to_owned(), ..person("m", &[], None) };
