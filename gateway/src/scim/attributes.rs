@@ -31,11 +31,6 @@ impl<'a> Attributes<'a> {
     pub(super) fn text(self, name: &str) -> Result<Option<String>, ScimError> {
         self.find(name)?.map(text).transpose()
     }
-
-    /// Each attribute with its value, as written.
-    pub(super) fn iter(self) -> impl Iterator<Item = (&'a str, &'a Value)> {
-        self.0.iter().map(|(key, value)| (key.as_str(), value))
-    }
 }
 
 /// A text of this length at most, without control characters; not empty.

@@ -56,7 +56,10 @@ pub fn schemas(base: &str, id: Option<&str>) -> Option<Value> {
             "meta": {"resourceType": "Schema", "location": format!("{base}/Schemas/{id}")},
         })
     };
-    pick(id, vec![one(USER_SCHEMA, "User", user_attributes()), one(GROUP_SCHEMA, "Group", group_attributes())])
+    pick(
+        id,
+        vec![one(USER_SCHEMA, "User", user_attributes()), one(GROUP_SCHEMA, "Group", group_attributes())],
+    )
 }
 
 fn pick(id: Option<&str>, all: Vec<Value>) -> Option<Value> {
@@ -120,7 +123,8 @@ impl<'a> Attribute<'a> {
 
     fn with_parts(&self, parts: &[&str]) -> Value {
         let mut document = self.document();
-        let part = |name: &&str| Attribute { mutability: self.mutability, ..Attribute::text(name) }.document();
+        let part =
+            |name: &&str| Attribute { mutability: self.mutability, ..Attribute::text(name) }.document();
         document["subAttributes"] = parts.iter().map(part).collect();
         document
     }

@@ -125,14 +125,14 @@ pub(super) fn comparisons(text: &str) -> Result<Vec<Comparison>, ScimError> {
             return Err(ScimError::InvalidFilter("eq is the only comparison that is understood"));
         }
         let mut values = serde_json::Deserializer::from_str(after).into_iter::<Value>();
-        let value = values.next().and_then(Result::ok).filter(|value| value.is_string() || value.is_boolean());
+        let value =
+            values.next().and_then(Result::ok).filter(|value| value.is_string() || value.is_boolean());
         found.push(Comparison { attribute: attribute.to_owned(), value: value.ok_or(SHAPE)? });
         let tail = after.get(values.byte_offset()..).ok_or(SHAPE)?;
         if tail.trim().is_empty() {
             return Ok(found);
         }
-        let (joint, next) =
-            tail.strip_prefix(' ').ok_or(SHAPE)?.trim_start().split_once(' ').ok_or(SHAPE)?;
+        let (joint, next) = tail.strip_prefix(' ').ok_or(SHAPE)?.trim_start().split_once(' ').ok_or(SHAPE)?;
         if !joint.eq_ignore_ascii_case("and") {
             return Err(SHAPE);
         }

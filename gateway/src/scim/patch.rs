@@ -154,7 +154,9 @@ impl Path {
             return Ok(Self { attribute: EXTENSIONS.to_owned(), select: None, part: None });
         }
         let text = match (text.get(..schema.len()), text.get(schema.len()..)) {
-            (Some(head), Some(tail)) if head.eq_ignore_ascii_case(schema) => tail.strip_prefix(':').ok_or(SHAPE)?,
+            (Some(head), Some(tail)) if head.eq_ignore_ascii_case(schema) => {
+                tail.strip_prefix(':').ok_or(SHAPE)?
+            }
             _ => text,
         };
         let (attribute, select, part) = match text.split_once('[') {
@@ -171,7 +173,8 @@ impl Path {
             },
         };
         let is_name = |name: &str| {
-            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'$'))
+            !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'$'))
         };
         if !is_name(attribute) || !part.is_none_or(is_name) {
             return Err(SHAPE);
@@ -246,7 +249,8 @@ fn required(kind: Kind, value: &Value) -> Result<String, ScimError> {
 fn change_name(name: &mut Name, kind: Kind, part: Option<&str>, value: &Value) -> Result<(), ScimError> {
     let slot = match part {
         None => {
-            let new = if kind == Kind::Remove || value.is_null() { Name::default() } else { Name::parse(value)? };
+            let new =
+                if kind == Kind::Remove || value.is_null() { Name::default() } else { Name::parse(value)? };
             *name = match kind {
                 Kind::Add => Name {
                     formatted: new.formatted.or(name.formatted.take()),
@@ -293,7 +297,8 @@ fn change_selected_emails(
     path: &Path,
     value: &Value,
 ) -> Result<(), ScimError> {
-    let selected: Vec<bool> = list.iter().map(|email| is_selected(email, path.select.as_ref())).collect::<Result<_, _>>()?;
+    let selected: Vec<bool> =
+        list.iter().map(|email| is_selected(email, path.select.as_ref())).collect::<Result<_, _>>()?;
     let mut selection = selected.iter();
     let part = path.part.as_deref().unwrap_or("value");
     match (kind, part) {

@@ -93,9 +93,7 @@ impl User {
         let attributes = Attributes::of(value)?;
         let optional = |name| attributes.find(name)?.map_or(Ok(None), optional_text);
         Ok(Self {
-            user_name: attributes
-                .text("userName")?
-                .ok_or(ScimError::InvalidValue("userName is missing"))?,
+            user_name: attributes.text("userName")?.ok_or(ScimError::InvalidValue("userName is missing"))?,
             external_id: optional("externalId")?,
             display_name: optional("displayName")?,
             name: attributes.find("name")?.map(Name::parse).transpose()?.unwrap_or_default(),

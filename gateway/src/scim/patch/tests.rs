@@ -8,17 +8,35 @@ use super::*;
 /// JSON of any shape, with the names that mean something here among its own.
 pub(in crate::scim) fn any_json() -> impl Strategy<Value = Value> {
     let name = prop_oneof![
-        Just("userName"), Just("displayName"), Just("externalId"), Just("members"), Just("emails"), Just("value"),
-        Just("active"), Just("name"), Just("givenName"), Just("type"), Just("Operations"), Just("op"), Just("path"),
-        Just("emails[type eq \"work\"].value"), Just("name.givenName"),
+        Just("userName"),
+        Just("displayName"),
+        Just("externalId"),
+        Just("members"),
+        Just("emails"),
+        Just("value"),
+        Just("active"),
+        Just("name"),
+        Just("givenName"),
+        Just("type"),
+        Just("Operations"),
+        Just("op"),
+        Just("path"),
+        Just("emails[type eq \"work\"].value"),
+        Just("name.givenName"),
     ];
     let name = prop_oneof![4 => name.prop_map(str::to_owned), 1 => ".{0,6}"];
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
-        prop_oneof![Just("add"), Just("Remove"), Just("replace"), Just("True"), Just("members[value eq \"a\"]")]
-            .prop_map(Value::from),
+        prop_oneof![
+            Just("add"),
+            Just("Remove"),
+            Just("replace"),
+            Just("True"),
+            Just("members[value eq \"a\"]")
+        ]
+        .prop_map(Value::from),
         ".{0,12}".prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 40, 5, move |inner| {
@@ -50,8 +68,10 @@ fn staff(members: &[&str]) -> Group {
 }
 
 fn patch(operations: &Value) -> Patch {
-    Patch::parse(&json!({"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": operations}))
-        .unwrap()
+    Patch::parse(
+        &json!({"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": operations}),
+    )
+    .unwrap()
 }
 
 #[test]
@@ -88,7 +108,10 @@ fn addresses_and_names_are_changed_by_their_kind() {
 #[test]
 fn members_come_and_go_in_every_shape() {
     for (operations, members) in [
-        (json!([{"op": "add", "path": "members", "value": [{"value": "b"}, {"value": "c", "$ref": "x"}]}]), "abc"),
+        (
+            json!([{"op": "add", "path": "members", "value": [{"value": "b"}, {"value": "c", "$ref": "x"}]}]),
+            "abc",
+        ),
         (json!([{"op": "Add", "value": {"members": [{"value": "b"}]}}]), "ab"),
         (json!([{"op": "add", "path": "members", "value": {"value": "b"}}]), "ab"),
         (json!([{"op": "remove", "path": "members[value eq \"a\"]"}]), ""),
