@@ -253,9 +253,9 @@ fn change_name(name: &mut Name, kind: Kind, part: Option<&str>, value: &Value) -
                 if kind == Kind::Remove || value.is_null() { Name::default() } else { Name::parse(value)? };
             *name = match kind {
                 Kind::Add => Name {
-                    formatted: new.formatted.or(name.formatted.take()),
-                    given: new.given.or(name.given.take()),
-                    family: new.family.or(name.family.take()),
+                    formatted: new.formatted.or_else(|| name.formatted.take()),
+                    given: new.given.or_else(|| name.given.take()),
+                    family: new.family.or_else(|| name.family.take()),
                 },
                 Kind::Replace | Kind::Remove => new,
             };

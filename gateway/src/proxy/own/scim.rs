@@ -355,6 +355,16 @@ mod tests {
         assert!(of("count=many").is_err());
     }
 
+    #[tokio::test]
+    async fn a_body_that_is_too_long_or_no_json_is_refused() {
+        let request = |bytes: Vec<u8>| Request::new(body::full(bytes));
+        assert_eq!(json(request(vec![b' '; BODY_LEN_MAX + 1])).await, Err(ScimError::TooLarge));
+        assert!(matches!(json(request(b"{".to_vec())).await, Err(ScimError::InvalidSyntax(_))));
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        assert!(matches!(json(request(deep.into_bytes())).await, Err(ScimError::InvalidSyntax(_))));
+        assert_eq!(json(request(b"{}".to_vec())).await, Ok(serde_json::json!({})));
+    }
+
     proptest! {
         #[test]
         fn any_path_leads_somewhere_or_nowhere(path in "/scim/v2(/[A-Za-z]{0,6}){0,3}/?|.*") {
