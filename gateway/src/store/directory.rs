@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use self::sql::{Kind, meta_of_row, refused};
+use self::sql::{Kind, changed, meta_of_row, new_meta, refused};
 pub use self::sql::{Page, Window};
 use super::{Store, StoreError, to_millis};
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         filter::{Filter, UserAttribute},
         resource::{Meta, User},
     },
-    session::{Session, SessionId},
+    session::{Session, SessionId, WORKLOAD_IDP_PREFIX},
 };
 
 /// Why the directory was not read or changed.
@@ -70,7 +70,7 @@ impl Store {
     /// # Errors
     /// [`ScimError::Uniqueness`], [`StoreError::Database`].
     pub async fn add_directory_user(&self, user: &User, now: SystemTime) -> Result<KeptUser, DirectoryError> {
-        let meta = Meta { id: uuid::Uuid::new_v4().to_string(), created_at: now, changed_at: now };
+        let meta = new_meta(now);
         let mut transaction = self.begin().await?;
         sqlx::query(
             "INSERT INTO directory_users (id, user_name, external_id, is_active, resource_json, created_at_ms, \
@@ -177,7 +177,7 @@ impl Store {
         }
         transaction.commit().await?;
         self.forget_all();
-        Ok(KeptUser { meta: Meta { changed_at: now, ..old.meta }, user, ..old })
+        Ok(KeptUser { meta: changed(old.meta, now), user, ..old })
     }
 
     /// Forgets a user and ends their sessions.
@@ -222,6 +222,10 @@ pub(super) async fn applied(
 }
 
 async fn standing(connection: &mut SqliteConnection, session: &Session) -> Result<Standing, StoreError> {
+    // A program is nobody in the directory, whatever ids its users may have there.
+    if session.idp_id.starts_with(WORKLOAD_IDP_PREFIX) {
+        return Ok(Standing::Unknown);
+    }
     let found = matching(connection, session.user_id.as_str(), &session.email).await?;
     // An address that several have: nobody knows whose groups count, so none do.
     Ok(match found.as_slice() {
@@ -279,10 +283,11 @@ async fn matching(
 async fn sessions_of(connection: &mut SqliteConnection, id: &str) -> Result<Vec<SessionId>, StoreError> {
     let candidates = sqlx::query(
         "SELECT sessions.id, sessions.user_id, sessions.email FROM sessions JOIN directory_users AS u ON u.id = ?1 \
-         WHERE sessions.user_id = u.external_id OR sessions.email = u.user_name COLLATE NOCASE \
-         OR sessions.email COLLATE NOCASE IN (SELECT value FROM directory_emails WHERE user_id = u.id)",
+         WHERE substr(sessions.idp_id, 1, length(?2)) <> ?2 AND (sessions.user_id = u.external_id OR sessions.email = u.user_name COLLATE NOCASE \
+         OR sessions.email COLLATE NOCASE IN (SELECT value FROM directory_emails WHERE user_id = u.id))",
     )
     .bind(id)
+    .bind(WORKLOAD_IDP_PREFIX)
     .fetch_all(&mut *connection)
     .await?;
     let mut theirs = Vec::new();

@@ -6,7 +6,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::{
     DirectoryError, Page, Store, Window,
-    sql::{self, Kind, meta_of_row, refused},
+    sql::{self, Kind, changed, meta_of_row, new_meta, refused},
 };
 use crate::{
     scim::{
@@ -21,13 +21,13 @@ impl Store {
     /// Keeps a new group.
     ///
     /// # Errors
-    /// [`ScimError::Uniqueness`], [`ScimError::InvalidValue`] (a member is not there), [`StoreError::Database`].
+    /// [`ScimError::Uniqueness`], [`ScimError::InvalidValue`] (a member is not there), [`DirectoryError::Store`].
     pub async fn add_directory_group(
         &self,
         group: &Group,
         now: SystemTime,
     ) -> Result<(Meta, Group), DirectoryError> {
-        let meta = Meta { id: uuid::Uuid::new_v4().to_string(), created_at: now, changed_at: now };
+        let meta = new_meta(now);
         let mut transaction = self.begin().await?;
         sqlx::query(
             "INSERT INTO directory_groups (id, display_name, external_id, created_at_ms, changed_at_ms) \
@@ -49,7 +49,7 @@ impl Store {
     /// The group of this id.
     ///
     /// # Errors
-    /// [`ScimError::NotFound`], [`StoreError::Database`].
+    /// [`ScimError::NotFound`], [`DirectoryError::Store`].
     pub async fn directory_group(&self, id: &str) -> Result<(Meta, Group), DirectoryError> {
         let mut connection = self.inner.pool.acquire().await?;
         kept_group(&mut connection, id).await
@@ -58,7 +58,7 @@ impl Store {
     /// The groups that meet a filter, those pushed first before the others.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
+    /// [`DirectoryError::Store`].
     pub async fn directory_groups(
         &self,
         filter: &Filter<GroupAttribute>,
@@ -121,13 +121,13 @@ impl Store {
         put_members(&mut transaction, id, &old.members, &group.members).await?;
         transaction.commit().await?;
         self.forget_all();
-        Ok((Meta { changed_at: now, ..meta }, group))
+        Ok((changed(meta, now), group))
     }
 
     /// Forgets a group.
     ///
     /// # Errors
-    /// [`ScimError::NotFound`], [`StoreError::Database`].
+    /// [`ScimError::NotFound`], [`DirectoryError::Store`].
     pub async fn remove_directory_group(&self, id: &str) -> Result<(), DirectoryError> {
         let mut transaction = self.begin().await?;
         sql::remove(&mut transaction, Kind::Groups, id).await?;

@@ -1,11 +1,13 @@
 //! What users and groups of the directory have in common in the database.
 
+use std::time::SystemTime;
+
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{DirectoryError, StoreError};
 use crate::{
     scim::{ScimError, resource::Meta},
-    store::from_millis,
+    store::{from_millis, to_millis},
 };
 
 /// A part of what a filter finds.
@@ -70,6 +72,17 @@ pub(super) async fn remove(
         return Err(ScimError::NotFound.into());
     }
     Ok(())
+}
+
+/// What is new gets an id of its own, and the time as the database keeps it.
+pub(super) fn new_meta(now: SystemTime) -> Meta {
+    let now = from_millis(to_millis(now));
+    Meta { id: uuid::Uuid::new_v4().to_string(), created_at: now, changed_at: now }
+}
+
+/// The same resource, changed.
+pub(super) fn changed(meta: Meta, now: SystemTime) -> Meta {
+    Meta { changed_at: from_millis(to_millis(now)), ..meta }
 }
 
 pub(super) fn meta_of_row(row: &SqliteRow) -> Result<Meta, StoreError> {

@@ -167,11 +167,24 @@ async fn letters_that_look_alike_are_different_people() {
 #[tokio::test]
 async fn a_session_without_an_address_is_nobodys_by_address() {
     let store = Store::in_memory().await.unwrap();
-    let job = session("s1", "workload/ci/alice@corp.example", "");
-    store.put_session(&job, &ProviderTokens::none()).await.unwrap();
+    let silent = session("s1", "sub-silent", "");
+    store.put_session(&silent, &ProviderTokens::none()).await.unwrap();
     let alice = user("alice@corp.example", None, &["alice@corp.example"]);
     let alice = store.add_directory_user(&alice, NOW).await.unwrap();
     store.add_directory_group(&group("admins", &[&alice]), NOW).await.unwrap();
+    assert_eq!(groups_of(&store, &silent.id).await.unwrap(), ["claimed"]);
+}
+
+#[tokio::test]
+async fn a_program_is_nobody_in_the_directory() {
+    let store = Store::in_memory().await.unwrap();
+    let job = Session { idp_id: "workload/x".to_owned(), ..session("s1", "workload/ci/job", "") };
+    store.put_session(&job, &ProviderTokens::none()).await.unwrap();
+    let named_alike = user("j", Some("workload/ci/job"), &[]);
+    let named_alike = store.add_directory_user(&named_alike, NOW).await.unwrap();
+    store.add_directory_group(&group("admins", &[&named_alike]), NOW).await.unwrap();
+    assert_eq!(groups_of(&store, &job.id).await.unwrap(), ["claimed"]);
+    store.remove_directory_user(&named_alike.meta.id).await.unwrap();
     assert_eq!(groups_of(&store, &job.id).await.unwrap(), ["claimed"]);
 }
 
