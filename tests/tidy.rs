@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 600;
 
 /// A folder of the gateway, and the folders that it must not know.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("authorize", &["listen", "proxy", "store", "authenticate", "app", "portal", "config"]),
     ("session", &["listen", "proxy", "store", "authenticate", "authorize", "app", "portal"]),
+    ("scim", &["listen", "proxy", "store", "authenticate", "authorize", "app", "portal", "config"]),
     ("store", &["listen", "proxy", "authenticate", "authorize", "app", "portal"]),
     ("proxy", &["listen", "app", "forward_auth", "ext_authz"]),
     ("authenticate", &["listen", "proxy", "app"]),

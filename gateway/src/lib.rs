@@ -24,6 +24,7 @@ mod policy_tools;
 pub mod portal;
 pub mod proxy;
 pub mod quickstart;
+pub mod scim;
 pub mod secret;
 pub mod session;
 pub mod store;

@@ -46,6 +46,9 @@ macro_rules! text_id {
 text_id!(SessionId);
 text_id!(UserId);
 
+/// What the `idp_id` of a workload's session begins with. Those of people's providers have no slash in them.
+pub(crate) const WORKLOAD_IDP_PREFIX: &str = "workload/";
+
 /// Claims of the ID token and UserInfo: nested objects are flattened to `a.b.c`, every value is a list.
 pub type Claims = BTreeMap<String, Vec<serde_json::Value>>;
 
@@ -63,7 +66,7 @@ pub struct Session {
     pub email: String,
     /// The display name; empty when the provider sent none.
     pub name: String,
-    /// Group names or ids of the `groups` claim.
+    /// Group names or ids of the `groups` claim; of somebody in the directory, the names that it says.
     pub groups: Vec<String>,
     /// All claims.
     pub claims: Claims,

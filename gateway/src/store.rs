@@ -7,6 +7,7 @@
 pub mod aead;
 mod device_codes;
 mod devices;
+mod directory;
 mod files;
 mod once;
 mod outside;
@@ -36,6 +37,7 @@ use self::devices::DeviceKey;
 pub(crate) use self::sessions::DUE_MAX;
 pub use self::{
     device_codes::{DeviceCode, DevicePoll},
+    directory::{DirectoryError, KeptUser, Page, Window},
     reading::{Known, StoreReader},
     service_accounts::{SERVICE_ACCOUNT_IDP, ServiceAccount},
     sessions::{ProviderTokens, RefreshDue, User},
@@ -166,7 +168,7 @@ impl Store {
     }
 
     /// Follows the store: the number rises after each session that was put, replaced or ended, and each change of a
-    /// device. Whoever holds something open for a session reads both again then. A closed channel means that the store is gone.
+    /// device or of the directory. Whoever holds something open for a session reads both again then. A closed channel means that the store is gone.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.subscribe()
@@ -202,6 +204,7 @@ fn migrations() -> Migrator {
         one(2, "bound sessions", include_str!("store/migrations/0002_bound_sessions.sql")),
         one(3, "identity", include_str!("store/migrations/0003_identity.sql")),
         one(4, "devices", include_str!("store/migrations/0004_devices.sql")),
+        one(6, "directory", include_str!("store/migrations/0006_directory.sql")),
     ])
 }
 

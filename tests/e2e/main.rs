@@ -13,6 +13,8 @@ mod continuous;
 #[cfg(test)]
 mod devices;
 #[cfg(test)]
+mod directory;
+#[cfg(test)]
 mod ext_authz;
 #[cfg(test)]
 mod fixtures;

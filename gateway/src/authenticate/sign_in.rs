@@ -283,6 +283,9 @@ impl Authenticate {
                 "The identity provider did not sign you in in the way that the application asks for. Tell your administrator.",
             );
         }
+        if let Some(refusal) = self.refusal_of_directory(&session).await {
+            return refusal;
+        }
         match self.keep_session(req, &mut session, &tokens, now).await {
             Ok(()) => {}
             Err(error) => return store_failed(&error),
@@ -301,6 +304,21 @@ impl Authenticate {
             self.session_cookie(&self.sign_in_cookie_name(), &handle, &session, now),
         );
         response
+    }
+
+    /// What somebody gets whom the directory keeps out.
+    async fn refusal_of_directory(&self, session: &Session) -> Option<Response<Bytes>> {
+        match self.store.is_deactivated(session).await {
+            Ok(false) => None,
+            Ok(true) => {
+                tracing::info!(user = %session.user_id, "somebody whom the directory keeps out tried to sign in");
+                Some(pages::problem(
+                    StatusCode::FORBIDDEN,
+                    "Your account is deactivated in your organization's directory. Tell your administrator.",
+                ))
+            }
+            Err(error) => Some(store_failed(&error)),
+        }
     }
 
     /// Keeps the new session. Where the same person has one in this browser, it goes on under its id: what is open for

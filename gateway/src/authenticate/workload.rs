@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::WorkloadIssuer,
-    session::{Claims, Session, SessionId, UserId},
+    session::{Claims, Session, SessionId, UserId, WORKLOAD_IDP_PREFIX},
     store::ProviderTokens,
 };
 
@@ -43,7 +43,7 @@ impl Workload {
     /// Names this very configuration: a session ends with what it was granted by.
     pub(super) fn idp_id(&self) -> String {
         let digest = Sha256::digest(format!("{:?}", self.settings));
-        format!("workload/{}", URL_SAFE_NO_PAD.encode(digest))
+        format!("{WORKLOAD_IDP_PREFIX}{}", URL_SAFE_NO_PAD.encode(digest))
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let cookie = cookie(top);
     let identity_provider = identity::provider(top);
     let workload_issuers = identity::workload_issuers(top);
+    let scim_token = identity::scim_token(top);
     let jwt_claims_headers = claims_headers(top);
     let jwt_issuer_format = issuer_format(top);
     let pass_identity_headers = top.flag("pass_identity_headers").unwrap_or(false);
@@ -82,6 +83,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         cookie,
         identity_provider: identity_provider?,
         workload_issuers,
+        scim_token,
         jwt_claims_headers,
         jwt_issuer_format,
         pass_identity_headers,

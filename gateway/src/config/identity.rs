@@ -12,13 +12,34 @@ use url::Url;
 use self::presets::{PRESETS, Preset, REFUSED, preset};
 pub(super) use self::workloads::workload_issuers;
 use super::{IdentityProvider, ProviderQuirks, section::Section};
-use crate::session::{
-    demand::{Prompt, SignInDemand, is_acr},
-    expiry::TimeOfDay,
+use crate::{
+    secret::Secret,
+    session::{
+        demand::{Prompt, SignInDemand, is_acr},
+        expiry::TimeOfDay,
+    },
 };
 
 /// Long enough for a restart of the provider, short enough that somebody who was dismissed meanwhile is out soon.
 const UNREACHABLE_GRACE_DEFAULT: Duration = Duration::from_secs(15 * 60);
+
+/// Characters of `scim_token` at least: what 24 random bytes are in Base64.
+const SCIM_TOKEN_LEN_MIN: usize = 32;
+
+/// Reads `scim_token`: whoever has it says who is in which group.
+pub(super) fn scim_token(top: &Section<'_>) -> Option<Secret<String>> {
+    let token = top.secret_text("scim_token")?;
+    let text = token.expose();
+    if text.len() >= SCIM_TOKEN_LEN_MIN && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Some(token);
+    }
+    let key = if top.has("scim_token") { "scim_token" } else { "scim_token_file" };
+    top.error(
+        key,
+        "expected at least 32 random characters without spaces: make them with `head -c32 /dev/urandom | base64`",
+    );
+    None
+}
 
 /// Reads `idp_*`.
 pub(super) fn provider(top: &Section<'_>) -> Option<IdentityProvider> {

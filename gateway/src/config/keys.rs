@@ -46,6 +46,8 @@ pub(super) const GLOBAL: &[&str] = &[
     "programmatic_redirect_domain_whitelist",
     "records_file",
     "routes",
+    "scim_token",
+    "scim_token_file",
     "services",
     "session_expires_at",
     "set_response_headers",
@@ -251,16 +253,19 @@ const ROUTE_NOT_BUILT: &[&str] = &[
 const REMOVED_GLOBAL: &[(&str, &str)] = &[
     ("client_ca", "use downstream_mtls.ca"),
     ("client_ca_file", "use downstream_mtls.ca_file"),
-    ("idp_qps", "groups come from the provider's groups claim: use claim/groups in a policy"),
+    ("idp_qps", "groups come from the provider's groups claim, or are pushed by SCIM (scim_token)"),
     (
         "idp_refresh_directory_interval",
-        "groups come from the provider's groups claim: use claim/groups in a policy",
+        "groups come from the provider's groups claim, or are pushed by SCIM (scim_token)",
     ),
     (
         "idp_refresh_directory_timeout",
-        "groups come from the provider's groups claim: use claim/groups in a policy",
+        "groups come from the provider's groups claim, or are pushed by SCIM (scim_token)",
     ),
-    ("idp_service_account", "groups come from the provider's groups claim: use claim/groups in a policy"),
+    (
+        "idp_service_account",
+        "groups come from the provider's groups claim, or are pushed by SCIM (scim_token)",
+    ),
     ("policy_file", "write the routes under routes"),
     ("tracing_provider", "use otel_traces_exporter"),
     ("tracing_sample_rate", "use otel_traces_sampler_arg"),

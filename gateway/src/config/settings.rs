@@ -54,6 +54,8 @@ pub struct Settings {
     pub identity_provider: IdentityProvider,
     /// `workload_issuers`: whose tokens programs may trade for a session.
     pub workload_issuers: Vec<WorkloadIssuer>,
+    /// `scim_token`: what a directory shows to push people and groups. `None`: none may.
+    pub scim_token: Option<Secret<String>>,
     /// `jwt_claims_headers`: header to claim, in the order of the file.
     pub jwt_claims_headers: Vec<(HeaderName, String)>,
     /// `jwt_issuer_format`.

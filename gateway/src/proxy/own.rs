@@ -1,6 +1,7 @@
 //! What the gateway answers itself: health, keys, sign-in, the routes list. Never forwarded, whatever the route.
 
 mod device;
+mod scim;
 
 use std::time::Duration;
 
@@ -51,6 +52,9 @@ impl Proxy {
             return self.posture(live, &whereto, request, connection).await;
         }
         if is_authenticate_host(live, &whereto.authority) {
+            if scim::is_ours(live, path) {
+                return Ok(self.scim(live, &whereto, request).await);
+            }
             return self.authenticate_host(live, &whereto, request, connection).await;
         }
         if path == "/.pomerium" || path.starts_with("/.pomerium/") {

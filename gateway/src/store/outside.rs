@@ -50,7 +50,8 @@ impl Store {
         Ok(sqlx::query_scalar("SELECT count FROM outside_changes").fetch_one(&self.inner.pool).await?)
     }
 
-    fn forget_all(&self) {
+    /// Called after the database has a change that may concern anybody.
+    pub(super) fn forget_all(&self) {
         {
             let mut cache = self.cache();
             cache.generation += 1;

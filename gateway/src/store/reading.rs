@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
 
-use super::{BUSY_TIMEOUT, DATABASE_FILE, StoreError, User, sessions};
+use super::{BUSY_TIMEOUT, DATABASE_FILE, StoreError, User, directory, sessions};
 use crate::session::Session;
 
 /// A store that can only be read, and holds no key: the providers' tokens stay closed.
@@ -18,7 +18,7 @@ pub struct StoreReader {
 pub struct Known {
     /// As of the last sign-in.
     pub user: User,
-    /// With claims and groups; `None` when none is left.
+    /// With claims, and the groups that the directory says; `None` when none is left.
     pub session: Option<Session>,
 }
 
@@ -55,7 +55,10 @@ impl StoreReader {
                 .bind(user.id.as_str())
                 .fetch_optional(&self.pool)
                 .await?;
-        let session = session.as_ref().map(sessions::session_of_row).transpose()?;
+        let mut session = session.as_ref().map(sessions::session_of_row).transpose()?;
+        if let Some(own) = session.take() {
+            session = directory::applied(&mut *self.pool.acquire().await?, own).await?;
+        }
         Ok(Some(Known { user, session }))
     }
 
@@ -74,8 +77,10 @@ impl StoreReader {
             sqlx::query("SELECT *, max(issued_at_ms) FROM sessions GROUP BY user_id ORDER BY user_id")
                 .fetch_all(&self.pool)
                 .await?;
+        let mut connection = self.pool.acquire().await?;
         for row in &newest {
-            let session = sessions::session_of_row(row)?;
+            let applied = directory::applied(&mut connection, sessions::session_of_row(row)?).await?;
+            let Some(session) = applied else { continue };
             // Both are by id; somebody who signed in for the first time between the two reads is left out.
             if let Ok(index) = people.binary_search_by(|known| known.user.id.cmp(&session.user_id)) {
                 people[index].session = Some(session);

@@ -5,7 +5,9 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use sqlx::{Row, sqlite::SqliteRow};
 
-use super::{CACHED_SESSIONS_MAX, ServiceAccount, Store, StoreError, aead, devices, from_millis, to_millis};
+use super::{
+    CACHED_SESSIONS_MAX, ServiceAccount, Store, StoreError, aead, devices, directory, from_millis, to_millis,
+};
 use crate::{
     device::Thumbprint,
     secret::Secret,
@@ -172,7 +174,8 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    /// The session of this id, expired or not; `None` when it ended or never was.
+    /// The session of this id, expired or not, with the groups that the directory says; `None` when it ended or never was,
+    /// or the directory keeps its person out.
     ///
     /// # Errors
     /// [`StoreError::Database`]: nothing is known, which is not "no".
@@ -187,12 +190,16 @@ impl Store {
             }
             cache.generation
         };
+        let mut connection = self.inner.pool.acquire().await?;
         let row = sqlx::query("SELECT * FROM sessions WHERE id = ?1")
             .bind(id.as_str())
-            .fetch_optional(&self.inner.pool)
+            .fetch_optional(&mut *connection)
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let session = session_of_row(&row)?;
+        let Some(session) = directory::applied(&mut connection, session_of_row(&row)?).await? else {
+            return Ok(None);
+        };
+        drop(connection);
         let mut cache = self.cache();
         // Something was written since: what was read may be what was ended.
         if cache.generation == generation && !self.inner.is_beside {

@@ -1,0 +1,181 @@
+//! Groups of the directory, and who is in them.
+
+use std::{collections::BTreeSet, time::SystemTime};
+
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+
+use super::{
+    DirectoryError, Page, Store, Window,
+    sql::{self, Kind, changed, meta_of_row, new_meta, refused},
+};
+use crate::{
+    scim::{
+        ScimError,
+        filter::{Filter, GroupAttribute},
+        resource::{Group, Meta},
+    },
+    store::to_millis,
+};
+
+impl Store {
+    /// Keeps a new group.
+    ///
+    /// # Errors
+    /// [`ScimError::Uniqueness`], [`ScimError::InvalidValue`] (a member is not there), [`DirectoryError::Store`].
+    pub async fn add_directory_group(
+        &self,
+        group: &Group,
+        now: SystemTime,
+    ) -> Result<(Meta, Group), DirectoryError> {
+        let meta = new_meta(now);
+        let mut transaction = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO directory_groups (id, display_name, external_id, created_at_ms, changed_at_ms) \
+             VALUES (?1, ?2, ?3, ?4, ?4)",
+        )
+        .bind(&meta.id)
+        .bind(&group.display_name)
+        .bind(&group.external_id)
+        .bind(to_millis(now))
+        .execute(&mut *transaction)
+        .await
+        .map_err(refused)?;
+        put_members(&mut transaction, &meta.id, &BTreeSet::new(), &group.members).await?;
+        transaction.commit().await?;
+        self.forget_all();
+        Ok((meta, group.clone()))
+    }
+
+    /// The group of this id.
+    ///
+    /// # Errors
+    /// [`ScimError::NotFound`], [`DirectoryError::Store`].
+    pub async fn directory_group(&self, id: &str) -> Result<(Meta, Group), DirectoryError> {
+        let mut connection = self.inner.pool.acquire().await?;
+        kept_group(&mut connection, id).await
+    }
+
+    /// The groups that meet a filter, those pushed first before the others.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Store`].
+    pub async fn directory_groups(
+        &self,
+        filter: &Filter<GroupAttribute>,
+        window: Window,
+    ) -> Result<Page<(Meta, Group)>, DirectoryError> {
+        let condition = |query: &mut QueryBuilder<Sqlite>| {
+            for (attribute, value) in &filter.all {
+                query.push(match attribute {
+                    GroupAttribute::Id => " AND id = ",
+                    GroupAttribute::DisplayName => " AND display_name = ",
+                    GroupAttribute::ExternalId => " AND external_id = ",
+                    GroupAttribute::Member => {
+                        " AND id IN (SELECT group_id FROM directory_members WHERE user_id = "
+                    }
+                });
+                query.push_bind(value.clone());
+                query.push(if *attribute == GroupAttribute::Member { ")" } else { "" });
+            }
+        };
+        let mut connection = self.inner.pool.acquire().await?;
+        let (total, ids) = sql::window(&mut connection, Kind::Groups, condition, window).await?;
+        let mut items = Vec::with_capacity(ids.len());
+        for id in &ids {
+            match kept_group(&mut connection, id).await {
+                Ok(group) => items.push(group),
+                // Removed since.
+                Err(DirectoryError::Refused(ScimError::NotFound)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Page { total, items })
+    }
+
+    /// Makes of a group what `change` says.
+    ///
+    /// # Errors
+    /// Those of `change`; [`ScimError::NotFound`], and as [`Self::add_directory_group`].
+    pub async fn change_directory_group(
+        &self,
+        id: &str,
+        change: impl FnOnce(Group) -> Result<Group, ScimError> + Send,
+        now: SystemTime,
+    ) -> Result<(Meta, Group), DirectoryError> {
+        let mut transaction = self.begin().await?;
+        let (meta, old) = kept_group(&mut transaction, id).await?;
+        let group = change(old.clone())?;
+        if group == old {
+            return Ok((meta, old));
+        }
+        sqlx::query(
+            "UPDATE directory_groups SET display_name = ?2, external_id = ?3, changed_at_ms = ?4 WHERE id = ?1",
+        )
+        .bind(id)
+        .bind(&group.display_name)
+        .bind(&group.external_id)
+        .bind(to_millis(now))
+        .execute(&mut *transaction)
+        .await
+        .map_err(refused)?;
+        put_members(&mut transaction, id, &old.members, &group.members).await?;
+        transaction.commit().await?;
+        self.forget_all();
+        Ok((changed(meta, now), group))
+    }
+
+    /// Forgets a group.
+    ///
+    /// # Errors
+    /// [`ScimError::NotFound`], [`DirectoryError::Store`].
+    pub async fn remove_directory_group(&self, id: &str) -> Result<(), DirectoryError> {
+        let mut transaction = self.begin().await?;
+        sql::remove(&mut transaction, Kind::Groups, id).await?;
+        transaction.commit().await?;
+        self.forget_all();
+        Ok(())
+    }
+}
+
+async fn put_members(
+    connection: &mut SqliteConnection,
+    id: &str,
+    old: &BTreeSet<String>,
+    new: &BTreeSet<String>,
+) -> Result<(), DirectoryError> {
+    for gone in old.difference(new) {
+        sqlx::query("DELETE FROM directory_members WHERE group_id = ?1 AND user_id = ?2")
+            .bind(id)
+            .bind(gone)
+            .execute(&mut *connection)
+            .await?;
+    }
+    for added in new.difference(old) {
+        sqlx::query("INSERT INTO directory_members (group_id, user_id) VALUES (?1, ?2)")
+            .bind(id)
+            .bind(added)
+            .execute(&mut *connection)
+            .await
+            .map_err(refused)?;
+    }
+    Ok(())
+}
+
+async fn kept_group(connection: &mut SqliteConnection, id: &str) -> Result<(Meta, Group), DirectoryError> {
+    let row = sqlx::query("SELECT * FROM directory_groups WHERE id = ?1")
+        .bind(id)
+        .fetch_optional(&mut *connection)
+        .await?
+        .ok_or(ScimError::NotFound)?;
+    let members: Vec<String> =
+        sqlx::query_scalar("SELECT user_id FROM directory_members WHERE group_id = ?1")
+            .bind(id)
+            .fetch_all(connection)
+            .await?;
+    let group = Group {
+        display_name: row.try_get("display_name")?,
+        external_id: row.try_get("external_id")?,
+        members: members.into_iter().collect(),
+    };
+    Ok((meta_of_row(&row)?, group))
+}

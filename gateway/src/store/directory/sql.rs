@@ -1,0 +1,109 @@
+//! What users and groups of the directory have in common in the database.
+
+use std::time::SystemTime;
+
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+
+use super::{DirectoryError, StoreError};
+use crate::{
+    scim::{ScimError, resource::Meta},
+    store::{from_millis, to_millis},
+};
+
+/// A part of what a filter finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// How many are left out at the start.
+    pub skip: usize,
+    /// How many are given at most.
+    pub count: usize,
+}
+
+/// What a window shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// How many the filter finds.
+    pub total: usize,
+    /// Those in the window.
+    pub items: Vec<T>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Users,
+    Groups,
+}
+
+impl Kind {
+    const fn table(self) -> &'static str {
+        match self {
+            Self::Users => "directory_users",
+            Self::Groups => "directory_groups",
+        }
+    }
+}
+
+/// How many rows meet `condition`, and the ids of those in the window.
+pub(super) async fn window(
+    connection: &mut SqliteConnection,
+    kind: Kind,
+    condition: impl Fn(&mut QueryBuilder<Sqlite>),
+    window: Window,
+) -> Result<(usize, Vec<String>), StoreError> {
+    let mut count = QueryBuilder::new(format!("SELECT count(*) FROM {} WHERE 1", kind.table()));
+    condition(&mut count);
+    let total: i64 = count.build_query_scalar().fetch_one(&mut *connection).await?;
+    let mut query = QueryBuilder::new(format!("SELECT id FROM {} WHERE 1", kind.table()));
+    condition(&mut query);
+    query.push(" ORDER BY created_at_ms, id LIMIT ").push_bind(to_i64(window.count));
+    query.push(" OFFSET ").push_bind(to_i64(window.skip));
+    let ids = query.build_query_scalar().fetch_all(connection).await?;
+    Ok((usize::try_from(total).unwrap_or(0), ids))
+}
+
+pub(super) async fn remove(
+    connection: &mut SqliteConnection,
+    kind: Kind,
+    id: &str,
+) -> Result<(), DirectoryError> {
+    let mut query = QueryBuilder::<Sqlite>::new(format!("DELETE FROM {} WHERE id = ", kind.table()));
+    let done = query.push_bind(id.to_owned()).build().execute(connection).await?;
+    if done.rows_affected() == 0 {
+        return Err(ScimError::NotFound.into());
+    }
+    Ok(())
+}
+
+/// What is new gets an id of its own, and the time as the database keeps it.
+pub(super) fn new_meta(now: SystemTime) -> Meta {
+    let now = from_millis(to_millis(now));
+    Meta { id: uuid::Uuid::new_v4().to_string(), created_at: now, changed_at: now }
+}
+
+/// The same resource, changed.
+pub(super) fn changed(meta: Meta, now: SystemTime) -> Meta {
+    Meta { changed_at: from_millis(to_millis(now)), ..meta }
+}
+
+pub(super) fn meta_of_row(row: &SqliteRow) -> Result<Meta, StoreError> {
+    Ok(Meta {
+        id: row.try_get("id")?,
+        created_at: from_millis(row.try_get("created_at_ms")?),
+        changed_at: from_millis(row.try_get("changed_at_ms")?),
+    })
+}
+
+/// What the database's own rules refuse is the directory's mistake, and everything else is ours.
+pub(super) fn refused(error: sqlx::Error) -> DirectoryError {
+    match error.as_database_error() {
+        Some(database) if database.is_unique_violation() => ScimError::Uniqueness.into(),
+        Some(database) if database.is_foreign_key_violation() => {
+            ScimError::InvalidValue("a member is no user that was pushed to this gateway").into()
+        }
+        _ => error.into(),
+    }
+}
+
+fn to_i64(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
