@@ -1,0 +1,1 @@
+//! The addresses that routes have, and the names they answer to.
