@@ -86,7 +86,14 @@ pub(super) enum Turn {
 
 impl Connection {
     /// A connection that listens for the one SYN that was held.
-    pub(super) fn new(pair: Pair, seed: u64, settings: &Settings, mtu: usize, epoch: Instant, now: Instant) -> Self {
+    pub(super) fn new(
+        pair: Pair,
+        seed: u64,
+        settings: &Settings,
+        mtu: usize,
+        epoch: Instant,
+        now: Instant,
+    ) -> Self {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut outbox = Outbox::default();
@@ -208,7 +215,8 @@ impl Connection {
     /// Whether the user should look: something came, went, or changed since the last call.
     pub(super) fn has_changed(&mut self) -> bool {
         let socket = self.sockets.get::<tcp::Socket<'_>>(self.socket);
-        let seen = Progress { received: socket.recv_queue(), unsent: socket.send_queue(), state: socket.state() };
+        let seen =
+            Progress { received: socket.recv_queue(), unsent: socket.send_queue(), state: socket.state() };
         std::mem::replace(&mut self.seen, seen) != seen
     }
 
@@ -269,7 +277,9 @@ impl Connection {
             | State::LastAck
             | State::TimeWait
             | State::Closed => {}
-            State::Listen | State::SynSent | State::SynReceived | State::Established | State::CloseWait => self.abort(),
+            State::Listen | State::SynSent | State::SynReceived | State::Established | State::CloseWait => {
+                self.abort()
+            }
         }
     }
 

@@ -260,7 +260,12 @@ struct End {
 }
 
 impl End {
-    fn sleep(inner: &mut Inner, id: FlowId, of: impl FnOnce(&mut Asleep) -> &mut Option<Waker>, cx: &Context<'_>) {
+    fn sleep(
+        inner: &mut Inner,
+        id: FlowId,
+        of: impl FnOnce(&mut Asleep) -> &mut Option<Waker>,
+        cx: &Context<'_>,
+    ) {
         let waker = of(inner.wakers.entry(id).or_default());
         match waker {
             Some(waker) => waker.clone_from(cx.waker()),

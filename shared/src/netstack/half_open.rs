@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use smoltcp::wire::TcpSeqNumber;
 
 use super::{
-    packet::{SegmentKind, Segment},
+    packet::{Segment, SegmentKind},
     pair::{FlowId, Pair},
 };
 

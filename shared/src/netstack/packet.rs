@@ -238,7 +238,8 @@ pub(super) fn echo_reply(packet: &Packet<'_>, request: &[u8]) -> Vec<u8> {
     let (from, to) = (packet.destination, packet.source);
     icmp(from, to, |message| {
         message.extend_from_slice(request);
-        message[0] = if from.is_ipv4() { Icmpv4Message::EchoReply.into() } else { Icmpv6Message::EchoReply.into() };
+        message[0] =
+            if from.is_ipv4() { Icmpv4Message::EchoReply.into() } else { Icmpv6Message::EchoReply.into() };
         message[1] = 0;
     })
 }
