@@ -16,9 +16,9 @@ pub struct Settings {
     pub half_open_per_source_max: usize,
     /// How long a decision may take. Default 60 s: about as long as clients repeat their SYN, and a sign-in may take.
     pub half_open_timeout: Duration,
-    /// TCP connections and UDP flows at most. Default 8192.
+    /// TCP connections and UDP flows at most. Default 4096; a connection takes up to twice the window, and only what its peer fills.
     pub flows_max: usize,
-    /// Of these, from one source address. Default 2048.
+    /// Of these, from one source address. Default 1024. Where all come from one address, as from a TUN device, it is `flows_max`.
     pub flows_per_source_max: usize,
     /// Octets that a connection keeps each way at most. Default 256 KiB, 50 Mbit/s at 40 ms.
     pub window: usize,
@@ -52,8 +52,8 @@ impl Settings {
             half_open_max: 1024,
             half_open_per_source_max: 128,
             half_open_timeout: Duration::from_secs(60),
-            flows_max: 8192,
-            flows_per_source_max: 2048,
+            flows_max: 4096,
+            flows_per_source_max: 1024,
             window: 256 * 1024,
             unanswered_timeout: Duration::from_secs(300),
             linger_timeout: Duration::from_secs(60),
