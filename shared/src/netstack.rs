@@ -1,7 +1,7 @@
 //! IP packets in, flows out: TCP connections and UDP flows, ended in user space.
 //!
 //! The gateway's WireGuard listener and the client's TUN mode hand over packets and get flows to decide on. A SYN is answered
-//! only by [`Opening::accept`]: a port that is denied, or behind which nobody answers, is refused and never open. Whatever is
+//! only by [`accept`](flows::Opening::accept): a port that is denied, or behind which nobody answers, is refused and never open. Whatever is
 //! not a whole packet for an address of the stack is dropped and counted.
 //!
 //! [`stack`] is the core, without I/O and with the time as an argument; it stands on smoltcp for TCP alone (ADR 0015).

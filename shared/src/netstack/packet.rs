@@ -277,7 +277,7 @@ pub(super) fn unreachable(pair: Pair, why: Refusal, refused: &[u8]) -> Vec<u8> {
     })
 }
 
-/// How much of a packet [`unreachable`] quotes at most.
+/// How much of a packet [`unreachable()`] quotes at most.
 pub(super) const QUOTE_MAX: usize = MTU_MIN - 40 - ICMP_HEADER;
 
 /// The reset that answers `segment` (RFC 9293, 3.10.7.1).
