@@ -3,12 +3,16 @@
 //! Here live the tunnel ([`tunnel`]), the words for what is reached ([`destination`]) and for how a stream ends
 //! ([`reason`], [`problem`], [`relay`]), and the TLS and QUIC settings of both ends ([`tls`], [`quic`]).
 //!
+//! [`netstack`] makes flows of IP packets, [`names`] gives routes the addresses that such packets go to.
+//!
 //! What must not live here: policy, store, prompts, command lines, and helpers that only one side needs.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod clock;
 pub mod destination;
+pub mod names;
+pub mod netstack;
 pub mod posture;
 pub mod problem;
 pub mod quic;

@@ -1,0 +1,80 @@
+//! What was thrown away, by reason.
+
+/// Why a packet, or what it asked for, was thrown away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Dropped {
+    /// Shorter than its own headers say.
+    #[error("truncated")]
+    Truncated,
+    /// Longer than the MTU.
+    #[error("oversized")]
+    Oversized,
+    /// No IP version that exists, or fields that contradict each other.
+    #[error("malformed")]
+    Malformed,
+    /// A checksum is wrong.
+    #[error("bad checksum")]
+    BadChecksum,
+    /// A part of a packet: nothing is put together here.
+    #[error("fragment")]
+    Fragment,
+    /// An IPv6 header between the IPv6 header and the payload.
+    #[error("extension header")]
+    ExtensionHeader,
+    /// From or to an address that no single machine has: multicast, broadcast, loopback, unspecified, or from its destination.
+    #[error("martian")]
+    Martian,
+    /// Neither TCP nor UDP nor an echo request.
+    #[error("protocol")]
+    Protocol,
+    /// To an address that the stack does not answer for.
+    #[error("foreign destination")]
+    Foreign,
+    /// Belongs to no connection.
+    #[error("unexpected segment")]
+    Unexpected,
+    /// A SYN, with as many waiting for a decision as may.
+    #[error("too many half-open connections")]
+    HalfOpenFull,
+    /// A connection or UDP flow, with as many open as may.
+    #[error("too many flows")]
+    FlowsFull,
+    /// A datagram, with as much waiting in its flow as may.
+    #[error("too many datagrams queued")]
+    DatagramsFull,
+    /// A packet to send, with as many waiting as may.
+    #[error("too many packets to send")]
+    OutboxFull,
+    /// A reply to a stranger, with as many sent this second as may be.
+    #[error("too many replies")]
+    RateLimited,
+}
+
+/// How many [`Dropped`] there are.
+const REASONS: usize = 15;
+const _: () = assert!(Dropped::RateLimited as usize + 1 == REASONS);
+
+/// How often each [`Dropped`] happened since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters([u64; REASONS]);
+
+impl Counters {
+    pub(super) fn count(&mut self, reason: Dropped) {
+        if let Some(count) = self.0.get_mut(reason as usize) {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// How often it happened.
+    #[must_use]
+    pub fn of(&self, reason: Dropped) -> u64 {
+        self.0.get(reason as usize).copied().unwrap_or(0)
+    }
+
+    /// How often anything was thrown away.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
