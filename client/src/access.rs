@@ -21,6 +21,7 @@ use tokio::{sync::Mutex, time::sleep};
 use crate::{
     cache::Cache,
     device::{key::DeviceKey, posture},
+    ending::{self, Ending, Watch},
     failure::Failure,
     gateway::Gateway,
     link::{
@@ -185,6 +186,16 @@ impl Access {
         }
     }
 
+    /// The same, but a session that is about to end is renewed now.
+    pub(crate) async fn signed_in_for_long(&self) -> Result<Token, Failure> {
+        let held = self.token_at_hand();
+        let token = self.signed_in().await?;
+        // What was begun just now may be short, but is no longer by another sign-in.
+        let is_old = held.as_ref() == Some(&token);
+        let is_ending = Ending::of(&token, Now::read().wall).is_some();
+        if is_old && is_ending && self.can_sign_in() { self.renew(Some(&token), "").await } else { Ok(token) }
+    }
+
     /// Ends the session at the gateway, if there is one and it is this machine's alone; says whether it did. The token is
     /// not touched.
     pub(crate) async fn end_session(&self) -> Result<bool, LinkError> {
@@ -241,6 +252,27 @@ impl Access {
                 self.report(&token, &mut *self.reports.lock().await).await;
             }
         }
+    }
+
+    /// Looks again and again whether the session is about to end, and tells each end once; never returns.
+    ///
+    /// # Cancellation
+    /// Cancel-safe.
+    pub(crate) async fn keep_warning(&self, tell: impl Fn(&str)) {
+        let mut watch = Watch::default();
+        loop {
+            // What another process has renewed is in the cache.
+            let token = self.token_at_hand().filter(|_| self.can_sign_in());
+            if let Some(ending) = watch.look(token.as_ref(), Now::read().wall) {
+                tell(&ending.to_string());
+            }
+            sleep(ending::LOOK_EVERY).await;
+        }
+    }
+
+    /// Whether there is a person who can sign in anew.
+    const fn can_sign_in(&self) -> bool {
+        !matches!(self.caller, Caller::ServiceAccount(_))
     }
 
     /// Reports before anything is asked with this token: policy may want to know. Others wait for that meanwhile.

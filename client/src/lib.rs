@@ -9,6 +9,7 @@ mod access;
 mod cache;
 mod cli;
 mod device;
+mod ending;
 mod exit;
 mod failure;
 mod forward;

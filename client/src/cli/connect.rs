@@ -143,6 +143,7 @@ pub(super) async fn serve(
         stopped = stop_signal() => stopped?,
         () = keep_up(access.link(), &board) => {}
         () = access.keep_reporting() => {}
+        () = access.keep_warning(|told| board.tell(told)) => {}
     }
     stop.accepting.cancel();
     listeners.close();

@@ -27,7 +27,7 @@ impl Login {
         } else {
             self.shared.access(gateway, &tracker)?
         };
-        let signed_in = access.signed_in().await;
+        let signed_in = access.signed_in_for_long().await;
         access.link().close().await;
         let token = signed_in?;
         remember(access.gateway());

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{device_folder, named_or_last, print, user_cache};
 use crate::{
     device::{key::DeviceKey, posture},
+    ending::Ending,
     failure::Failure,
     token::Token,
 };
@@ -77,6 +78,10 @@ impl Status {
         }
         if let Some(end) = &shown.expires {
             text.push_str(&format!("expires  {end}\n"));
+        }
+        let ending = token.as_ref().and_then(|token| Ending::of(token, Now::read().wall));
+        if let Some(ending) = ending {
+            text.push_str(&format!("warning  {ending}\n"));
         }
         if let Some(device) = &shown.device {
             let bound = if shown.bound_to_device { "session bound to it" } else { "session not bound to it" };

@@ -62,6 +62,12 @@ impl Board {
         }
     }
 
+    /// Something that people should know, whatever they do with the forwards.
+    pub(crate) fn tell(&self, told: &str) {
+        let mut screen = self.lock();
+        self.redraw(&mut screen, told);
+    }
+
     /// A stream of a row began.
     pub(crate) fn began(&self, row: usize) {
         let mut screen = self.lock();
