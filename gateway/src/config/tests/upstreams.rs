@@ -47,7 +47,7 @@ fn balancing_health_and_limits_are_read() {
         "to: [http://a, http://b]\n  load_balancing_policy: LEAST_REQUEST\n  healthy_panic_threshold: 30\n  \
          health_checks:\n  - {timeout: 1s, interval: 2s, unhealthy_threshold: 4, healthy_threshold: 1, \
          http_health_check: {path: /healthz, host: app.corp.example, expected_statuses: [{start: 200, end: 300}]}}\n  \
-         - {tcp_health_check: {send: {text: 50494e47}, receive: [{text: 504f4e47}]}}\n  \
+         - {tcp_health_check: {send: {text: '50494e47'}, receive: [{text: '504f4e47'}]}}\n  \
          outlier_detection: {consecutive_5xx: 0, consecutive_gateway_failure: 2, base_ejection_time: 1s}\n  \
          circuit_breaker_thresholds: {max_connections: 7, max_requests: 8, max_retries: 0}\n",
     );
