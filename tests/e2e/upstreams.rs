@@ -41,7 +41,7 @@ impl Story {
 
     async fn send(&self, method: Method, body: &'static str) -> Page {
         let url = self.gateway.url(HOST).unwrap();
-        self.stranger.request(method, &url, HeaderMap::new(), Bytes::from(body)).await.unwrap()
+        Box::pin(self.stranger.request(method, &url, HeaderMap::new(), Bytes::from(body))).await.unwrap()
     }
 
     /// Who answers `count` requests, each of which must be answered well.

@@ -360,7 +360,7 @@ pub enum PathMatch {
 #[derive(Debug)]
 pub enum Target {
     /// `to: http(s)://...`.
-    Http(HttpTarget),
+    Http(Box<HttpTarget>),
     /// `to: tcp://host:port`.
     Tcp(Destination),
     /// `redirect`.

@@ -3,6 +3,9 @@
 //! Sent again is only what nobody can have acted upon: a request that found no connection and whose body is untouched,
 //! or one without a body whose method may be repeated (RFC 9110, 9.2.2).
 
+#[cfg(test)]
+mod tests;
+
 use std::pin::pin;
 
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts, uri::PathAndQuery};

@@ -75,7 +75,7 @@ fn http(section: &Section<'_>, entries: &[upstreams::Entry<'_>]) -> Option<Targe
         (PathRewrite::Keep, Some(path)) => PathRewrite::Prefix(path),
         (rewrite, _) => rewrite,
     };
-    Some(Target::Http(HttpTarget { upstreams, rewrite, host: host?, tls }))
+    Some(Target::Http(Box::new(HttpTarget { upstreams, rewrite, host: host?, tls })))
 }
 
 fn rewrite(section: &Section<'_>) -> Option<PathRewrite> {
