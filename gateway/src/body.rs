@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
@@ -73,6 +74,90 @@ impl HttpBody for Upload {
     }
 }
 
+/// A body that comes back if it is dropped before anything was read of it.
+pub(crate) fn lend(body: Body) -> (Body, Home) {
+    let home = Home::default();
+    (Lent { body, is_touched: false, home: home.clone() }.boxed_unsync(), home)
+}
+
+/// Where a lent body comes back to.
+#[derive(Clone, Default)]
+pub(crate) struct Home(Arc<Mutex<Option<Body>>>);
+
+impl Home {
+    /// The body, if it is back.
+    pub(crate) fn into_inner(self) -> Option<Body> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+struct Lent {
+    body: Body,
+    is_touched: bool,
+    home: Home,
+}
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.is_touched = true;
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if !self.is_touched {
+            let body = std::mem::replace(&mut self.body, empty());
+            *self.home.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        }
+    }
+}
+
+/// Keeps something until a body is through.
+pub(crate) struct Keeping<B, K> {
+    body: B,
+    _kept: K,
+}
+
+/// Lets `body` through and keeps `kept` until its end.
+pub(crate) fn keeping<B, K>(body: B, kept: K) -> Keeping<B, K> {
+    Keeping { body, _kept: kept }
+}
+
+impl<B: HttpBody + Unpin, K: Unpin> HttpBody for Keeping<B, K> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Collects a body of at most `len_max` bytes; `None` when it is longer or breaks off.
 pub(crate) async fn collect(mut body: Body, len_max: usize) -> Option<Bytes> {
     let mut collected = BytesMut::new();
@@ -104,6 +189,18 @@ mod tests {
         assert!(collected.trailers().is_none());
         assert_eq!(collected.to_bytes(), "x");
         assert!(ended.await.is_err(), "nothing is sent; the end is the message");
+    }
+
+    #[tokio::test]
+    async fn a_lent_body_comes_back_only_untouched() {
+        let (lent, home) = lend(full("abc"));
+        assert_eq!(lent.size_hint().exact(), Some(3));
+        drop(lent);
+        assert_eq!(home.into_inner().unwrap().collect().await.unwrap().to_bytes(), "abc");
+        let (mut lent, home) = lend(full("abc"));
+        assert!(lent.frame().await.is_some());
+        drop(lent);
+        assert!(home.into_inner().is_none());
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod services;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod upstreams;
 
 use std::{
     cell::RefCell,
@@ -33,6 +34,7 @@ pub use access::{Access, access};
 pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
 pub(crate) use keys::nearest;
 pub use settings::*;
+pub use upstreams::*;
 
 use crate::yaml;
 

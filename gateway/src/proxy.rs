@@ -5,6 +5,7 @@
 //! (`authorize`).
 
 mod assertion;
+mod attempt;
 pub(crate) mod authority;
 mod caller;
 mod client_certificate;
@@ -26,16 +27,17 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use pomerium_shared::clock::Now;
+use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::respond::Refusal;
-use self::{assertion::Signer, respond::Audience, upstream::UpstreamClient};
+use self::{assertion::Signer, respond::Audience, upstream::Pool};
 pub(crate) use self::{
     assertion::SignerError,
     client_certificate::ProvenKey,
@@ -97,7 +99,7 @@ impl Connection {
 pub(crate) struct Live {
     settings: Arc<Settings>,
     router: Router,
-    clients: HashMap<String, UpstreamClient>,
+    pools: HashMap<String, Arc<Pool>>,
     signer: Signer,
     authenticate: Arc<Authenticate>,
     /// Whether an authority stands for the certificates of any route's clients.
@@ -111,19 +113,37 @@ impl Live {
         shared_secret: &[u8; 32],
         authenticate: Arc<Authenticate>,
     ) -> Result<Self, LiveError> {
-        let mut clients = HashMap::new();
+        let mut pools = HashMap::new();
         for route in &settings.routes {
             if let Target::Http(target) = &route.target {
-                let client = upstream::client(&target.tls)
+                let pool = Pool::new(&route.name, target)
                     .map_err(|source| LiveError::Upstream { route: route.name.clone(), source })?;
-                clients.insert(route.id.clone(), client);
+                pools.insert(route.id.clone(), Arc::new(pool));
             }
         }
         let keys: Vec<&str> = settings.signing_keys.iter().map(|key| key.expose().as_str()).collect();
         let signer = Signer::new(&keys, shared_secret)?;
         let router = Router::new(settings.routes.clone());
         let has_client_authority = !settings.client_authorities().is_empty();
-        Ok(Self { settings, router, clients, signer, authenticate, has_client_authority })
+        Ok(Self { settings, router, pools, signer, authenticate, has_client_authority })
+    }
+
+    /// Keeps what is known of the apps' health, route by route.
+    fn take_over(&self, old: &Self) {
+        for (id, pool) in &self.pools {
+            if let Some(old) = old.pools.get(id) {
+                pool.take_over(old);
+            }
+        }
+    }
+
+    /// A task a route that checks its apps; all end with the set.
+    fn health_checks(&self) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        for pool in self.pools.values().filter(|pool| pool.is_checked()) {
+            tasks.spawn(upstream::watch_over(pool.clone()));
+        }
+        tasks
     }
 }
 
@@ -154,6 +174,8 @@ pub(crate) struct Proxy {
     /// Open streams are decided again on each.
     revision: Revision,
     store: Store,
+    /// Of the configuration at work alone: requests that began under an older one do without.
+    health_checks: Mutex<JoinSet<()>>,
     /// Owns upgraded connections and streams.
     tracker: TaskTracker,
     /// Ends what is still open when the time for draining is over.
@@ -162,12 +184,17 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) fn new(live: Live, store: Store, tracker: TaskTracker, cut: CancellationToken) -> Self {
+        let health_checks = Mutex::new(live.health_checks());
         let live = Arc::new(ArcSwap::from_pointee(live));
-        Self { live, revision: Revision::new(0), store, tracker, cut }
+        Self { live, revision: Revision::new(0), store, health_checks, tracker, cut }
     }
 
     /// Puts a new configuration to work; open streams that it no longer allows are cut.
     pub(crate) fn replace(&self, live: Live) {
+        live.take_over(&self.live.load());
+        let health_checks = live.health_checks();
+        // The old ones end as their set is dropped.
+        *self.health_checks.lock().unwrap_or_else(PoisonError::into_inner) = health_checks;
         self.live.store(Arc::new(live));
         self.revision.send_modify(|revision| *revision += 1);
     }

@@ -36,3 +36,5 @@ mod refusal;
 mod ssh;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod upstreams;

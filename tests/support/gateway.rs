@@ -54,6 +54,13 @@ impl Route {
         route
     }
 
+    /// Another `to`, as YAML in one line.
+    #[must_use]
+    pub fn to(mut self, yaml: &str) -> Self {
+        yaml.clone_into(&mut self.to);
+        self
+    }
+
     /// Another policy, as PPL in one line.
     #[must_use]
     pub fn policy(mut self, ppl: &str) -> Self {

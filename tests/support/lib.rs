@@ -26,3 +26,4 @@ pub mod process;
 pub mod sshd;
 pub mod token;
 pub mod wait;
+pub mod worker;

@@ -2,6 +2,7 @@
 
 mod from;
 mod target;
+mod upstreams;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +14,7 @@ use http::{HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Enforcement, HostPattern, PathMatch, Route, RouteFrom, Timeouts,
+    Enforcement, HeaderRewrite, HostPattern, PathMatch, Route, RouteFrom, Timeouts,
     downstream_mtls::{ClientAuthorities, RouteAuthority},
     identity, keys,
     section::Section,
@@ -85,6 +86,7 @@ fn route(section: &Section<'_>, defaults: &Defaults<'_>) -> Option<Route> {
     let mut set_request_headers = section.headers("set_request_headers").unwrap_or_default();
     // They often hold a credential for the app, which no log may show.
     set_request_headers.iter_mut().for_each(|(_, value)| value.set_sensitive(true));
+    let rewrite_response_headers = header_rewrites(section);
     let logo_url = section.url("logo_url");
     let show_error_details = section.flag("show_error_details").unwrap_or(false);
     let description = section.text("description").unwrap_or_default().to_owned();
@@ -106,10 +108,43 @@ fn route(section: &Section<'_>, defaults: &Defaults<'_>) -> Option<Route> {
         set_request_headers,
         remove_request_headers,
         set_response_headers,
+        rewrite_response_headers,
         show_error_details,
         client_authority: client_authority.authority,
         sign_in: identity::sign_in_demand(section),
     })
+}
+
+/// `rewrite_response_headers`: all three keys are needed.
+fn header_rewrites(section: &Section<'_>) -> Vec<HeaderRewrite> {
+    let name = "rewrite_response_headers";
+    let items = match section.node(name).map(|node| &node.value) {
+        None => return Vec::new(),
+        Some(Value::List(items)) => items,
+        Some(other) => {
+            section.error(name, format!("expected a list, found {}", other.kind()));
+            return Vec::new();
+        }
+    };
+    let rewrite = |(index, item)| {
+        let inner = Section::of(section.reading, section.key(&format!("{name}[{index}]")), item)?;
+        inner.allow_only(&["header", "prefix", "value"]);
+        let Some(header) = inner.filled("header") else {
+            inner.error("header", "is missing");
+            return None;
+        };
+        let Some(prefix) = inner.filled("prefix") else {
+            inner.error("prefix", "is missing: it says which part of the value is replaced");
+            return None;
+        };
+        let value = inner.text("value").unwrap_or_default();
+        if HeaderValue::from_str(value).is_err() {
+            inner.error("value", "this is not a valid header value");
+        }
+        let header = inner.header_name(inner.at, "header", header)?;
+        Some(HeaderRewrite { header, prefix: prefix.to_owned(), value: value.to_owned() })
+    };
+    items.iter().enumerate().filter_map(rewrite).collect()
 }
 
 /// `https://grafana.corp.example/` becomes `grafana.corp.example`.

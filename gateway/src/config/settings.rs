@@ -9,6 +9,7 @@ use regex::Regex;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use url::Url;
 
+use super::Upstreams;
 use crate::{
     authorize::{Policy, Records},
     client_authority::ClientAuthority,
@@ -325,12 +326,25 @@ pub struct Route {
     pub remove_request_headers: Vec<HeaderName>,
     /// `set_response_headers` over the global ones.
     pub set_response_headers: Vec<(HeaderName, HeaderValue)>,
+    /// `rewrite_response_headers`.
+    pub rewrite_response_headers: Vec<HeaderRewrite>,
     /// `show_error_details`: whether a refused person sees the rules' traces.
     pub show_error_details: bool,
     /// `tls_downstream_client_ca`, or the general authority: who issues the certificates of its clients.
     pub client_authority: Option<Arc<ClientAuthority>>,
     /// `sign_in_*`: what the route asks of the sign-in itself.
     pub sign_in: SignInDemand,
+}
+
+/// One entry of `rewrite_response_headers`: a prefix of a header's value that is replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderRewrite {
+    /// `header`.
+    pub header: HeaderName,
+    /// `prefix`.
+    pub prefix: String,
+    /// `value`: what stands in its place.
+    pub value: String,
 }
 
 /// What a route matches.
@@ -389,7 +403,7 @@ pub enum PathMatch {
 #[derive(Debug)]
 pub enum Target {
     /// `to: http(s)://...`.
-    Http(HttpTarget),
+    Http(Box<HttpTarget>),
     /// `to: tcp://host:port`.
     Tcp(Destination),
     /// `redirect`.
@@ -406,8 +420,8 @@ pub enum Target {
 /// An HTTP app behind the gateway.
 #[derive(Debug)]
 pub struct HttpTarget {
-    /// Scheme, host and port of the app (`http` or `https`), without a path.
-    pub origin: Url,
+    /// `to`: where it runs, once or more often, and how it is known to be well.
+    pub upstreams: Upstreams,
     /// How the path is rewritten.
     pub rewrite: PathRewrite,
     /// Which `Host` the app sees.
@@ -433,7 +447,7 @@ pub enum PathRewrite {
 }
 
 /// Which `Host` header the app sees.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum UpstreamHost {
     /// The host of `to`.
     Target,
@@ -443,6 +457,13 @@ pub enum UpstreamHost {
     Literal(String),
     /// `host_rewrite_header`: the value of this request header.
     FromHeader(HeaderName),
+    /// `host_path_regex_rewrite_pattern` and `..._substitution`, over the path that the browser asked for.
+    FromPath {
+        /// What is replaced.
+        pattern: Regex,
+        /// By what.
+        substitution: String,
+    },
 }
 
 /// How an `https` app is trusted.

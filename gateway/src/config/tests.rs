@@ -1,6 +1,7 @@
 mod downstream_mtls;
 mod identity;
 mod services;
+mod upstreams;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -80,8 +81,8 @@ fn a_full_file_says_what_is_meant() {
     assert_eq!(settings.log_level, "warn");
     let [web, api, ssh, old, health] = settings.routes.as_slice() else { panic!("five routes") };
     let Target::Http(target) = &web.target else { panic!("an app") };
-    assert_eq!(target.origin.as_str(), "http://10.0.0.5:3000/");
-    assert_eq!(target.host, UpstreamHost::Preserve);
+    assert_eq!(target.upstreams.members[0].origin.as_str(), "http://10.0.0.5:3000/");
+    assert!(matches!(target.host, UpstreamHost::Preserve));
     assert_eq!((web.timeout, web.idle_timeout), (None, None), "websockets have no limits");
     assert_eq!(web.set_response_headers.len(), 4);
     let RouteFrom::Http { path: PathMatch::Regex(regex), .. } = &api.from else { panic!("an expression") };
@@ -180,10 +181,7 @@ fn every_wrong_route_is_named_with_its_place_and_what_to_do() {
         ("policy: nonsense\n  to: http://a\n", "pomerium.yaml:10:11: routes[0].policy"),
         ("prefix: /\n", "routes[0].to: is missing"),
         ("to: http://a\n  redirect: {https_redirect: true}\n", "redirect: contradicts to"),
-        ("to: [http://a, http://b]\n", "several targets are known but not built yet"),
-        ("to: 'http://a,1'\n", "weights are known but not built yet"),
-        ("to: h2c://a\n", "this scheme is known but not built yet"),
-        ("to: ftp://a\n", "must begin with http://, https:// or tcp://"),
+        ("to: ftp://a\n", "must begin with http://, https://, h2c://"),
         ("to: tcp://a:1\n", "tcp:// needs a from of tcp+https://"),
         ("to: http://user:pw@a\n", "must not hold credentials"),
         ("to: http://a\n  prefix: x\n", "prefix: must begin with /"),
@@ -198,6 +196,11 @@ fn every_wrong_route_is_named_with_its_place_and_what_to_do() {
             "to: http://a\n  preserve_host_header: true\n  host_rewrite: b\n",
             "set one of preserve_host_header",
         ),
+        (
+            "to: http://a\n  host_path_regex_rewrite_substitution: x\n",
+            "needs host_path_regex_rewrite_pattern",
+        ),
+        ("to: http://a\n  rewrite_response_headers: [{header: location}]\n", "prefix: is missing"),
         (
             "to: http://a\n  tls_client_cert_file: cert.pem\n",
             "needs tls_client_key or tls_client_key_file beside it",
@@ -396,7 +399,7 @@ fn wildcards_stay_within_the_host() {
     assert_eq!(*port, Some(8443));
     let Target::Http(target) = &settings.routes[0].target else { panic!("an app") };
     assert!(matches!(&target.rewrite, PathRewrite::Prefix(prefix) if prefix == "/base"));
-    assert_eq!(target.origin.path(), "/");
+    assert_eq!(target.upstreams.members[0].origin.path(), "/");
 }
 
 #[test]

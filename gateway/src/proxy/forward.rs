@@ -1,14 +1,15 @@
 //! The way of an allowed HTTP request to its app, and of the answer back.
 
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts,
-    uri::PathAndQuery,
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts, uri::PathAndQuery,
 };
 
 use super::{
     Connection, Live, Proxy, Refusal, assertion,
+    attempt::{self, Outgoing},
     gate::{Admitted, Whereto},
-    headers, respond, upgrade, upstream,
+    headers, respond, upgrade,
+    upstream::balance::hash,
 };
 use crate::{
     body::{self, Body},
@@ -76,7 +77,7 @@ impl Proxy {
         let (body, uploaded) = body::upload(watch().over(body));
         let request = Request::from_parts(parts, body);
         let outgoing = outgoing_request(&call, &admitted, request, upgrade.is_some())?;
-        let client = call.live.clients.get(&route.id).ok_or(Refusal::NoRoute)?;
+        let pool = call.live.pools.get(&route.id).ok_or(Refusal::NoRoute)?;
         // The app's time begins when it has the whole request: a long upload is no slow app.
         let too_late = async {
             let _ended = uploaded.await;
@@ -85,22 +86,9 @@ impl Proxy {
                 None => std::future::pending().await,
             }
         };
-        let answered = tokio::select! {
-            answered = upstream::send(client, outgoing) => answered,
-            () = too_late => return Err(Refusal::App {
-                status: StatusCode::GATEWAY_TIMEOUT,
-                detail: format!("The app behind the route {} did not answer in time.", route.name),
-            }),
-        };
-        let mut response = answered.map_err(|error| {
-            tracing::warn!(route = route.name, error = &error as &dyn std::error::Error, "app unreachable");
-            let status =
-                if error.is_connect() { StatusCode::BAD_GATEWAY } else { StatusCode::SERVICE_UNAVAILABLE };
-            Refusal::App {
-                status,
-                detail: format!("The app behind the route {} cannot be reached.", route.name),
-            }
-        })?;
+        let draw = pool.draw(|| caller_key(&admitted, call.connection));
+        let (mut response, under_way) = attempt::send(pool, &route.name, outgoing, draw, too_late).await?;
+        *response.version_mut() = Version::HTTP_11;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client_side) = upgrade else {
                 return Err(Refusal::App {
@@ -109,12 +97,13 @@ impl Proxy {
                 });
             };
             let app_side = hyper::upgrade::on(&mut response);
-            self.splice_upgrade(client_side, app_side, &admitted, call.request_id);
+            self.splice_upgrade(client_side, app_side, &admitted, call.request_id, under_way);
             return Ok(response.map(|_| body::empty()));
         }
-        let mut response = response.map(|body| watch().over(body::boxed(body)));
+        let mut response = response.map(|body| watch().over(body::boxed(body::keeping(body, under_way))));
         headers::strip_hop_by_hop(response.headers_mut());
         headers::strip_from_app(response.headers_mut(), &call.live.settings.cookie.name);
+        headers::rewrite(response.headers_mut(), &route.rewrite_response_headers);
         Ok(response)
     }
 }
@@ -134,18 +123,14 @@ fn outgoing_request(
     admitted: &Admitted,
     request: Request<Body>,
     is_upgrade: bool,
-) -> Result<Request<Body>, Refusal> {
-    let (parts, body) = request.into_parts();
+) -> Result<Outgoing, Refusal> {
+    let (mut parts, body) = request.into_parts();
     let route = &admitted.route;
     let settings = &call.live.settings;
     let now = Now::read();
-    let mut outgoing = Request::new(body);
-    *outgoing.method_mut() = parts.method.clone();
-    *outgoing.version_mut() = Version::HTTP_11;
-    *outgoing.uri_mut() = app_uri(call, route, parts.uri.query())?;
-    let original_host = call.whereto.authority.to_host_port();
-    let mut sent = parts.headers;
-    let host = app_host(call.target, &sent, &original_host)?;
+    let path = app_path(call, route, parts.uri.query())?;
+    let mut sent = std::mem::take(&mut parts.headers);
+    let host = app_host(call, &sent)?;
     headers::strip_hop_by_hop(&mut sent);
     headers::strip_gateway_headers(&mut sent, &settings.cookie.name, &settings.jwt_claims_headers);
     for name in &route.remove_request_headers {
@@ -169,32 +154,39 @@ fn outgoing_request(
     if is_upgrade {
         upgrade::set_websocket(&mut sent);
     }
-    sent.insert(header::HOST, host);
     // The body knows its length; what the client said of it may differ.
     sent.remove(header::CONTENT_LENGTH);
-    *outgoing.headers_mut() = sent;
-    Ok(outgoing)
+    let (mut head, ()) = Request::new(()).into_parts();
+    (head.method, head.version, head.headers) = (parts.method, Version::HTTP_11, sent);
+    Ok(Outgoing { head, body, path, host, is_upgrade })
 }
 
-/// The `Host` that the app sees.
-fn app_host(target: &HttpTarget, headers: &HeaderMap, original: &str) -> Result<HeaderValue, Refusal> {
-    let text = match &target.host {
-        UpstreamHost::Target => {
-            let host = target.origin.host_str().unwrap_or_default();
-            target.origin.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-        }
-        UpstreamHost::Preserve => original.to_owned(),
+/// Who asks, for policies that keep a caller with an upstream: the session, else the address.
+fn caller_key(admitted: &Admitted, connection: &Connection) -> u64 {
+    match &admitted.session {
+        Some(session) => hash(&[session.id.as_str().as_bytes()]),
+        None => hash(&[connection.ip_now().to_string().as_bytes()]),
+    }
+}
+
+/// The `Host` that the app sees; none if it is the upstream's own.
+fn app_host(call: &AppCall<'_>, headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    Ok(Some(match &call.target.host {
+        UpstreamHost::Target => return Ok(None),
+        UpstreamHost::Preserve => call.whereto.authority.to_host_port(),
         UpstreamHost::Literal(host) => host.clone(),
         UpstreamHost::FromHeader(name) => {
             let value = headers.get(name).and_then(|v| v.to_str().ok());
             value.ok_or_else(|| Refusal::BadRequest(format!("the header {name} is missing")))?.to_owned()
         }
-    };
-    HeaderValue::from_str(&text).map_err(|_| Refusal::BadRequest("the host cannot be sent on".to_owned()))
+        UpstreamHost::FromPath { pattern, substitution } => {
+            pattern.replace_all(call.whereto.path.as_str(), substitution.as_str()).into_owned()
+        }
+    }))
 }
 
-/// The URL of the request at the app.
-fn app_uri(call: &AppCall<'_>, route: &Route, query: Option<&str>) -> Result<Uri, Refusal> {
+/// Path and query of the request at the app.
+fn app_path(call: &AppCall<'_>, route: &Route, query: Option<&str>) -> Result<PathAndQuery, Refusal> {
     let path = rewritten(&call.target.rewrite, route, call.whereto.path.as_str());
     // What a rewrite puts together must not mean another path to the app: `/static` and `/../admin`, for one.
     if CanonicalPath::parse(&path).map(|canonical| canonical.as_str() != path) != Ok(false) {
@@ -206,16 +198,7 @@ fn app_uri(call: &AppCall<'_>, route: &Route, query: Option<&str>) -> Result<Uri
         None => path,
     };
     let cannot = |_| Refusal::BadRequest("the request's URL cannot be sent on".to_owned());
-    let path_and_query: PathAndQuery = path_and_query.parse().map_err(cannot)?;
-    let origin = &call.target.origin;
-    let host = origin.host_str().unwrap_or_default();
-    let authority = origin.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    Uri::builder()
-        .scheme(origin.scheme())
-        .authority(authority)
-        .path_and_query(path_and_query)
-        .build()
-        .map_err(|_| Refusal::BadRequest("the request's URL cannot be sent on".to_owned()))
+    path_and_query.parse().map_err(cannot)
 }
 
 fn rewritten(rewrite: &PathRewrite, route: &Route, path: &str) -> String {

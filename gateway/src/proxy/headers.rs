@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::authority::Authority;
-use crate::session::credentials;
+use crate::{config::HeaderRewrite, session::credentials};
 
 /// Headers that speak of one connection only (RFC 9110, 7.6.1), and what some clients send beside them.
 const HOP_BY_HOP: [&str; 9] = [
@@ -130,6 +130,28 @@ fn strip_cookie(headers: &mut HeaderMap, cookie_name: &str) {
     }
 }
 
+/// `rewrite_response_headers`: replaces the beginning of values, of each header by the first entry that fits.
+pub(crate) fn rewrite(headers: &mut HeaderMap, rewrites: &[HeaderRewrite]) {
+    let mut done: Vec<&HeaderName> = Vec::new();
+    for name in rewrites.iter().map(|rewrite| &rewrite.header) {
+        if done.contains(&name) {
+            continue;
+        }
+        done.push(name);
+        let header::Entry::Occupied(mut values) = headers.entry(name) else { continue };
+        for value in values.iter_mut() {
+            let fits = |rewrite: &&HeaderRewrite| {
+                rewrite.header == *name && value.as_bytes().starts_with(rewrite.prefix.as_bytes())
+            };
+            let Some(rewrite) = rewrites.iter().find(fits) else { continue };
+            let rest = &value.as_bytes()[rewrite.prefix.len()..];
+            if let Ok(rewritten) = HeaderValue::from_bytes(&[rewrite.value.as_bytes(), rest].concat()) {
+                *value = rewritten;
+            }
+        }
+    }
+}
+
 /// Removes `pomerium_session` from a query, however it is spelt, so that the credential does not reach the app or its log.
 pub(crate) fn strip_query_credential(query: &str) -> String {
     let is_credential = |pair: &&str| {
@@ -239,6 +261,29 @@ mod tests {
         ]);
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers, map(&[("te", "trailers"), ("x-end", "1")]));
+    }
+
+    #[test]
+    fn the_beginning_of_an_apps_headers_is_rewritten_by_the_first_that_fits() {
+        let rewrite = |header: &str, prefix: &str, value: &str| HeaderRewrite {
+            header: header.parse().unwrap(),
+            prefix: prefix.to_owned(),
+            value: value.to_owned(),
+        };
+        let rewrites = [
+            rewrite("location", "http://app:8080/", "https://app.corp.example/"),
+            rewrite("location", "https://", "never://"),
+            rewrite("x-none", "", "x"),
+        ];
+        for (before, after) in [
+            ("http://app:8080/a?b", "https://app.corp.example/a?b"),
+            ("/a http://app:8080/", "/a http://app:8080/"),
+            ("https://else", "never://else"),
+        ] {
+            let mut headers = map(&[("location", before), ("x-url", "http://app:8080/")]);
+            super::rewrite(&mut headers, &rewrites);
+            assert_eq!(headers, map(&[("location", after), ("x-url", "http://app:8080/")]));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use hyper_util::rt::TokioIo;
 use pomerium_shared::relay::{self, Leg, RelayOptions};
 use tracing::Instrument as _;
 
-use super::{Proxy, authority::Authority, gate::Admitted};
+use super::{Proxy, attempt::UnderWay, authority::Authority, gate::Admitted};
 use crate::body::Body;
 
 /// Whether the client asks for a WebSocket on this HTTP/1.1 connection.
@@ -53,6 +53,7 @@ impl Proxy {
         app: OnUpgrade,
         admitted: &Admitted,
         request_id: &str,
+        under_way: UnderWay,
     ) {
         let options = RelayOptions { idle: admitted.route.idle_timeout };
         let watch = self.watch(
@@ -62,6 +63,7 @@ impl Proxy {
         );
         let span = tracing::info_span!("websocket", "request-id" = request_id);
         let task = async move {
+            let _counted = under_way;
             let (Ok(client), Ok(app)) = tokio::join!(client, app) else {
                 return tracing::debug!("an upgrade was not completed");
             };

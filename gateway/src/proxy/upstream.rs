@@ -1,27 +1,46 @@
-//! The gateway's side towards the apps: pooled HTTP clients, one per way of trusting an app.
+//! The gateway's side towards the apps of one route: pooled connections to each, which one is next, and which are out.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+pub(crate) mod balance;
+mod check;
+mod dial;
+mod health;
+mod trust;
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_rustls::{ConfigBuilderExt as _, FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{self, Client, connect::HttpConnector},
+    client::legacy::{self, Client},
     rt::{TokioExecutor, TokioTimer},
 };
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::ServerName;
 
-use crate::{body::Body, config::UpstreamTls};
+use self::{
+    balance::{Balancer, Draw},
+    dial::Dial,
+    health::Health,
+};
+pub(crate) use self::{check::watch_over, health::Outcome};
+use crate::{
+    body::Body,
+    config::{Balancing, CircuitBreakers, HealthCheck, HttpTarget, Upstream},
+};
 
-/// For the TCP connection to an app, name look-up included: an app that needs longer is down.
+/// For the connection to an app, name look-up and TLS included: an app that needs longer is down.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Idle connections kept per app.
 const POOL_IDLE_MAX: usize = 64;
 
-/// A client for one way of trusting apps.
-pub(crate) type UpstreamClient = Client<HttpsConnector<HttpConnector>, Body>;
+type UpstreamClient = Client<Dial, Body>;
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
@@ -35,117 +54,203 @@ pub(crate) enum UpstreamError {
     /// The expected server name is no name.
     #[error("tls_server_name is no host name")]
     ServerName,
+    /// The URL of an upstream cannot be dialled.
+    #[error("the upstream is no URL that can be dialled")]
+    Url(#[source] http::uri::InvalidUri),
 }
 
-/// Builds the client for `tls`.
-pub(crate) fn client(tls: &UpstreamTls) -> Result<UpstreamClient, UpstreamError> {
-    let mut http = HttpConnector::new();
-    http.enforce_http(false);
-    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    http.set_nodelay(true);
-    http.set_keepalive(Some(Duration::from_secs(30)));
-    let builder = HttpsConnectorBuilder::new().with_tls_config(tls_config(tls)?).https_or_http();
-    let builder = match &tls.server_name {
-        Some(name) => {
-            let name = ServerName::try_from(name.clone()).map_err(|_| UpstreamError::ServerName)?;
-            builder.with_server_name_resolver(FixedServerNameResolver::new(name))
+/// The apps of one route.
+pub(crate) struct Pool {
+    /// For logs.
+    route: String,
+    members: Vec<Member>,
+    checks: Vec<HealthCheck>,
+    balancing: Balancing,
+    limits: CircuitBreakers,
+    /// Whether there is nothing to choose and nothing to know: one upstream, which is never out.
+    is_lone: bool,
+    requests: Arc<AtomicUsize>,
+    retries: Arc<AtomicUsize>,
+    state: Mutex<State>,
+}
+
+struct State {
+    balancer: Balancer,
+    health: Health,
+}
+
+struct Member {
+    upstream: Upstream,
+    dial: Dial,
+    client: UpstreamClient,
+    /// HTTP/1.1 alone, for requests that ask for an upgrade.
+    upgrades: UpstreamClient,
+    load: Arc<AtomicUsize>,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.members.iter().map(|member| &member.upstream.name);
+        f.debug_struct("Pool")
+            .field("route", &self.route)
+            .field("members", &names.collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(route: &str, target: &HttpTarget) -> Result<Self, UpstreamError> {
+        let upstreams = &target.upstreams;
+        let tls = upstreams.members.iter().any(|upstream| upstream.origin.scheme() == "https");
+        let tls = tls.then(|| trust::config(&target.tls)).transpose()?;
+        let member = |upstream: &Upstream| {
+            let dial = Dial::new(upstream, &target.tls, tls.as_ref(), upstreams.limits.max_connections)?;
+            Ok(Member {
+                upstream: upstream.clone(),
+                client: client(dial.clone(), upstream.is_h2c),
+                upgrades: client(dial.for_upgrades(), false),
+                dial,
+                load: Arc::default(),
+            })
+        };
+        let members: Result<Vec<Member>, UpstreamError> = upstreams.members.iter().map(member).collect();
+        let (members, checks) = (members?, upstreams.health_checks.clone());
+        let detection = upstreams.outlier_detection;
+        let health = Health::new(members.len(), checks.len(), detection, upstreams.panic_threshold);
+        let balancer = Balancer::new(upstreams.balancing, &upstreams.members);
+        Ok(Self {
+            route: route.to_owned(),
+            is_lone: members.len() == 1 && checks.is_empty(),
+            members,
+            checks,
+            balancing: upstreams.balancing,
+            limits: upstreams.limits,
+            requests: Arc::default(),
+            retries: Arc::default(),
+            state: Mutex::new(State { balancer, health }),
+        })
+    }
+
+    /// Takes over what `old` knows of the upstreams that both have: a reload makes no sick app well.
+    pub(crate) fn take_over(&self, old: &Self) {
+        if self.checks != old.checks {
+            return;
         }
-        None => builder,
-    };
-    let connector = builder.enable_http1().wrap_connector(http);
-    Ok(Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_max_idle_per_host(POOL_IDLE_MAX)
-        .build(connector))
+        let known = old.state().health.clone();
+        let mut state = self.state();
+        for (ours, member) in self.members.iter().enumerate() {
+            let same = |other: &Member| other.upstream.name == member.upstream.name;
+            if let Some(theirs) = old.members.iter().position(same) {
+                state.health.take_over(ours, &known, theirs);
+            }
+        }
+    }
+
+    /// What the next choice is made from; `caller` is asked only if the policy keeps callers with an upstream.
+    pub(crate) fn draw(&self, caller: impl FnOnce() -> u64) -> Draw {
+        let mut draw = Draw { key: 0, random: 0 };
+        match self.balancing {
+            Balancing::RingHash | Balancing::Maglev => draw.key = caller(),
+            Balancing::LeastRequest | Balancing::Random => draw.random = random(),
+            Balancing::RoundRobin => {}
+        }
+        draw
+    }
+
+    /// An upstream that is in and was not `tried` yet.
+    pub(crate) fn pick(&self, tried: &[usize], draw: Draw, now: Instant) -> Option<usize> {
+        if self.is_lone {
+            return tried.is_empty().then_some(0);
+        }
+        let mut state = self.state();
+        let State { balancer, health } = &mut *state;
+        let is_in = health.usable(now);
+        let usable = |place| is_in(place) && !tried.contains(&place);
+        let load = |place: usize| self.members[place].load.load(Ordering::Relaxed);
+        balancer.pick(usable, load, draw)
+    }
+
+    /// Counts a request in; `None` when the route has as many under way as it may.
+    pub(crate) fn enter(&self) -> Option<Count> {
+        Count::enter(&self.requests, self.limits.max_requests)
+    }
+
+    /// Counts a retry in; `None` when the route has as many under way as it may.
+    pub(crate) fn enter_retry(&self) -> Option<Count> {
+        Count::enter(&self.retries, self.limits.max_retries)
+    }
+
+    /// Counts a request in at an upstream.
+    pub(crate) fn load(&self, place: usize) -> Option<Count> {
+        Count::enter(&self.members[place].load, None)
+    }
+
+    pub(crate) fn upstream(&self, place: usize) -> &Upstream {
+        &self.members[place].upstream
+    }
+
+    /// Notes how a request went.
+    pub(crate) fn answered(&self, place: usize, outcome: Outcome, now: Instant) {
+        if self.is_lone {
+            return;
+        }
+        let ejected = self.state().health.answered(place, outcome, now);
+        if let Some(time) = ejected {
+            let upstream = &self.members[place].upstream.name;
+            tracing::warn!(route = self.route, upstream, seconds = time.as_secs(), "upstream ejected");
+        }
+    }
+
+    /// Sends a request to an upstream. Boxed: the types inside are too long for the compiler to follow.
+    pub(crate) fn send(&self, place: usize, request: Request<Body>, is_upgrade: bool) -> Sending {
+        let member = &self.members[place];
+        Box::pin(if is_upgrade { &member.upgrades } else { &member.client }.request(request))
+    }
+
+    /// Whether anything is to be watched.
+    pub(crate) fn is_checked(&self) -> bool {
+        !self.checks.is_empty()
+    }
+
+    /// Held for a few instructions at a time; what it guards is whole even after a panic elsewhere.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A request on its way to an app.
-type Sending = Pin<Box<dyn Future<Output = Result<Response<Incoming>, legacy::Error>> + Send>>;
+pub(crate) type Sending = Pin<Box<dyn Future<Output = Result<Response<Incoming>, legacy::Error>> + Send>>;
 
-/// Sends a request. Boxed: the types inside are too long for the compiler to follow.
-pub(crate) fn send(client: &UpstreamClient, request: Request<Body>) -> Sending {
-    Box::pin(client.request(request))
-}
+/// One of those that are counted, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Count(Arc<AtomicUsize>);
 
-fn tls_config(tls: &UpstreamTls) -> Result<ClientConfig, UpstreamError> {
-    let builder = ClientConfig::builder_with_provider(pomerium_shared::tls::provider())
-        .with_safe_default_protocol_versions()
-        .map_err(UpstreamError::Certificate)?;
-    let builder = match &tls.custom_roots {
-        _ if tls.skip_verify => {
-            let verifier = Arc::new(trust::AnyCertificate::new(pomerium_shared::tls::provider()));
-            builder.dangerous().with_custom_certificate_verifier(verifier)
-        }
-        Some(roots) => {
-            let mut store = RootCertStore::empty();
-            for root in roots {
-                store.add(root.clone()).map_err(UpstreamError::Certificate)?;
-            }
-            builder.with_root_certificates(store)
-        }
-        None => builder.with_native_roots().map_err(UpstreamError::NoRoots)?,
-    };
-    match &tls.client_certificate {
-        Some(pair) => builder
-            .with_client_auth_cert(pair.chain.clone(), pair.key.clone_key())
-            .map_err(UpstreamError::Certificate),
-        None => Ok(builder.with_no_client_auth()),
+impl Count {
+    fn enter(counter: &Arc<AtomicUsize>, max: Option<u32>) -> Option<Self> {
+        let before = counter.fetch_add(1, Ordering::Relaxed);
+        let count = Self(counter.clone());
+        max.is_none_or(|max| before < usize::try_from(max).unwrap_or(usize::MAX)).then_some(count)
     }
 }
 
-/// `tls_skip_verify`: trusting an app's certificate unseen, where the operator asked for it.
-mod trust {
-    use std::sync::Arc;
-
-    use rustls::{
-        DigitallySignedStruct, Error, SignatureScheme,
-        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    };
-    use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-
-    /// Accepts any certificate, but still checks that the app holds its key.
-    #[derive(Debug)]
-    pub(super) struct AnyCertificate(Arc<CryptoProvider>);
-
-    impl AnyCertificate {
-        pub(super) fn new(provider: Arc<CryptoProvider>) -> Self {
-            Self(provider)
-        }
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
 
-    impl ServerCertVerifier for AnyCertificate {
-        fn verify_server_cert(
-            &self,
-            _end_entity: &CertificateDer<'_>,
-            _intermediates: &[CertificateDer<'_>],
-            _server_name: &ServerName<'_>,
-            _ocsp_response: &[u8],
-            _now: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
+fn client(dial: Dial, is_h2c: bool) -> UpstreamClient {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .pool_max_idle_per_host(POOL_IDLE_MAX)
+        .http2_only(is_h2c)
+        .build(dial)
+}
 
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            cert: &CertificateDer<'_>,
-            dss: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
-        }
-    }
+fn random() -> u64 {
+    let mut octets = [0; 8];
+    // Without randomness the first upstreams get more, which is no harm.
+    _ = aws_lc_rs::rand::fill(&mut octets);
+    u64::from_be_bytes(octets)
 }

@@ -4,15 +4,11 @@ use std::sync::Arc;
 
 use http::{HeaderName, StatusCode};
 use pomerium_shared::destination::Destination;
-use url::Url;
 
-use super::from::expression;
-use crate::{
-    config::{
-        HttpTarget, PathRewrite, Redirect, RedirectPath, RouteFrom, Target, UpstreamHost, UpstreamTls,
-        section::Section,
-    },
-    yaml::Value,
+use super::{from::expression, upstreams};
+use crate::config::{
+    HttpTarget, PathRewrite, Redirect, RedirectPath, RouteFrom, Target, UpstreamHost, UpstreamTls,
+    section::Section,
 };
 
 /// Bytes of a fixed answer at most: it stays in memory and goes out whole.
@@ -36,6 +32,11 @@ pub(super) fn target(section: &Section<'_>, from: Option<&RouteFrom>) -> Option<
             None
         }
     }?;
+    if !matches!(target, Target::Http(_)) {
+        for key in upstreams::KEYS.into_iter().filter(|key| section.has(key)) {
+            section.error(key, "works in this gateway only where `to` is an HTTP app");
+        }
+    }
     let (key, message) = match (from, &target) {
         (Some(RouteFrom::Tcp { .. }), Target::Tcp(_)) | (None, _) => return Some(target),
         (Some(RouteFrom::Tcp { .. }), _) => (given[0], "a tcp+https route leads to tcp://host:port"),
@@ -47,71 +48,34 @@ pub(super) fn target(section: &Section<'_>, from: Option<&RouteFrom>) -> Option<
 }
 
 fn to(section: &Section<'_>) -> Option<Target> {
-    let text = match section.node("to").map(|node| &node.value) {
-        Some(Value::List(items)) => {
-            let texts = section.list("to")?;
-            match (items.len(), texts.first()) {
-                (1, Some((text, _))) => *text,
-                (0, _) | (_, None) => {
-                    section.error("to", "the list is empty");
-                    return None;
-                }
-                _ => {
-                    section.error("to", "several targets are known but not built yet in this gateway");
-                    return None;
-                }
-            }
-        }
-        _ => section.text("to")?,
-    };
-    if text.rsplit_once(',').is_some_and(|(_, weight)| weight.bytes().all(|b| b.is_ascii_digit())) {
-        section.error("to", "weights are known but not built yet in this gateway");
+    let entries = upstreams::entries(section)?;
+    if !entries.iter().any(|entry| entry.url.starts_with("tcp://")) {
+        return http(section, &entries);
+    }
+    let [entry] = entries.as_slice() else {
+        section.error("to", "several targets are known but not built yet for tcp:// in this gateway");
         return None;
-    }
-    match text.split_once("://") {
-        Some(("http" | "https", _)) => http(section, text),
-        Some(("tcp", destination)) => {
-            let parsed: Result<Destination, _> = destination.trim_end_matches('/').parse();
-            parsed.map(Target::Tcp).map_err(|error| section.error("to", error.to_string())).ok()
-        }
-        Some(("h2c" | "udp" | "ssh" | "unix" | "https+unix", _)) => {
-            section.error("to", "this scheme is known but not built yet in this gateway");
-            None
-        }
-        _ => {
-            section.error("to", "must begin with http://, https:// or tcp://");
-            None
-        }
-    }
+    };
+    let destination = entry.url.strip_prefix("tcp://").unwrap_or_default();
+    let parsed: Result<Destination, _> = destination.trim_end_matches('/').parse();
+    parsed.map(Target::Tcp).map_err(|error| section.error("to", error.to_string())).ok()
 }
 
-fn http(section: &Section<'_>, text: &str) -> Option<Target> {
+fn http(section: &Section<'_>, entries: &[upstreams::Entry<'_>]) -> Option<Target> {
     let rewrite = rewrite(section);
     let host = upstream_host(section);
     let tls = upstream_tls(section);
-    let mut origin =
-        Url::parse(text).map_err(|error| section.error("to", format!("is no valid URL: {error}"))).ok()?;
-    if !origin.username().is_empty() || origin.password().is_some() {
-        section.error("to", "a URL must not hold credentials");
-        return None;
-    }
-    if origin.query().is_some() || origin.fragment().is_some() {
-        section.error("to", "must not have a query or fragment");
-        return None;
-    }
-    if origin.scheme() == "http"
+    let (upstreams, path) = upstreams::upstreams(section, entries)?;
+    if upstreams.members.iter().all(|upstream| upstream.origin.scheme() == "http")
         && (tls.skip_verify || tls.custom_roots.is_some() || tls.client_certificate.is_some())
     {
         section.warn("to", "is http://, so that the tls_* keys have no effect");
     }
-    // `http://app` and `http://app/` differ: only the second replaces the matched prefix.
-    let has_path = text.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
-    let rewrite = match rewrite? {
-        PathRewrite::Keep if has_path => PathRewrite::Prefix(origin.path().to_owned()),
-        rewrite => rewrite,
+    let rewrite = match (rewrite?, path) {
+        (PathRewrite::Keep, Some(path)) => PathRewrite::Prefix(path),
+        (rewrite, _) => rewrite,
     };
-    origin.set_path("");
-    Some(Target::Http(HttpTarget { origin, rewrite, host: host?, tls }))
+    Some(Target::Http(Box::new(HttpTarget { upstreams, rewrite, host: host?, tls })))
 }
 
 fn rewrite(section: &Section<'_>) -> Option<PathRewrite> {
@@ -165,32 +129,41 @@ fn substitution_of(text: &str) -> String {
 }
 
 fn upstream_host(section: &Section<'_>) -> Option<UpstreamHost> {
-    let preserve = section.flag("preserve_host_header").unwrap_or(false);
-    let (literal, header) = (section.filled("host_rewrite"), section.filled("host_rewrite_header"));
-    match (preserve, literal, header) {
-        (false, None, None) => Some(UpstreamHost::Target),
-        (true, None, None) => Some(UpstreamHost::Preserve),
-        (false, Some(host), None) => {
+    let names =
+        ["preserve_host_header", "host_rewrite", "host_rewrite_header", "host_path_regex_rewrite_pattern"];
+    let is_given = |name: &&str| match *name {
+        "preserve_host_header" => section.flag(name).unwrap_or(false),
+        name => section.has(name),
+    };
+    let given: Vec<&str> = names.into_iter().filter(is_given).collect();
+    if let [_, second, ..] = given.as_slice() {
+        section.error(second, format!("set one of {}", names.join(", ")));
+        return None;
+    }
+    let substitution = section.text("host_path_regex_rewrite_substitution");
+    if substitution.is_some() && !section.has("host_path_regex_rewrite_pattern") {
+        let message = "needs host_path_regex_rewrite_pattern beside it";
+        section.error("host_path_regex_rewrite_substitution", message);
+    }
+    let Some(name) = given.first().copied() else { return Some(UpstreamHost::Target) };
+    let read = match name {
+        "preserve_host_header" => return Some(UpstreamHost::Preserve),
+        "host_rewrite" => section.filled(name).map(|host| {
             let valid =
                 host.parse::<http::uri::Authority>().is_ok_and(|authority| !authority.as_str().contains('@'));
-            if !valid {
-                section.error("host_rewrite", "expected a host, with a port if need be");
-            }
-            valid.then(|| UpstreamHost::Literal(host.to_owned()))
-        }
-        (false, None, Some(name)) => match HeaderName::from_bytes(name.as_bytes()) {
-            Ok(name) => Some(UpstreamHost::FromHeader(name)),
-            Err(_) => {
-                section.error("host_rewrite_header", "this is not a valid header name");
-                None
-            }
-        },
-        _ => {
-            let name = if literal.is_some() { "host_rewrite" } else { "host_rewrite_header" };
-            section.error(name, "set one of preserve_host_header, host_rewrite and host_rewrite_header");
-            None
-        }
-    }
+            let host = valid.then(|| UpstreamHost::Literal(host.to_owned()));
+            host.ok_or_else(|| "expected a host, with a port if need be".to_owned())
+        }),
+        "host_rewrite_header" => section.filled(name).map(|header| {
+            let header = HeaderName::from_bytes(header.as_bytes()).map(UpstreamHost::FromHeader);
+            header.map_err(|_| "this is not a valid header name".to_owned())
+        }),
+        _ => section.filled(name).map(|pattern| {
+            let substitution = substitution_of(substitution.unwrap_or_default());
+            expression(pattern).map(|pattern| UpstreamHost::FromPath { pattern, substitution })
+        }),
+    };
+    read?.map_err(|message| section.error(name, message)).ok()
 }
 
 fn upstream_tls(section: &Section<'_>) -> UpstreamTls {

@@ -1,0 +1,176 @@
+//! Several apps behind one route: how they share the work, and what people see when one of them fails.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use support::{
+    authority::Authority,
+    gateway::{Gateway, Route},
+    http::Page,
+    person::Person,
+    wait,
+    worker::Worker,
+};
+
+const HOST: &str = "app.localhost";
+const EVERYBODY: &str = "[{allow: {and: [{accept: true}]}}]";
+
+/// A route for everybody to the apps at these places.
+fn route(to: &[String]) -> Route {
+    Route::web(HOST, "").to(&format!("['{}']", to.join("', '"))).policy(EVERYBODY)
+}
+
+fn http(worker: &Worker) -> String {
+    format!("http://{}", worker.address)
+}
+
+struct Story {
+    gateway: Gateway,
+    stranger: Person,
+}
+
+impl Story {
+    async fn begin(route: Route) -> Self {
+        let gateway = Gateway::start(&[route]).await.unwrap();
+        let stranger = Person::new("stranger", &gateway.authority).unwrap();
+        Self { gateway, stranger }
+    }
+
+    async fn send(&self, method: Method, body: &'static str) -> Page {
+        let url = self.gateway.url(HOST).unwrap();
+        Box::pin(self.stranger.request(method, &url, HeaderMap::new(), Bytes::from(body))).await.unwrap()
+    }
+
+    /// Who answers `count` requests, each of which must be answered well.
+    async fn who_answers(&self, count: usize) -> BTreeMap<String, usize> {
+        let mut who = BTreeMap::new();
+        for _ in 0..count {
+            let page = self.send(Method::GET, "").await;
+            assert_eq!(page.status, StatusCode::OK, "{}", page.text());
+            let name = page.text().split(' ').next().unwrap_or_default().to_owned();
+            *who.entry(name).or_default() += 1;
+        }
+        who
+    }
+}
+
+fn shares(pairs: &[(&str, usize)]) -> BTreeMap<String, usize> {
+    pairs.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apps_share_the_work_by_weight_and_nobody_notices_that_one_dies() {
+    let (ant, bee) = (Worker::start("ant").await.unwrap(), Worker::start("bee").await.unwrap());
+    let story = Story::begin(route(&[format!("{},3", http(&ant)), format!("{},1", http(&bee))])).await;
+    assert_eq!(story.who_answers(40).await, shares(&[("ant", 30), ("bee", 10)]));
+    ant.end().await;
+    assert_eq!(story.who_answers(40).await, shares(&[("bee", 40)]));
+    // A body that no app has seen goes to the next one as well.
+    for _ in 0..4 {
+        let page = story.send(Method::POST, "an order").await;
+        assert_eq!((page.status, &*page.text()), (StatusCode::OK, "bee HTTP/1.1"));
+    }
+    bee.end().await;
+    let page = story.send(Method::GET, "").await;
+    assert_eq!(page.status, StatusCode::BAD_GATEWAY);
+    assert!(page.text().contains("cannot be reached"), "{}", page.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_health_check_takes_an_app_out_and_in_again() {
+    let (ant, bee) = (Worker::start("ant").await.unwrap(), Worker::start("bee").await.unwrap());
+    let check = "health_checks: [{interval: 50ms, timeout: 30s, unhealthy_threshold: 2, healthy_threshold: 2, \
+                 http_health_check: {path: /healthz}}]";
+    let story = Story::begin(route(&[http(&ant), http(&bee)]).with(check)).await;
+    assert_eq!(story.who_answers(10).await, shares(&[("ant", 5), ("bee", 5)]));
+
+    ant.feel(false);
+    let out = &["upstream is out", &http(&ant)];
+    story.gateway.log().line_with(out).await.unwrap();
+    assert_eq!(story.who_answers(10).await, shares(&[("bee", 10)]));
+
+    // What is known outlives a reload, which only adds another header.
+    let changed = route(&[http(&ant), http(&bee)]).with(check).with("set_response_headers: {x-new: '1'}");
+    story.gateway.write_routes(&[changed]).unwrap();
+    let is_new = || async { story.send(Method::GET, "").await.headers.contains_key("x-new").then_some(()) };
+    wait::until("the new configuration", is_new).await.unwrap();
+    assert_eq!(story.who_answers(10).await, shares(&[("bee", 10)]));
+
+    bee.feel(false);
+    story.gateway.log().line_with(&["upstream is out", &http(&bee)]).await.unwrap();
+    let page = story.send(Method::GET, "").await;
+    assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(page.text().contains("out of service"), "{}", page.text());
+
+    ant.feel(true);
+    story.gateway.log().line_with(&["upstream is well again", &http(&ant)]).await.unwrap();
+    assert_eq!(story.who_answers(10).await, shares(&[("ant", 10)]));
+}
+
+/// A server that only whoever shows `client` may speak to.
+fn tls_for(authority: &Authority, client: &CertificateDer<'static>) -> ServerConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(client.clone()).unwrap();
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+    let chain = vec![CertificateDer::from_pem_file(&authority.certificate).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(&authority.key).unwrap();
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
+}
+
+/// A certificate of the gateway's own, in `client.pem` and `client.key`.
+fn client_certificate(folder: &Path) -> CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed(vec!["gateway".to_owned()]).unwrap();
+    std::fs::write(folder.join("client.pem"), made.cert.pem()).unwrap();
+    std::fs::write(folder.join("client.key"), made.signing_key.serialize_pem()).unwrap();
+    made.cert.der().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_with_tls_is_trusted_by_its_own_authority_and_shown_a_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::create(folder.path()).unwrap();
+    let client = client_certificate(folder.path());
+    let app = Worker::start_with_tls("ant", tls_for(&authority, &client)).await.unwrap();
+    let to = || route(&[format!("https://{}", app.address)]);
+    let file = |key: &str, name: &str| format!("{key}: {}", folder.path().join(name).display());
+    let trusting = || to().with(&file("tls_custom_ca_file", "ca.pem"));
+    let whole = || {
+        trusting()
+            .with(&file("tls_client_cert_file", "client.pem"))
+            .with(&file("tls_client_key_file", "client.key"))
+    };
+    let story = Story::begin(whole()).await;
+    let page = story.send(Method::GET, "").await;
+    assert_eq!((page.status, &*page.text()), (StatusCode::OK, "ant HTTP/2.0"));
+
+    // Without a certificate of its own, without the authority, or under a wrong name the app is not reached.
+    let wrong = [trusting(), to(), whole().with("tls_upstream_server_name: else.corp.example")];
+    for (turn, wrong) in wrong.into_iter().enumerate() {
+        let name = format!("wrong-{turn}");
+        story
+            .gateway
+            .write_routes(&[wrong.with(&format!("set_response_headers: {{x-turn: {name}}}"))])
+            .unwrap();
+        let refused = || async {
+            let page = story.send(Method::GET, "").await;
+            (page.status != StatusCode::OK).then_some(page)
+        };
+        let page = wait::until(&name, refused).await.unwrap();
+        assert!(page.status.is_server_error(), "{name}: {}", page.text());
+        story.gateway.write_routes(&[whole()]).unwrap();
+        let served = || async { (story.send(Method::GET, "").await.status == StatusCode::OK).then_some(()) };
+        wait::until("the right configuration", served).await.unwrap();
+    }
+}
