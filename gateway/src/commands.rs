@@ -1,6 +1,7 @@
 //! The commands beside `run`.
 
 pub mod device;
+mod directory;
 pub mod policy;
 mod service_account;
 
@@ -11,13 +12,56 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use pomerium_shared::telemetry;
 
-pub use self::service_account::{ServiceAccountArguments, service_account};
+pub use self::{
+    directory::{DirectoryArguments, directory},
+    service_account::{ServiceAccountArguments, service_account},
+};
 
-use crate::{app, config, quickstart};
+use crate::{
+    app,
+    config::{self, Settings, Storage},
+    quickstart,
+    store::Store,
+};
+
+/// Lets `act` work on the store that a configuration names, beside a gateway that runs or not, and prints what it says; 78 if
+/// the configuration cannot be used.
+fn on_store(file: &Path, act: impl AsyncFnOnce(&Settings, &Store) -> anyhow::Result<String>) -> ExitCode {
+    let source = app::Source { file: file.to_owned(), services: None };
+    let settings = match source.load() {
+        Ok(loaded) => loaded.settings,
+        Err(errors) => {
+            app::report(&errors.to_string());
+            return ExitCode::from(app::EXIT_CONFIG);
+        }
+    };
+    let work = app::start_runtime().and_then(|runtime| {
+        runtime.block_on(async {
+            if settings.storage == Storage::Memory {
+                bail!("the gateway keeps its store in memory, which no other program can see: set databroker_storage_type: file");
+            }
+            let store = app::open_store(&settings).await?;
+            let said = act(&settings, &store).await;
+            store.close().await;
+            said
+        })
+    });
+    match work {
+        Ok(text) => {
+            // Nobody reads a closed terminal.
+            let _ = std::io::stdout().lock().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            app::report(&format!("pomerium-gateway: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Tells everything that is wrong with a configuration file; 78 if it cannot be used.
 #[must_use]

@@ -43,6 +43,8 @@ enum Command {
     Policy(commands::policy::PolicyCommand),
     /// Lists, approves and removes people's devices, beside the running gateway.
     Device(commands::device::DeviceArguments),
+    /// People and groups that were pushed by SCIM: forget them all.
+    Directory(commands::DirectoryArguments),
     /// Makes, lists and revokes tokens for programs.
     ServiceAccount(commands::ServiceAccountArguments),
     /// Shows the main job on this machine, with nothing to configure or install.
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::CheckConfig { file } => commands::check_config(&file),
         Command::Policy(command) => commands::policy::policy(command),
         Command::Device(arguments) => commands::device::run(&arguments),
+        Command::Directory(arguments) => commands::directory(&arguments),
         Command::ServiceAccount(arguments) => commands::service_account(&arguments),
         Command::Quickstart(arguments) => commands::quickstart(&arguments),
     }

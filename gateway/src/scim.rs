@@ -52,6 +52,11 @@ pub enum ScimError {
     /// The body is too long, too slow, or broke off.
     #[error("the body is longer than 2 MiB, came too slowly or broke off")]
     TooLarge,
+    /// One more would be too many.
+    #[error(
+        "the gateway keeps 100,000 users and as many groups, and no more: push fewer, or have its operator forget old ones"
+    )]
+    Full,
     /// The gateway's own trouble.
     #[error("the directory cannot be read or written at the moment: try again in a minute")]
     Unavailable,
@@ -73,6 +78,7 @@ impl ScimError {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Full => StatusCode::INSUFFICIENT_STORAGE,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -91,6 +97,7 @@ impl ScimError {
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::TooLarge
+            | Self::Full
             | Self::Unavailable => None,
         }
     }

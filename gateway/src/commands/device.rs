@@ -1,14 +1,13 @@
 //! `device`: what an administrator does about people's devices. Works on the store; a running gateway follows within a
 //! second.
 
-use std::{fmt::Write as _, io::Write as _, path::PathBuf, process::ExitCode};
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 
+use super::on_store;
 use crate::{
-    app,
-    config::Storage,
     device::Device,
     session::UserId,
     store::{Store, User},
@@ -54,36 +53,7 @@ struct Which {
 /// Runs the command; 78 if the configuration cannot be used.
 #[must_use]
 pub fn run(arguments: &DeviceArguments) -> ExitCode {
-    let source = app::Source { file: arguments.config.clone(), services: None };
-    let loaded = match source.load() {
-        Ok(loaded) => loaded,
-        Err(errors) => {
-            app::report(&errors.to_string());
-            return ExitCode::from(app::EXIT_CONFIG);
-        }
-    };
-    let work = app::start_runtime().and_then(|runtime| {
-        runtime.block_on(async {
-            if loaded.settings.storage == Storage::Memory {
-                bail!("the gateway keeps its store in memory, which no other program can see: set a storage folder");
-            }
-            let store = app::open_store(&loaded.settings).await?;
-            let told = act(&store, &arguments.command).await;
-            store.close().await;
-            told
-        })
-    });
-    match work {
-        Ok(text) => {
-            // Nobody reads a closed terminal.
-            let _ = std::io::stdout().lock().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            app::report(&format!("pomerium-gateway device: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    on_store(&arguments.config, async |_, store| act(store, &arguments.command).await)
 }
 
 /// Does what is asked, and says what was done.

@@ -1,7 +1,6 @@
 //! `service-account`: programs with a token of their own, beside a gateway that runs or not.
 
 use std::{
-    io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
     time::{Duration, SystemTime},
@@ -11,9 +10,10 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use pomerium_shared::clock::Now;
 
+use super::on_store;
 use crate::{
     app::{self, keys},
-    config::{Settings, Storage},
+    config::Settings,
     secret::Secret,
     session::handle::HandleKey,
     store::{ServiceAccount, Store},
@@ -60,35 +60,14 @@ pub fn service_account(arguments: &ServiceAccountArguments) -> ExitCode {
         app::report("pomerium-gateway: give the configuration with --config FILE");
         return ExitCode::from(64);
     };
-    let source = app::Source { file: file.clone(), services: None };
-    let settings = match source.load() {
-        Ok(loaded) => loaded.settings,
-        Err(errors) => {
-            app::report(&errors.to_string());
-            return ExitCode::from(app::EXIT_CONFIG);
-        }
-    };
-    let result = app::start_runtime().and_then(|runtime| runtime.block_on(run(&settings, &arguments.action)));
-    match result.and_then(|text| Ok(io::stdout().lock().write_all(text.as_bytes())?)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            app::report(&format!("pomerium-gateway: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    on_store(file, async |settings, store| act(settings, store, &arguments.action).await)
 }
 
-async fn run(settings: &Settings, action: &Action) -> anyhow::Result<String> {
-    let Storage::Folder(folder) = &settings.storage else {
-        bail!("the gateway keeps its store in memory: set databroker_storage_type: file");
-    };
-    let store = Store::open(folder)
-        .await
-        .with_context(|| format!("cannot open the store in {}", folder.display()))?;
+async fn act(settings: &Settings, store: &Store, action: &Action) -> anyhow::Result<String> {
     let now = Now::read().wall;
-    let said = match action {
+    Ok(match action {
         Action::Add { name, group, days } => {
-            let token = add(settings, &store, name, group, *days, now).await?;
+            let token = add(settings, store, name, group, *days, now).await?;
             format!("{}\n", token.expose())
         }
         Action::List => list(&store.service_accounts().await?, now),
@@ -98,9 +77,7 @@ async fn run(settings: &Settings, action: &Action) -> anyhow::Result<String> {
             }
             format!("revoked {name}\n")
         }
-    };
-    store.close().await;
-    Ok(said)
+    })
 }
 
 async fn add(

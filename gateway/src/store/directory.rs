@@ -2,9 +2,11 @@
 //!
 //! A session's person is the user whose `externalId` is the person's user id at the identity provider, else the one whose
 //! `userName` is their email address, else the one who has that address among their `emails`. Whoever is found so has
-//! the groups that the directory says, in place of those of their claims, and no session at all while not `active`.
+//! the groups that the directory says, in place of those of their claims, and no session at all while not `active`. Who was
+//! removed is not there any more for the directory, and stays out for the gateway until the directory names them again.
 
 mod groups;
+mod removed;
 mod sql;
 #[cfg(test)]
 mod tests;
@@ -68,10 +70,12 @@ impl Store {
     /// Keeps a new user.
     ///
     /// # Errors
-    /// [`ScimError::Uniqueness`], [`StoreError::Database`].
+    /// [`ScimError::Uniqueness`], [`ScimError::Full`], [`StoreError::Database`].
     pub async fn add_directory_user(&self, user: &User, now: SystemTime) -> Result<KeptUser, DirectoryError> {
         let meta = new_meta(now);
         let mut transaction = self.begin().await?;
+        removed::name_again(&mut transaction, user).await?;
+        sql::room_for_one_more(&mut transaction, Kind::Users).await?;
         sqlx::query(
             "INSERT INTO directory_users (id, user_name, external_id, is_active, resource_json, created_at_ms, \
              changed_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
@@ -157,6 +161,7 @@ impl Store {
         }
         // Under the old name and under the new one.
         let mut theirs = sessions_of(&mut transaction, id).await?;
+        removed::name_again(&mut transaction, &user).await?;
         sqlx::query(
             "UPDATE directory_users SET user_name = ?2, external_id = ?3, is_active = ?4, resource_json = ?5, \
              changed_at_ms = ?6 WHERE id = ?1",
@@ -180,15 +185,15 @@ impl Store {
         Ok(KeptUser { meta: changed(old.meta, now), user, ..old })
     }
 
-    /// Forgets a user and ends their sessions.
+    /// Removes a user for the directory: their sessions end, and they stay out until it names them again.
     ///
     /// # Errors
     /// [`ScimError::NotFound`], [`StoreError::Database`].
-    pub async fn remove_directory_user(&self, id: &str) -> Result<(), DirectoryError> {
+    pub async fn remove_directory_user(&self, id: &str, now: SystemTime) -> Result<(), DirectoryError> {
         let mut transaction = self.begin().await?;
         let theirs = sessions_of(&mut transaction, id).await?;
         end_sessions(&mut transaction, &theirs).await?;
-        sql::remove(&mut transaction, Kind::Users, id).await?;
+        removed::remove(&mut transaction, id, now).await?;
         transaction.commit().await?;
         self.forget_all();
         Ok(())
@@ -323,7 +328,7 @@ async fn put_emails(connection: &mut SqliteConnection, id: &str, user: &User) ->
 }
 
 async fn kept_user(connection: &mut SqliteConnection, id: &str) -> Result<KeptUser, DirectoryError> {
-    let row = sqlx::query("SELECT * FROM directory_users WHERE id = ?1")
+    let row = sqlx::query("SELECT * FROM directory_users WHERE id = ?1 AND removed_at_ms IS NULL")
         .bind(id)
         .fetch_optional(&mut *connection)
         .await?

@@ -150,7 +150,7 @@ impl Proxy {
                 Ok(Answer::ok(shown(&kept)))
             }
             (&Method::DELETE, Some(id)) => {
-                store.remove_directory_user(id).await?;
+                store.remove_directory_user(id, now).await?;
                 tracing::info!(id, "the directory removed somebody");
                 Ok(Answer::GONE)
             }

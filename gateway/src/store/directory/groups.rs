@@ -29,6 +29,7 @@ impl Store {
     ) -> Result<(Meta, Group), DirectoryError> {
         let meta = new_meta(now);
         let mut transaction = self.begin().await?;
+        sql::room_for_one_more(&mut transaction, Kind::Groups).await?;
         sqlx::query(
             "INSERT INTO directory_groups (id, display_name, external_id, created_at_ms, changed_at_ms) \
              VALUES (?1, ?2, ?3, ?4, ?4)",
@@ -130,7 +131,13 @@ impl Store {
     /// [`ScimError::NotFound`], [`DirectoryError::Store`].
     pub async fn remove_directory_group(&self, id: &str) -> Result<(), DirectoryError> {
         let mut transaction = self.begin().await?;
-        sql::remove(&mut transaction, Kind::Groups, id).await?;
+        let done = sqlx::query("DELETE FROM directory_groups WHERE id = ?1")
+            .bind(id)
+            .execute(&mut *transaction)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Err(ScimError::NotFound.into());
+        }
         transaction.commit().await?;
         self.forget_all();
         Ok(())
@@ -151,12 +158,17 @@ async fn put_members(
             .await?;
     }
     for added in new.difference(old) {
-        sqlx::query("INSERT INTO directory_members (group_id, user_id) VALUES (?1, ?2)")
-            .bind(id)
-            .bind(added)
-            .execute(&mut *connection)
-            .await
-            .map_err(refused)?;
+        let done = sqlx::query(
+            "INSERT INTO directory_members (group_id, user_id) \
+             SELECT ?1, id FROM directory_users WHERE id = ?2 AND removed_at_ms IS NULL",
+        )
+        .bind(id)
+        .bind(added)
+        .execute(&mut *connection)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Err(ScimError::InvalidValue("a member is no user that was pushed to this gateway").into());
+        }
     }
     Ok(())
 }

@@ -28,6 +28,9 @@ pub struct Page<T> {
     pub items: Vec<T>,
 }
 
+/// Users and groups that are kept at most, each; removed users count.
+const KEPT_MAX: i64 = 100_000;
+
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Users,
@@ -41,6 +44,14 @@ impl Kind {
             Self::Groups => "directory_groups",
         }
     }
+
+    /// What holds for the rows that the directory sees.
+    const fn visible(self) -> &'static str {
+        match self {
+            Self::Users => "removed_at_ms IS NULL",
+            Self::Groups => "TRUE",
+        }
+    }
 }
 
 /// How many rows meet `condition`, and the ids of those in the window.
@@ -50,10 +61,11 @@ pub(super) async fn window(
     condition: impl Fn(&mut QueryBuilder<Sqlite>),
     window: Window,
 ) -> Result<(usize, Vec<String>), StoreError> {
-    let mut count = QueryBuilder::new(format!("SELECT count(*) FROM {} WHERE 1", kind.table()));
+    let mut count =
+        QueryBuilder::new(format!("SELECT count(*) FROM {} WHERE {}", kind.table(), kind.visible()));
     condition(&mut count);
     let total: i64 = count.build_query_scalar().fetch_one(&mut *connection).await?;
-    let mut query = QueryBuilder::new(format!("SELECT id FROM {} WHERE 1", kind.table()));
+    let mut query = QueryBuilder::new(format!("SELECT id FROM {} WHERE {}", kind.table(), kind.visible()));
     condition(&mut query);
     query.push(" ORDER BY created_at_ms, id LIMIT ").push_bind(to_i64(window.count));
     query.push(" OFFSET ").push_bind(to_i64(window.skip));
@@ -61,17 +73,14 @@ pub(super) async fn window(
     Ok((usize::try_from(total).unwrap_or(0), ids))
 }
 
-pub(super) async fn remove(
+/// Refuses what would be one too many.
+pub(super) async fn room_for_one_more(
     connection: &mut SqliteConnection,
     kind: Kind,
-    id: &str,
 ) -> Result<(), DirectoryError> {
-    let mut query = QueryBuilder::<Sqlite>::new(format!("DELETE FROM {} WHERE id = ", kind.table()));
-    let done = query.push_bind(id.to_owned()).build().execute(connection).await?;
-    if done.rows_affected() == 0 {
-        return Err(ScimError::NotFound.into());
-    }
-    Ok(())
+    let mut query = QueryBuilder::<Sqlite>::new(format!("SELECT count(*) FROM {}", kind.table()));
+    let kept: i64 = query.build_query_scalar().fetch_one(connection).await?;
+    if kept >= KEPT_MAX { Err(ScimError::Full.into()) } else { Ok(()) }
 }
 
 /// What is new gets an id of its own, and the time as the database keeps it.
@@ -97,9 +106,6 @@ pub(super) fn meta_of_row(row: &SqliteRow) -> Result<Meta, StoreError> {
 pub(super) fn refused(error: sqlx::Error) -> DirectoryError {
     match error.as_database_error() {
         Some(database) if database.is_unique_violation() => ScimError::Uniqueness.into(),
-        Some(database) if database.is_foreign_key_violation() => {
-            ScimError::InvalidValue("a member is no user that was pushed to this gateway").into()
-        }
         _ => error.into(),
     }
 }

@@ -147,10 +147,37 @@ async fn a_session_that_begins_while_its_person_is_out_counts_for_nothing() {
 async fn who_is_removed_has_no_session_left() {
     let (store, id) = with_alice().await;
     let alice = store.add_directory_user(&user("a", Some("sub-alice"), &[]), NOW).await.unwrap();
-    store.remove_directory_user(&alice.meta.id).await.unwrap();
+    store.remove_directory_user(&alice.meta.id, NOW).await.unwrap();
     assert_eq!(groups_of(&store, &id).await, None);
     assert_eq!(refusal(store.directory_user(&alice.meta.id).await), ScimError::NotFound);
-    assert_eq!(refusal(store.remove_directory_user(&alice.meta.id).await), ScimError::NotFound);
+    assert_eq!(refusal(store.remove_directory_user(&alice.meta.id, NOW).await), ScimError::NotFound);
+}
+
+#[tokio::test]
+async fn who_is_removed_stays_out_until_the_directory_names_them_again_or_is_forgotten() {
+    let store = Store::in_memory().await.unwrap();
+    let alice = session("s1", "sub-alice", "alice@corp.example");
+    let named = user("alice@corp.example", None, &["a@corp.example"]);
+    let kept = store.add_directory_user(&named, NOW).await.unwrap();
+    let (staff, _) = store.add_directory_group(&group("staff", &[&kept]), NOW).await.unwrap();
+    store.remove_directory_user(&kept.meta.id, NOW).await.unwrap();
+    assert!(store.is_deactivated(&alice).await.unwrap(), "her claims do not count again");
+    assert_eq!(refusal(store.change_directory_user(&kept.meta.id, Ok, NOW).await), ScimError::NotFound);
+    let window = Window { skip: 0, count: 10 };
+    let nobody = store.directory_users(&Filter::none(), window).await.unwrap();
+    assert_eq!((nobody.total, nobody.items.len()), (0, 0));
+    assert!(store.directory_group(&staff.id).await.unwrap().1.members.is_empty());
+    let back = |old| Ok(Group { members: [kept.meta.id.clone()].into(), ..old });
+    let refused = refusal(store.change_directory_group(&staff.id, back, NOW).await);
+    assert!(matches!(refused, ScimError::InvalidValue(_)), "{refused:?}");
+
+    let anew = store.add_directory_user(&user("renamed", None, &["A@corp.example"]), NOW).await.unwrap();
+    assert!(!store.is_deactivated(&alice).await.unwrap(), "named again by an address");
+    store.add_directory_user(&named, NOW).await.unwrap();
+    assert_ne!(anew.meta.id, kept.meta.id);
+    store.remove_directory_user(&anew.meta.id, NOW).await.unwrap();
+    assert_eq!(store.forget_directory().await.unwrap(), 2);
+    assert!(!store.is_deactivated(&alice).await.unwrap());
 }
 
 #[tokio::test]
@@ -184,7 +211,7 @@ async fn a_program_is_nobody_in_the_directory() {
     let named_alike = store.add_directory_user(&named_alike, NOW).await.unwrap();
     store.add_directory_group(&group("admins", &[&named_alike]), NOW).await.unwrap();
     assert_eq!(groups_of(&store, &job.id).await.unwrap(), ["claimed"]);
-    store.remove_directory_user(&named_alike.meta.id).await.unwrap();
+    store.remove_directory_user(&named_alike.meta.id, NOW).await.unwrap();
     assert_eq!(groups_of(&store, &job.id).await.unwrap(), ["claimed"]);
 }
 

@@ -8,7 +8,9 @@ CREATE TABLE directory_users (
     -- The whole resource; the columns above and the addresses below are for finding it.
     resource_json TEXT NOT NULL,
     created_at_ms INTEGER NOT NULL,
-    changed_at_ms INTEGER NOT NULL
+    changed_at_ms INTEGER NOT NULL,
+    -- When the directory removed them; NULL: it has not. They stay out until it names them again.
+    removed_at_ms INTEGER
 ) STRICT;
 
 CREATE TABLE directory_emails (
