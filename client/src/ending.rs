@@ -42,7 +42,7 @@ impl fmt::Display for Ending {
             minutes => write!(f, " (in {minutes} min); ")?,
         }
         f.write_str(if self.is_bound {
-            "run pomerium-cli login to renew: new streams go on, those open now end with this session"
+            "run pomerium-cli login to renew it: what is open goes on"
         } else {
             "sign in again in the browser, then run pomerium-cli login"
         })

@@ -13,6 +13,7 @@ mod jws;
 mod pages;
 pub mod provider;
 pub mod refresh;
+mod renewal;
 mod route_host;
 mod sign_in;
 mod sign_out;

@@ -20,12 +20,8 @@ use super::{
 use crate::{
     device::Thumbprint,
     secret::Secret,
-    session::{
-        Session, SessionId, credentials,
-        demand::{Prompt, SignInDemand},
-        expiry::session_end,
-    },
-    store::{ProviderTokens, StoreError, aead},
+    session::{Session, SessionId, credentials, demand::SignInDemand, expiry::session_end},
+    store::{StoreError, aead},
 };
 
 /// Where the proxy sends whoever has no session.
@@ -319,45 +315,6 @@ impl Authenticate {
             }
             Err(error) => Some(store_failed(&error)),
         }
-    }
-
-    /// Keeps the new session. Where the same person has one in this browser, it goes on under its id: what is open for
-    /// it stays open.
-    async fn keep_session(
-        &self,
-        req: &AuthRequest<'_>,
-        session: &mut Session,
-        tokens: &ProviderTokens,
-        now: SystemTime,
-    ) -> Result<(), StoreError> {
-        if session.bound_to.is_some() {
-            // A program's own: the browser's is another one.
-            return self.store.put_session(session, tokens).await;
-        }
-        let old = self.sign_in_host_session(req, now).await?;
-        if let Some(old) = old.filter(|old| old.user_id == session.user_id) {
-            let renewed = Session { id: old.id, ..session.clone() };
-            if self.store.renew_session(&renewed, tokens).await? {
-                *session = renewed;
-                return Ok(());
-            }
-        }
-        self.store.put_session(session, tokens).await
-    }
-
-    /// Signs the person of this browser in anew, and comes back to where they were: their session goes on with new
-    /// claims and a new end.
-    pub(super) fn renew(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
-        let named = req.url.query_pairs().find(|(name, _)| name == REDIRECT_URI);
-        let back = match named {
-            Some((_, url)) => url.parse().ok().filter(|url| self.is_our_url(url)),
-            None => req.url.join("/.pomerium/").ok(),
-        };
-        let Some(back) = back else {
-            return bad_request("This link leads to a place that is not served here.");
-        };
-        let demand = SignInDemand { prompt: Some(Prompt::Login), ..SignInDemand::default() };
-        self.sign_in_response(&back, req.headers, &demand, now).unwrap_or_else(|error| store_failed(&error))
     }
 
     /// To the route host's callback, with the handle sealed in a URL that works once and for a minute.

@@ -211,6 +211,30 @@ impl Store {
         Ok(Some(session))
     }
 
+    /// The newest session of a person that is bound to this key and still valid.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn bound_session(
+        &self,
+        user_id: &UserId,
+        idp_id: &str,
+        key: &Thumbprint,
+        now: SystemTime,
+    ) -> Result<Option<SessionId>, StoreError> {
+        let id: Option<String> = sqlx::query_scalar(
+            "SELECT id FROM sessions WHERE user_id = ?1 AND idp_id = ?2 AND bound_to = ?3 AND expires_at_ms > ?4 \
+             ORDER BY issued_at_ms DESC, id LIMIT 1",
+        )
+        .bind(user_id.as_str())
+        .bind(idp_id)
+        .bind(key.as_str())
+        .bind(to_millis(now))
+        .fetch_optional(&self.inner.pool)
+        .await?;
+        Ok(id.map(|id| SessionId::new(id.as_str())))
+    }
+
     /// The provider's tokens of a session.
     ///
     /// # Errors

@@ -389,11 +389,14 @@ async fn the_tokens_of_another_provider_are_not_sent_to_this_one() {
     assert_eq!(it.refreshes(), 0);
 }
 
-#[tokio::test]
-async fn a_bound_sign_in_is_a_session_of_its_own_and_leaves_the_browsers_alone() {
-    let Trip { idp, service, mut browser, now, callback, .. } = trip().await;
-    location(&browser.get(&service, &callback, now.wall).await);
-    let key = Thumbprint::of(b"the client's certificate");
+/// A program with this key signs in, with the browser's help; gives what it says from then on.
+async fn bound_sign_in(
+    idp: &Idp,
+    service: &Authenticate,
+    browser: &mut Browser,
+    key: &Thumbprint,
+    now: Now,
+) -> HeaderMap {
     let asked = url(&format!(
         "https://app.example.com/.pomerium/api/v1/login?pomerium_redirect_uri=http://127.0.0.1:9/&pomerium_device_key={key}"
     ));
@@ -403,25 +406,34 @@ async fn a_bound_sign_in_is_a_session_of_its_own_and_leaves_the_browsers_alone()
         url: &asked,
         headers: &headers,
         form: Bytes::new(),
-        key: Some(&key),
+        key: Some(key),
     };
     let answer = service.handle_route_host(req, now.wall).await.unwrap();
     let sign_in = url(std::str::from_utf8(answer.body()).unwrap());
 
     let cookies = browser.cookies.len();
-    let at_provider = location(&browser.get(&service, &sign_in, now.wall).await);
+    let at_provider = location(&browser.get(service, &sign_in, now.wall).await);
     assert!(at_provider.as_str().starts_with(&idp.issuer), "the browser's session does not stand in");
-    idp.will_say(claims(&idp, &parameter(&at_provider, "nonce"), now));
+    idp.will_say(claims(idp, &parameter(&at_provider, "nonce"), now));
     let mut back = url("https://authenticate.example.com/oauth2/callback?code=c");
     back.query_pairs_mut().append_pair("state", &parameter(&at_provider, "state"));
-    let response = browser.get(&service, &back, now.wall).await;
+    let response = browser.get(service, &back, now.wall).await;
     assert!(!response.headers().contains_key(header::SET_COOKIE));
-    let landed = location(&browser.get(&service, &location(&response), now.wall).await);
+    let landed = location(&browser.get(service, &location(&response), now.wall).await);
     assert_eq!((landed.port(), browser.cookies.len()), (Some(9), cookies));
 
     let mut headers = HeaderMap::new();
     let token = parameter(&landed, "pomerium_jwt");
     headers.insert(header::AUTHORIZATION, format!("Pomerium {token}").parse().unwrap());
+    headers
+}
+
+#[tokio::test]
+async fn a_bound_sign_in_is_a_session_of_its_own_and_leaves_the_browsers_alone() {
+    let Trip { idp, service, mut browser, now, callback, .. } = trip().await;
+    location(&browser.get(&service, &callback, now.wall).await);
+    let key = Thumbprint::of(b"the client's certificate");
+    let headers = bound_sign_in(&idp, &service, &mut browser, &key, now).await;
     let host = Some("app.example.com");
     let session = service.session_of(&headers, None, host, Some(&key), now.wall).await.unwrap().unwrap();
     assert_eq!(session.bound_to, Some(key.clone()));
@@ -430,4 +442,27 @@ async fn a_bound_sign_in_is_a_session_of_its_own_and_leaves_the_browsers_alone()
         let resolved = service.resolve(&headers, None, host, other, now.wall).await.unwrap();
         assert_eq!(resolved, Resolved::Invalid(CredentialSource::Pomerium, InvalidCredential::OtherDevice));
     }
+}
+
+#[tokio::test]
+async fn a_bound_session_is_renewed_under_its_own_id_by_its_own_key_alone() {
+    let Trip { idp, service, mut browser, now, .. } = trip().await;
+    let key = Thumbprint::of(b"the client's certificate");
+    let other = Thumbprint::of(b"another certificate");
+    let later = Now { wall: now.wall + Duration::from_secs(60), ..now };
+    let host = Some("app.example.com");
+    let mut sessions = Vec::new();
+    for (key, at) in [(&key, now), (&key, later), (&other, later)] {
+        let headers = bound_sign_in(&idp, &service, &mut browser, key, at).await;
+        sessions.push(service.session_of(&headers, None, host, Some(key), at.wall).await.unwrap().unwrap());
+    }
+    let [first, renewed, elsewhere] = sessions.try_into().unwrap();
+    assert_eq!(renewed.id, first.id);
+    assert!(renewed.issued_at > first.issued_at && renewed.expires_at > first.expires_at);
+    assert_ne!(elsewhere.id, first.id, "another machine's session is another one");
+
+    service.store.end_session(&first.id).await.unwrap();
+    let headers = bound_sign_in(&idp, &service, &mut browser, &key, later).await;
+    let anew = service.session_of(&headers, None, host, Some(&key), later.wall).await.unwrap().unwrap();
+    assert_ne!(anew.id, first.id, "what was ended does not come back");
 }
