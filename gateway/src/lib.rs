@@ -20,6 +20,7 @@ pub mod fuzzing;
 pub mod geography;
 mod listen;
 mod path;
+mod per_address;
 mod policy_tools;
 pub mod portal;
 pub mod proxy;

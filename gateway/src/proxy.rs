@@ -54,6 +54,7 @@ use crate::{
     body::Body,
     config::{Settings, Target},
     device::Thumbprint,
+    per_address::{Connections, Place, Rate},
     store::Store,
 };
 
@@ -101,6 +102,8 @@ pub(crate) struct Live {
     router: Router,
     pools: HashMap<String, Arc<Pool>>,
     signer: Signer,
+    /// Of requests to the gateway itself.
+    rate: Rate,
     authenticate: Arc<Authenticate>,
     /// Whether an authority stands for the certificates of any route's clients.
     has_client_authority: bool,
@@ -124,8 +127,9 @@ impl Live {
         let keys: Vec<&str> = settings.signing_keys.iter().map(|key| key.expose().as_str()).collect();
         let signer = Signer::new(&keys, shared_secret)?;
         let router = Router::new(settings.routes.clone());
+        let rate = Rate::new(settings.per_address.sign_in_requests);
         let has_client_authority = !settings.client_authorities().is_empty();
-        Ok(Self { settings, router, pools, signer, authenticate, has_client_authority })
+        Ok(Self { settings, router, pools, signer, rate, authenticate, has_client_authority })
     }
 
     /// Keeps what is known of the apps' health, route by route.
@@ -174,6 +178,7 @@ pub(crate) struct Proxy {
     /// Open streams are decided again on each.
     revision: Revision,
     store: Store,
+    connections: Connections,
     /// Of the configuration at work alone: requests that began under an older one do without.
     health_checks: Mutex<JoinSet<()>>,
     /// Owns upgraded connections and streams.
@@ -186,7 +191,8 @@ impl Proxy {
     pub(crate) fn new(live: Live, store: Store, tracker: TaskTracker, cut: CancellationToken) -> Self {
         let health_checks = Mutex::new(live.health_checks());
         let live = Arc::new(ArcSwap::from_pointee(live));
-        Self { live, revision: Revision::new(0), store, health_checks, tracker, cut }
+        let (revision, connections) = (Revision::new(0), Connections::default());
+        Self { live, revision, store, connections, health_checks, tracker, cut }
     }
 
     /// Puts a new configuration to work; open streams that it no longer allows are cut.
@@ -197,6 +203,11 @@ impl Proxy {
         *self.health_checks.lock().unwrap_or_else(PoisonError::into_inner) = health_checks;
         self.live.store(Arc::new(live));
         self.revision.send_modify(|revision| *revision += 1);
+    }
+
+    /// A place for one more connection from there, which counts until it is dropped; `None` if there are too many.
+    pub(crate) fn place(&self, address: IpAddr) -> Option<Place> {
+        self.connections.place(address, self.live.load().settings.per_address.connections.get())
     }
 
     /// Who signs people in, as configured now.

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
     path::PathBuf,
     time::Duration,
 };
@@ -10,8 +11,8 @@ use http::{HeaderName, HeaderValue, header};
 use url::Url;
 
 use super::{
-    Certificate, Codec, CookieSettings, DownstreamMtls, ForwardAuthDoor, GrpcDoor, IssuerFormat, SameSite,
-    Services, Settings, Storage, Timeouts,
+    Certificate, Codec, CookieSettings, DownstreamMtls, ForwardAuthDoor, GrpcDoor, IssuerFormat, PerAddress,
+    SameSite, Services, Settings, Storage, Timeouts,
     downstream_mtls::ClientAuthorities,
     identity, keys,
     material::{read_database, read_file},
@@ -30,6 +31,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     top.check_keys(keys::Place::Global);
     let services = services::services(top);
     let Doors { address, http_redirect_addr, grpc, forward_auth } = doors(top, services);
+    let per_address = per_address(top);
     let codec = codec(top);
     let certificates = certificates(top);
     let client_authorities = ClientAuthorities::read(top);
@@ -68,6 +70,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         services,
         grpc,
         forward_auth,
+        per_address,
         codec,
         certificates: certificates?,
         downstream_mtls: DownstreamMtls {
@@ -155,6 +158,20 @@ fn listen_address(top: &Section<'_>, name: &str) -> Option<SocketAddr> {
         top.error(name, "expected :port or address:port, like :443 or 127.0.0.1:8443");
     }
     address
+}
+
+fn per_address(top: &Section<'_>) -> PerAddress {
+    let count = |name, default: u32| {
+        let given = top.whole(name).map(|count| u32::try_from(count).ok().and_then(NonZeroU32::new));
+        if given == Some(None) {
+            top.error(name, "expected a number of 1 or more");
+        }
+        given.flatten().or_else(|| NonZeroU32::new(default)).unwrap_or(NonZeroU32::MAX)
+    };
+    PerAddress {
+        connections: count("connections_per_address", 1_000),
+        sign_in_requests: count("sign_in_requests_per_address", 50),
+    }
 }
 
 fn codec(top: &Section<'_>) -> Codec {

@@ -1,6 +1,6 @@
 //! What the operator means: every value parsed, every default filled in.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
@@ -31,6 +31,8 @@ pub struct Settings {
     pub grpc: Option<GrpcDoor>,
     /// `forward_auth_address`: where other proxies ask over HTTP. `None`: they cannot.
     pub forward_auth: Option<ForwardAuthDoor>,
+    /// `connections_per_address` and `sign_in_requests_per_address`.
+    pub per_address: PerAddress,
     /// `codec_type`: which protocols the listeners speak.
     pub codec: Codec,
     /// `certificates` and its kin: at least one; chosen by server name, the first is the default.
@@ -92,6 +94,15 @@ impl Settings {
         }
         all
     }
+}
+
+/// What one address may take; an IPv6 network of 64 bits is one, and the machine's own are not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PerAddress {
+    /// `connections_per_address`: open connections, TCP and QUIC together.
+    pub connections: NonZeroU32,
+    /// `sign_in_requests_per_address`: requests a second to the sign-in host and to `/.pomerium/`.
+    pub sign_in_requests: NonZeroU32,
 }
 
 /// `downstream_mtls`.

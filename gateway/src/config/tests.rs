@@ -144,6 +144,8 @@ fn every_wrong_key_is_named_with_its_place_and_what_to_do() {
         ("address: '0.0.0.0'\n", "address: expected :port or address:port"),
         ("shared_secret: c2hvcnQ=\n", "shared_secret: expected 32 random bytes in Base64"),
         ("idp_client_secret: a\n", "set either idp_client_secret or idp_client_secret_file, not both"),
+        ("connections_per_address: 0\n", "connections_per_address: expected a number of 1 or more"),
+        ("sign_in_requests_per_address: -1\n", "expected a number of 1 or more"),
         ("scim_token: short\n", "scim_token: expected at least 32 random characters"),
         ("scim_token: '0123456789abcdef 0123456789abcdef'\n", "random characters without spaces"),
         ("signing_key_file: cert.pem\n", "signing_key_file: expected private keys on the curve P-256"),

@@ -115,10 +115,14 @@ impl Https {
             let Some((stream, peer, permit)) = accepted else {
                 continue;
             };
+            let Some(place) = self.door.proxy.place(peer.ip()) else {
+                tracing::debug!(%peer, "connection refused: too many from there");
+                continue;
+            };
             let door = self.door.clone();
             let serve = async move {
                 door.serve(stream, peer).await;
-                drop(permit);
+                drop((permit, place));
             };
             self.door.lifetime.tracker.spawn(serve.instrument(tracing::debug_span!("https", %peer)));
         }

@@ -30,6 +30,9 @@ const UNPROVEN_MAX: usize = 500;
 /// `H3_NO_ERROR` (RFC 9114, 8.1).
 const NO_ERROR: quinn::VarInt = quinn::VarInt::from_u32(0x100);
 
+/// `H3_EXCESSIVE_LOAD` (RFC 9114, 8.1).
+const H3_EXCESSIVE_LOAD: quinn::VarInt = quinn::VarInt::from_u32(0x107);
+
 /// The UDP door.
 #[derive(Debug)]
 pub(crate) struct Quic {
@@ -102,6 +105,14 @@ impl Quic {
 }
 
 async fn serve(incoming: quinn::Incoming, keys: TlsKeys, proxy: Arc<Proxy>, lifetime: Lifetime) {
+    let peer = incoming.remote_address().ip();
+    // Who has not proven their address may bear somebody else's, who must not lose places by it.
+    let is_proven = incoming.remote_address_validated();
+    let mut place = is_proven.then(|| proxy.place(peer)).flatten();
+    if is_proven && place.is_none() {
+        incoming.refuse();
+        return tracing::debug!("QUIC connection refused: too many from there");
+    }
     let connecting = match incoming.accept() {
         Ok(connecting) => connecting,
         Err(error) => return tracing::debug!(%error, "QUIC connection refused"),
@@ -111,6 +122,11 @@ async fn serve(incoming: quinn::Incoming, keys: TlsKeys, proxy: Arc<Proxy>, life
         Ok(Err(error)) => return tracing::debug!(%error, "QUIC handshake failed"),
         Err(_) => return tracing::debug!("QUIC handshake timed out"),
     };
+    place = place.or_else(|| proxy.place(peer));
+    if place.is_none() {
+        quic.close(H3_EXCESSIVE_LOAD, b"too many connections from this address");
+        return tracing::debug!("QUIC connection refused: too many from there");
+    }
     let chain = certificates(&quic);
     // A resumed session brings the certificate of the one before, which was looked at in other times.
     if !keys.asked().admits(&chain, Now::read().wall) {

@@ -1,6 +1,7 @@
 //! What a client's key is worth at each door: the same session, the same token, and other hands.
 
 mod mtls;
+mod per_address;
 mod roaming;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -92,6 +93,7 @@ struct Doors {
     roots: RootCertStore,
     store: Store,
     tracker: TaskTracker,
+    proxy: Arc<Proxy>,
     lifetime: Lifetime,
 }
 
@@ -171,8 +173,8 @@ impl Doors {
         let socket = pomerium_shared::quic::bind(address).unwrap();
         let https = Https::new(listener, &keys, Codec::All, None, proxy.clone(), lifetime.clone()).unwrap();
         lifetime.doors.spawn(https.run());
-        lifetime.doors.spawn(Quic::new(socket, &keys, proxy, lifetime.clone()).unwrap().run());
-        Self { folder, keys, app, address, roots, store, tracker: TaskTracker::new(), lifetime }
+        lifetime.doors.spawn(Quic::new(socket, &keys, proxy.clone(), lifetime.clone()).unwrap().run());
+        Self { folder, keys, app, address, roots, store, tracker: TaskTracker::new(), proxy, lifetime }
     }
 
     /// The token of a session that has just begun.

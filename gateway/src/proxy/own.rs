@@ -51,13 +51,18 @@ impl Proxy {
         if path == device::POSTURE_PATH {
             return self.posture(live, &whereto, request, connection).await;
         }
-        if is_authenticate_host(live, &whereto.authority) {
+        let is_pomerium = path == "/.pomerium" || path.starts_with("/.pomerium/");
+        let is_sign_in_host = is_authenticate_host(live, &whereto.authority);
+        if (is_pomerium || is_sign_in_host) && !live.rate.admits(connection.ip_now()) {
+            return Err(Refusal::TooMany);
+        }
+        if is_sign_in_host {
             if scim::is_ours(live, path) {
                 return Ok(self.scim(live, &whereto, request).await);
             }
             return self.authenticate_host(live, &whereto, request, connection).await;
         }
-        if path == "/.pomerium" || path.starts_with("/.pomerium/") {
+        if is_pomerium {
             return self.route_host(live, &whereto, request, connection).await;
         }
         Box::pin(self.forward(live, whereto, request, connection, request_id)).await

@@ -19,6 +19,8 @@ pub(crate) enum Refusal {
     BadRequest(String),
     /// It names another host than its TLS connection: a browser tries again on a connection of its own.
     Misdirected,
+    /// One address asks too much of the gateway itself.
+    TooMany,
     /// No route leads there.
     NoRoute,
     /// Signing in is needed; a browser is sent there by `redirect`.
@@ -69,6 +71,7 @@ impl Refusal {
     /// The answer for `audience`.
     pub(crate) fn into_response(self, audience: Audience<'_>) -> Response<Body> {
         let status = self.status();
+        let is_too_many = matches!(self, Self::TooMany);
         let challenge = match &self {
             Self::StepUp { challenge } => HeaderValue::from_str(challenge).ok(),
             _ => None,
@@ -82,6 +85,9 @@ impl Refusal {
         let headers = response.headers_mut();
         if let Some(challenge) = challenge {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if is_too_many {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         }
         headers.insert("x-pomerium-intercepted-response", HeaderValue::from_static("true"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -103,6 +109,7 @@ impl Refusal {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::SignIn { redirect: Some(_), .. } => StatusCode::FOUND,
             Self::SignIn { redirect: None, .. } | Self::StepUp { .. } => StatusCode::UNAUTHORIZED,
@@ -122,6 +129,12 @@ impl Refusal {
                 ProblemKind::BadRequest,
                 "Misdirected request",
                 "The request names another host than the TLS connection it came on.".to_owned(),
+                vec![],
+            ),
+            Self::TooMany => (
+                ProblemKind::Other,
+                "Too many requests",
+                "Too many requests come from this address. Try again in a few seconds.".to_owned(),
                 vec![],
             ),
             Self::NoRoute => (
