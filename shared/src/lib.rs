@@ -21,3 +21,4 @@ pub mod relay;
 pub mod telemetry;
 pub mod tls;
 pub mod tunnel;
+pub mod udp;

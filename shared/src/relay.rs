@@ -25,10 +25,10 @@ mod sink;
 mod source;
 
 pub use leg::Leg;
-pub(crate) use leg::{H3Recv, H3Send};
-use leg::{LegError, Side};
-use sink::Sink;
-use source::Source;
+use leg::LegError;
+pub(crate) use leg::{H3Recv, H3Send, Side};
+pub(crate) use sink::Sink;
+pub(crate) use source::Source;
 
 /// How a relay behaves.
 #[derive(Debug, Clone, Copy, Default)]
@@ -135,22 +135,23 @@ pub fn keepalive(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// What moved, and when last.
-struct Progress {
-    from_client: AtomicU64,
-    from_app: AtomicU64,
+pub(crate) struct Progress {
+    pub(crate) from_client: AtomicU64,
+    pub(crate) from_app: AtomicU64,
     last: Mutex<Instant>,
 }
 
 impl Progress {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { from_client: AtomicU64::new(0), from_app: AtomicU64::new(0), last: Mutex::new(Instant::now()) }
     }
 
-    fn touch(&self) {
+    pub(crate) fn touch(&self) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    async fn idle_for(&self, limit: Option<Duration>) {
+    /// Resolves when nothing has moved for so long.
+    pub(crate) async fn idle_for(&self, limit: Option<Duration>) {
         let Some(limit) = limit else { return std::future::pending().await };
         loop {
             let deadline = *self.last.lock().unwrap_or_else(PoisonError::into_inner) + limit;

@@ -77,4 +77,4 @@ fn connection_reason(error: &ConnectionError) -> EndReason {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -63,12 +63,12 @@ impl Leg {
         self.cut(reason);
     }
 
-    pub(super) fn halves(&mut self) -> (&mut Source, &mut Sink) {
+    pub(crate) fn halves(&mut self) -> (&mut Source, &mut Sink) {
         (&mut self.source, &mut self.sink)
     }
 
     /// Lets go of a leg whose both directions ended cleanly.
-    pub(super) fn close(mut self) {
+    pub(crate) fn close(mut self) {
         self.is_open = false;
     }
 
@@ -99,21 +99,21 @@ impl Drop for Leg {
 
 /// Which side a leg is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Client,
     App,
 }
 
 /// Why a leg failed.
 #[derive(Debug)]
-pub(super) enum LegError {
+pub(crate) enum LegError {
     Io(io::Error),
     H3(StreamError),
 }
 
 impl LegError {
     /// The reason to give: the peer's own word, or else the side that failed.
-    pub(super) fn reason(&self, side: Side) -> EndReason {
+    pub(crate) fn reason(&self, side: Side) -> EndReason {
         let said = match self {
             Self::H3(error) => stream_reason(error),
             Self::Io(error) => network_reason(error),
@@ -133,13 +133,13 @@ fn network_reason(error: &io::Error) -> Option<EndReason> {
 }
 
 /// Makes the connection's close an RST (`SO_LINGER` of 0), for when the last handle to it is dropped.
-pub(super) fn reset_on_close(stream: &TcpStream) {
+pub(crate) fn reset_on_close(stream: &TcpStream) {
     // On an error the socket is gone already.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 impl H3Recv {
-    pub(super) fn abort(&mut self, reason: EndReason) {
+    pub(crate) fn abort(&mut self, reason: EndReason) {
         let code = Code::from(reason.error_code());
         match self {
             Self::Server(stream) => stream.stop_sending(code),
@@ -149,7 +149,7 @@ impl H3Recv {
 }
 
 impl H3Send {
-    pub(super) fn abort(&mut self, reason: EndReason) {
+    pub(crate) fn abort(&mut self, reason: EndReason) {
         let code = Code::from(reason.error_code());
         match self {
             Self::Server(stream) => stream.stop_stream(code),
@@ -157,14 +157,14 @@ impl H3Send {
         }
     }
 
-    pub(super) async fn send(&mut self, batch: Chunks) -> Result<(), StreamError> {
+    pub(crate) async fn send(&mut self, batch: Chunks) -> Result<(), StreamError> {
         match self {
             Self::Server(stream) => stream.send_data(batch).await,
             Self::Client(stream) => stream.send_data(batch).await,
         }
     }
 
-    pub(super) async fn finish(&mut self) -> Result<(), StreamError> {
+    pub(crate) async fn finish(&mut self) -> Result<(), StreamError> {
         match self {
             Self::Server(stream) => stream.finish().await,
             Self::Client(stream) => stream.finish().await,

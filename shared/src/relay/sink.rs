@@ -19,27 +19,27 @@ use crate::{reason::EndReason, tunnel::Chunks};
 /// Pieces in one vectored write: 64 packets' worth, far below the system's limit of 1,024.
 const SLICES_MAX: usize = 64;
 
-pub(super) enum Sink {
+pub(crate) enum Sink {
     Io(Box<dyn AsyncWrite + Send + Unpin>),
     Tcp(Arc<TcpStream>),
     H3(Box<H3Send>),
 }
 
 impl Sink {
-    pub(super) fn io(writer: Box<dyn AsyncWrite + Send + Unpin>) -> Self {
+    pub(crate) fn io(writer: Box<dyn AsyncWrite + Send + Unpin>) -> Self {
         Self::Io(writer)
     }
 
-    pub(super) fn tcp(stream: Arc<TcpStream>) -> Self {
+    pub(crate) fn tcp(stream: Arc<TcpStream>) -> Self {
         Self::Tcp(stream)
     }
 
-    pub(super) fn h3(send: H3Send) -> Self {
+    pub(crate) fn h3(send: H3Send) -> Self {
         Self::H3(Box::new(send))
     }
 
     /// Writes all of a batch. Not cancel-safe: a leg whose write was dropped must be aborted.
-    pub(super) async fn write(&mut self, mut batch: Chunks) -> Result<(), LegError> {
+    pub(crate) async fn write(&mut self, mut batch: Chunks) -> Result<(), LegError> {
         match self {
             Self::Io(writer) => {
                 writer.write_all_buf(&mut batch).await.map_err(LegError::Io)?;
@@ -51,7 +51,7 @@ impl Sink {
     }
 
     /// Passes on that no more bytes come.
-    pub(super) async fn finish(&mut self) -> Result<(), LegError> {
+    pub(crate) async fn finish(&mut self) -> Result<(), LegError> {
         match self {
             Self::Io(writer) => writer.shutdown().await.map_err(LegError::Io),
             Self::Tcp(stream) => match SockRef::from(&**stream).shutdown(Shutdown::Write) {
@@ -63,7 +63,7 @@ impl Sink {
         }
     }
 
-    pub(super) fn abort(&mut self, reason: EndReason) {
+    pub(crate) fn abort(&mut self, reason: EndReason) {
         match self {
             Self::Io(_) => {}
             Self::Tcp(stream) => reset_on_close(stream),
@@ -72,7 +72,7 @@ impl Sink {
     }
 
     /// The word for `Debug`.
-    pub(super) const fn kind(&self) -> &'static str {
+    pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Io(_) => "io",
             Self::Tcp(_) => "tcp",

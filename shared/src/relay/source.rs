@@ -23,27 +23,27 @@ const BATCH_LEN_MAX: usize = 256 * 1024;
 /// Bytes of room that a quiet stream gets; a busy one grows to [`BATCH_LEN_MAX`].
 const READ_LEN_MIN: usize = 16 * 1024;
 
-pub(super) enum Source {
+pub(crate) enum Source {
     Io { reader: Box<dyn AsyncRead + Send + Unpin>, buffer: ReadBuffer },
     Tcp { stream: Arc<TcpStream>, buffer: ReadBuffer },
     H3 { recv: Box<H3Recv>, end: Option<Result<(), StreamError>> },
 }
 
 impl Source {
-    pub(super) fn io(reader: Box<dyn AsyncRead + Send + Unpin>) -> Self {
+    pub(crate) fn io(reader: Box<dyn AsyncRead + Send + Unpin>) -> Self {
         Self::Io { reader, buffer: ReadBuffer::default() }
     }
 
-    pub(super) fn tcp(stream: Arc<TcpStream>) -> Self {
+    pub(crate) fn tcp(stream: Arc<TcpStream>) -> Self {
         Self::Tcp { stream, buffer: ReadBuffer::default() }
     }
 
-    pub(super) fn h3(recv: H3Recv) -> Self {
+    pub(crate) fn h3(recv: H3Recv) -> Self {
         Self::H3 { recv: Box::new(recv), end: None }
     }
 
     /// Waits for bytes and takes what is there; `None` at the end. Cancel-safe.
-    pub(super) async fn read(&mut self) -> Result<Option<Chunks>, LegError> {
+    pub(crate) async fn read(&mut self) -> Result<Option<Chunks>, LegError> {
         match self {
             Self::Io { reader, buffer } => {
                 let count = reader.read_buf(buffer.room()).await.map_err(LegError::Io)?;
@@ -54,7 +54,7 @@ impl Source {
         }
     }
 
-    pub(super) fn abort(&mut self, reason: EndReason) {
+    pub(crate) fn abort(&mut self, reason: EndReason) {
         match self {
             Self::Io { .. } => {}
             Self::Tcp { stream, .. } => reset_on_close(stream),
@@ -112,7 +112,7 @@ fn poll_recv(recv: &mut H3Recv, cx: &mut Context<'_>) -> Poll<Result<Option<Byte
 
 /// A buffer that grows with what one read brings, and is reused once its bytes were handed on.
 #[derive(Default)]
-pub(super) struct ReadBuffer {
+pub(crate) struct ReadBuffer {
     bytes: BytesMut,
     len: usize,
 }

@@ -1,8 +1,8 @@
 //! The client's end: one QUIC connection, any number of streams.
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use h3::{client::RequestStream, error::Code};
-use http::{HeaderMap, Method, Request, Response, Uri};
+use h3::{client::RequestStream, error::Code, ext::Protocol};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use tokio_util::task::TaskTracker;
 
 use super::{Chunks, FIELD_SECTION_LEN_MAX, TunnelError, h3_quinn};
@@ -10,6 +10,7 @@ use crate::{
     destination::Destination,
     problem::PROBLEM_LEN_MAX,
     relay::{H3Recv, H3Send, Leg},
+    udp::{self, Carriage, datagrams::Datagrams},
 };
 
 type SendRequest = h3::client::SendRequest<h3_quinn::OpenStreams, Chunks>;
@@ -22,17 +23,18 @@ type ClientStream = RequestStream<h3_quinn::BidiStream<Chunks>, Chunks>;
 pub struct TunnelClient {
     quic: quinn::Connection,
     requests: SendRequest,
+    datagrams: Datagrams,
 }
 
-/// What the gateway answers to a CONNECT.
+/// What the gateway answers to a CONNECT, or to a CONNECT-UDP.
 #[derive(Debug)]
-pub enum Connected {
+pub enum Connected<S = Leg> {
     /// The app is reached.
     Open {
         /// Status (2xx) and header.
         response: Response<()>,
-        /// The stream, ready for [`crate::relay::run`].
-        leg: Leg,
+        /// The stream, ready for [`crate::relay::run`] or [`crate::udp::run`].
+        leg: S,
     },
     /// The gateway said no, and why: mostly a [`crate::problem::Problem`], cut off after [`PROBLEM_LEN_MAX`] bytes.
     Refused(Response<Bytes>),
@@ -52,11 +54,13 @@ impl TunnelClient {
             .enable_datagram(true)
             .build(h3_quinn::Connection::new(quic.clone()))
             .await?;
+        let datagrams = Datagrams::new(quic.clone());
+        let arriving = datagrams.clone();
         tracker.spawn(async move {
-            let end = connection.wait_idle().await;
+            let (end, ()) = tokio::join!(connection.wait_idle(), arriving.run());
             tracing::debug!(error = %end, "tunnel connection ended");
         });
-        Ok(Self { quic, requests })
+        Ok(Self { quic, requests, datagrams })
     }
 
     /// The connection under the tunnel, for its statistics and datagrams.
@@ -88,10 +92,37 @@ impl TunnelClient {
                 leg: Leg::h3(H3Recv::Client(recv), H3Send::Client(send)),
             });
         }
-        let body = match read_body(&mut stream, PROBLEM_LEN_MAX).await? {
-            Body::Whole(body) | Body::Cut(body) => body,
-        };
-        Ok(Connected::Refused(response.map(|()| body)))
+        refused(stream, response).await
+    }
+
+    /// Asks for a flow of UDP payloads to an app, by way of `gateway`'s own `host[:port]`: an extended CONNECT (RFC 9298, 3.4).
+    /// Dropped before it is done, the request is cancelled.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn connect_udp(
+        &self,
+        gateway: &str,
+        to: &Destination,
+        headers: HeaderMap,
+    ) -> Result<Connected<Carriage>, TunnelError> {
+        let uri =
+            Uri::builder().scheme("https").authority(gateway).path_and_query(udp::path::of(to)).build()?;
+        let mut request = Request::builder().method(Method::CONNECT).uri(uri).body(())?;
+        *request.headers_mut() = headers;
+        let (name, value) = udp::CAPSULE_PROTOCOL;
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+        request.extensions_mut().insert(Protocol::CONNECT_UDP);
+        let mut stream = self.requests.clone().send_request(request).await?;
+        // What comes right behind the answer must find the flow.
+        let flow = self.datagrams.flow(stream.id().into_inner());
+        let response = stream.recv_response().await?;
+        if response.status().is_success() {
+            let (send, recv) = stream.split();
+            let leg = Leg::h3(H3Recv::Client(recv), H3Send::Client(send));
+            return Ok(Connected::Open { response, leg: Carriage { stream: leg, flow: Some(flow) } });
+        }
+        refused(stream, response).await
     }
 
     /// Makes one ordinary request; its URI must have scheme, authority and path.
@@ -116,6 +147,13 @@ impl TunnelClient {
             Body::Cut(_) => Err(TunnelError::BodyTooLong { len_max: body_len_max }),
         }
     }
+}
+
+async fn refused<S>(mut stream: ClientStream, response: Response<()>) -> Result<Connected<S>, TunnelError> {
+    let body = match read_body(&mut stream, PROBLEM_LEN_MAX).await? {
+        Body::Whole(body) | Body::Cut(body) => body,
+    };
+    Ok(Connected::Refused(response.map(|()| body)))
 }
 
 impl std::fmt::Debug for TunnelClient {

@@ -8,12 +8,13 @@ use super::{Chunks, FIELD_SECTION_LEN_MAX, TunnelError, h3_quinn};
 use crate::{
     reason::EndReason,
     relay::{H3Recv, H3Send, Leg},
+    udp::{Carriage, datagrams::Flow},
 };
 
 /// An HTTP/3 connection on the gateway's side.
 pub type ServerConnection = h3::server::Connection<h3_quinn::Connection, Chunks>;
 
-/// Begins HTTP/3 on a QUIC connection. Extended CONNECT (RFC 9220) and datagrams (RFC 9297) are not offered.
+/// Begins HTTP/3 on a QUIC connection, with extended CONNECT (RFC 9220) and datagrams (RFC 9297).
 ///
 /// # Errors
 /// [`TunnelError::Connection`]: it was lost meanwhile.
@@ -21,6 +22,8 @@ pub async fn accept(quic: quinn::Connection) -> Result<ServerConnection, TunnelE
     let connection = h3::server::builder()
         .max_field_section_size(FIELD_SECTION_LEN_MAX)
         .send_grease(false)
+        .enable_extended_connect(true)
+        .enable_datagram(true)
         .build(h3_quinn::Connection::new(quic))
         .await?;
     Ok(connection)
@@ -84,6 +87,18 @@ impl ServerStream {
     pub fn into_leg(self) -> Leg {
         let (send, recv) = self.stream.split();
         Leg::h3(H3Recv::Server(recv), H3Send::Server(send))
+    }
+
+    /// Turns an accepted CONNECT-UDP (answered with 2xx) into what [`crate::udp::run`] carries a flow on.
+    #[must_use]
+    pub fn into_carriage(self, flow: Flow) -> Carriage {
+        Carriage { stream: self.into_leg(), flow: Some(flow) }
+    }
+
+    /// The number of the stream, which names its flow of datagrams.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.stream.id().into_inner()
     }
 
     /// Cuts both directions with a reason.

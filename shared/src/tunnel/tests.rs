@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Far above what any step takes; reached only by a bug.
-const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// A gateway's and a client's end of one connection.
 struct Pair {
@@ -39,7 +39,7 @@ fn endpoint(server: Option<quinn::ServerConfig>) -> quinn::Endpoint {
         .unwrap()
 }
 
-async fn quic_pair() -> (quinn::Connection, quinn::Connection, [quinn::Endpoint; 2]) {
+pub(crate) async fn quic_pair() -> (quinn::Connection, quinn::Connection, [quinn::Endpoint; 2]) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let cert = key.cert.der().clone();
     let private = PrivateKeyDer::Pkcs8(key.signing_key.serialize_der().into());
