@@ -14,6 +14,7 @@ use http::{
 };
 use pomerium_shared::{
     clock::Now, destination::Destination, posture::PostureReport, relay::Leg, tunnel::Connected,
+    udp::Carriage,
 };
 use serde::Deserialize;
 use tokio::{sync::Mutex, time::sleep};
@@ -88,7 +89,7 @@ impl Answer for Response<Bytes> {
     }
 }
 
-impl Answer for Connected {
+impl<S> Answer for Connected<S> {
     fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::Open { .. } => None,
@@ -144,7 +145,16 @@ impl Access {
         }
     }
 
-    /// The same, but waits for a gateway that is gone for a while, up to `patience`.
+    /// Opens a flow of datagrams to an app.
+    pub(crate) async fn connect_udp(&self, to: &Destination) -> Result<Carriage, Failure> {
+        let what = format!("connect to {to}");
+        match self.ask(&what, |headers| self.link.connect_udp(to, headers)).await? {
+            (Connected::Open { leg, .. }, _) => Ok(leg),
+            (Connected::Refused(_), _) => Err(Failure::BadAnswer { what: "a flow of datagrams" }),
+        }
+    }
+
+    /// [`Self::connect`], but waits for a gateway that is gone for a while, up to `patience`.
     pub(crate) async fn connect_patiently(
         &self,
         to: &Destination,

@@ -9,6 +9,7 @@ mod logout;
 mod routes;
 mod status;
 mod tcp;
+mod udp;
 
 use std::{
     ffi::OsString,
@@ -66,6 +67,8 @@ enum Command {
     Connect(connect::Connect),
     /// Open one local port (or standard input and output) for one destination
     Tcp(tcp::Tcp),
+    /// Open one local UDP port for one destination
+    Udp(udp::Udp),
     /// Print a valid token, signing in if there is none
     Auth(auth::Auth),
     /// Show or clear the folder with tokens
@@ -256,6 +259,7 @@ fn in_runtime(command: Command) -> Result<(), Failure> {
             Command::Routes(command) => command.run().await,
             Command::Connect(command) => Box::pin(command.run()).await,
             Command::Tcp(command) => Box::pin(command.run()).await,
+            Command::Udp(command) => Box::pin(command.run()).await,
             Command::Auth(command) => command.run().await,
             Command::Cache(command) => command.run(),
             Command::Completion(command) => command.run(),

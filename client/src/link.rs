@@ -19,6 +19,7 @@ use pomerium_shared::{
     quic::QuicError,
     tls::DEVICE_KEY_MARK,
     tunnel::{Connected, TunnelClient, TunnelError},
+    udp::Carriage,
 };
 use tokio::{sync::Mutex, time::timeout};
 use tokio_util::task::TaskTracker;
@@ -208,6 +209,28 @@ impl Link {
                     tunnel.connect(destination, headers).await.map_err(|source| self.lost(source))
                 }
                 Way::Http1 => self.http1.connect(destination, headers).await,
+            }
+        };
+        timeout(CONNECT_ANSWER_TIMEOUT, asked).await.map_err(|_| self.no_answer())?
+    }
+
+    /// Asks for a flow of datagrams to an app.
+    ///
+    /// # Cancellation
+    /// Cancel-safe: a dropped request is cancelled.
+    pub(crate) async fn connect_udp(
+        &self,
+        destination: &Destination,
+        headers: HeaderMap,
+    ) -> Result<Connected<Carriage>, LinkError> {
+        let asked = async {
+            match self.way().await? {
+                Way::Http3(tunnel) => {
+                    let gateway = self.gateway.authority();
+                    let asked = tunnel.connect_udp(&gateway, destination, headers);
+                    asked.await.map_err(|source| self.lost(source))
+                }
+                Way::Http1 => self.http1.connect_udp(destination, headers).await,
             }
         };
         timeout(CONNECT_ANSWER_TIMEOUT, asked).await.map_err(|_| self.no_answer())?

@@ -1,4 +1,4 @@
-//! What `tcp` is asked to reach: the destination, and the gateway that leads there.
+//! What `tcp` and `udp` are asked to reach: the destination, and the gateway that leads there.
 
 use std::str::FromStr;
 
@@ -14,6 +14,7 @@ use crate::gateway::{Gateway, GatewayError};
 /// | `tcp+https://host:port` | `https://host` | `host:port` |
 /// | `tcp+https://proxy:8443/dest:port` | `https://proxy:8443` | `dest:port` |
 /// | `tcp+http://…` | the same without TLS, port 80 | the same |
+/// | `udp+https://…` | as for TCP | as for TCP |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
     /// The gateway to dial.
@@ -32,7 +33,7 @@ pub(crate) enum TargetError {
     #[error("bad gateway: {0}")]
     Gateway(#[from] GatewayError),
     /// A scheme that this command does not carry.
-    #[error("the scheme must be tcp+https or tcp+http")]
+    #[error("the scheme must be tcp+https, udp+https or tcp+http")]
     BadScheme,
 }
 
@@ -49,7 +50,7 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (tls, rest) = match text.split_once("://") {
             None => (true, text),
-            Some(("tcp+https" | "https", rest)) => (true, rest),
+            Some(("tcp+https" | "udp+https" | "https", rest)) => (true, rest),
             Some(("tcp+http" | "http", rest)) => (false, rest),
             Some(_) => return Err(TargetError::BadScheme),
         };
@@ -79,6 +80,7 @@ mod tests {
             ("tcp+https://ssh.corp.example:22/", "https://ssh.corp.example", "ssh.corp.example:22"),
             ("tcp+https://proxy.example:8443/db:5432", "https://proxy.example:8443", "db:5432"),
             ("tcp+https://proxy.example/db:5432/more", "https://proxy.example", "db:5432"),
+            ("udp+https://dns.corp.example:53", "https://dns.corp.example", "dns.corp.example:53"),
             ("tcp+http://ssh.corp.example:22", "http://ssh.corp.example", "ssh.corp.example:22"),
             ("tcp+http://proxy.example/db:5432", "http://proxy.example", "db:5432"),
             ("[2001:db8::1]:22", "https://[2001:db8::1]", "[2001:db8::1]:22"),
@@ -99,9 +101,7 @@ mod tests {
 
     #[test]
     fn what_is_no_target_is_refused() {
-        for text in
-            ["", "host", "udp+https://host:53", "tcp+https://", "tcp+https://host", "https://p/x", "h:0"]
-        {
+        for text in ["", "host", "ssh://host:22", "tcp+https://", "tcp+https://host", "https://p/x", "h:0"] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }

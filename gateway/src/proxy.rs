@@ -10,6 +10,7 @@ pub(crate) mod authority;
 mod caller;
 mod client_certificate;
 mod connect;
+mod flow;
 mod forward;
 mod gate;
 mod headers;

@@ -37,4 +37,6 @@ mod ssh;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
+mod udp;
+#[cfg(test)]
 mod upstreams;

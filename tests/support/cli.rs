@@ -190,6 +190,16 @@ impl Cli {
         Ok((process, port))
     }
 
+    /// The same for datagrams.
+    ///
+    /// # Errors
+    /// As [`Cli::listen`].
+    pub async fn listen_udp(&self, destination: &str) -> anyhow::Result<(Process, u16)> {
+        let process = self.spawn(&["udp", destination, "--listen", "127.0.0.1:0"], Input::None)?;
+        let port = loopback_port(&process, "").await?;
+        Ok((process, port))
+    }
+
     /// What went wrong while signing in, for the message of a failed assertion.
     #[must_use]
     pub fn trouble(&self) -> String {

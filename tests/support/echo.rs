@@ -1,16 +1,17 @@
-//! A TCP service that sends back what it gets, and says `bye` once the other side has ended its half.
+//! Services that send back what they get: one on TCP, which says `bye` once the other side has ended its half, and one on UDP.
 
 use std::{
+    collections::HashSet,
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     task::JoinSet,
 };
 
@@ -80,4 +81,52 @@ async fn echo(mut stream: TcpStream) -> std::io::Result<()> {
     }
     stream.write_all(FAREWELL).await?;
     stream.shutdown().await
+}
+
+/// A running echo service for datagrams.
+#[derive(Debug)]
+pub struct UdpEcho {
+    /// Where it listens.
+    pub address: SocketAddr,
+    peers: Arc<Mutex<HashSet<SocketAddr>>>,
+    datagrams: Arc<AtomicUsize>,
+    _task: JoinSet<()>,
+}
+
+impl UdpEcho {
+    /// Starts the service on a port of its own.
+    ///
+    /// # Errors
+    /// Loopback has no port.
+    pub async fn start() -> anyhow::Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = socket.local_addr()?;
+        let (peers, datagrams) =
+            (Arc::<Mutex<HashSet<SocketAddr>>>::default(), Arc::new(AtomicUsize::new(0)));
+        let (seen, count) = (peers.clone(), datagrams.clone());
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut buffer = vec![0; 65_535];
+            loop {
+                // Who is gone again says so by ICMP, which is not ours to care about.
+                let Ok((len, peer)) = socket.recv_from(&mut buffer).await else { continue };
+                count.fetch_add(1, Ordering::SeqCst);
+                seen.lock().unwrap_or_else(PoisonError::into_inner).insert(peer);
+                let _lost = socket.send_to(&buffer[..len], peer).await;
+            }
+        });
+        Ok(Self { address, peers, datagrams, _task: task })
+    }
+
+    /// How many sockets have sent to it.
+    #[must_use]
+    pub fn peers(&self) -> usize {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// How many datagrams have come.
+    #[must_use]
+    pub fn datagrams(&self) -> usize {
+        self.datagrams.load(Ordering::SeqCst)
+    }
 }

@@ -45,6 +45,12 @@ impl Route {
         Self::new(format!("tcp+https://{destination}"), format!("tcp://{to}"))
     }
 
+    /// A UDP route from `destination` (`host:port`), for alice alone.
+    #[must_use]
+    pub fn udp(destination: &str, to: impl std::fmt::Display) -> Self {
+        Self::new(format!("udp+https://{destination}"), format!("udp://{to}"))
+    }
+
     /// A web route for a host, for alice alone. The gateway's port is added.
     #[must_use]
     pub fn web(host: &str, to: impl std::fmt::Display) -> Self {

@@ -16,6 +16,7 @@ use crate::{
     forward::{
         Forward, Stop,
         board::{Board, Row},
+        udp::UdpForward,
     },
     gateway::Gateway,
     link::{Held, Link, answer::shown, backoff::Backoff},
@@ -60,7 +61,7 @@ impl Connect {
             }
             let destination = target.destination.to_string();
             rows.push(Row { name, local: forward.local()?, destination, streams: 0 });
-            forwards.push(forward);
+            forwards.push(Opened::Tcp(forward));
         }
         serve(access, forwards, Arc::new(Board::new(rows)), tracker).await
     }
@@ -126,10 +127,18 @@ fn tell(note: &str) {
     eprintln!("{note}");
 }
 
+/// A local port that leads to an app.
+pub(super) enum Opened {
+    /// For connections.
+    Tcp(Forward),
+    /// For datagrams.
+    Udp(UdpForward),
+}
+
 /// Runs forwards until Ctrl-C, then drains them.
 pub(super) async fn serve(
     access: Arc<Access>,
-    forwards: Vec<Forward>,
+    forwards: Vec<Opened>,
     board: Arc<Board>,
     connections: TaskTracker,
 ) -> Result<(), Failure> {
@@ -137,7 +146,11 @@ pub(super) async fn serve(
     board.show();
     for forward in forwards {
         let (access, board) = (Arc::clone(&access), Arc::clone(&board));
-        listeners.spawn(forward.run(access, board, streams.clone(), stop.clone()));
+        let (streams, stop) = (streams.clone(), stop.clone());
+        match forward {
+            Opened::Tcp(forward) => listeners.spawn(forward.run(access, board, streams, stop)),
+            Opened::Udp(forward) => listeners.spawn(forward.run(access, board, streams, stop)),
+        };
     }
     tokio::select! {
         stopped = stop_signal() => stopped?,

@@ -9,7 +9,11 @@ use pomerium_shared::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Shared, connect, remember};
+use super::{
+    Shared,
+    connect::{self, Opened},
+    remember,
+};
 use crate::{
     access::Access,
     failure::Failure,
@@ -52,13 +56,17 @@ impl FromStr for Listen {
         if text == "-" {
             return Ok(Self::Stdio);
         }
-        // ":8080" and "localhost:8080" are common ways to say the loopback address.
-        let local = text.strip_prefix("localhost").unwrap_or(text);
-        let full = if local.starts_with(':') { format!("127.0.0.1{local}") } else { text.to_owned() };
-        full.parse()
+        local_address(text)
             .map(Self::At)
             .map_err(|_| "write 127.0.0.1:PORT or - for standard input and output".to_owned())
     }
+}
+
+/// ":8080" and "localhost:8080" are common ways to say the loopback address.
+pub(super) fn local_address(text: &str) -> Result<SocketAddr, String> {
+    let local = text.strip_prefix("localhost").unwrap_or(text);
+    let full = if local.starts_with(':') { format!("127.0.0.1{local}") } else { text.to_owned() };
+    full.parse().map_err(|_| "write 127.0.0.1:PORT".to_owned())
 }
 
 impl Tcp {
@@ -77,7 +85,8 @@ impl Tcp {
                 let forward = Forward::bind(address, target.destination.clone(), 0).await?;
                 let name = target.destination.to_string();
                 let row = Row { name: name.clone(), local: forward.local()?, destination: name, streams: 0 };
-                connect::serve(access, vec![forward], Arc::new(Board::new(vec![row])), tracker).await
+                connect::serve(access, vec![Opened::Tcp(forward)], Arc::new(Board::new(vec![row])), tracker)
+                    .await
             }
         }
     }

@@ -4,7 +4,10 @@
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header::HOST};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    header::{CONNECTION, HOST, UPGRADE},
+};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
@@ -13,6 +16,7 @@ use pomerium_shared::{
     problem::PROBLEM_LEN_MAX,
     relay::{Leg, keepalive},
     tunnel::Connected,
+    udp::{self, Carriage},
 };
 use rustls_pki_types::ServerName;
 use tokio::{
@@ -60,12 +64,46 @@ impl Http1 {
         if !response.status().is_success() {
             return Ok(Connected::Refused(self.whole(response, PROBLEM_LEN_MAX).await?));
         }
+        let (response, leg) = self.switched(response).await?;
+        Ok(Connected::Open { response, leg })
+    }
+
+    /// Asks for a flow of datagrams to an app (RFC 9298, 3.2).
+    pub(super) async fn connect_udp(
+        &self,
+        to: &Destination,
+        headers: HeaderMap,
+    ) -> Result<Connected<Carriage>, LinkError> {
+        let mut sender = self.dial().await?;
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = udp::path::of(to).parse().map_err(|_| self.bad_name())?;
+        *request.headers_mut() = headers;
+        // Servers of this dialect want the app here, not the gateway.
+        request.headers_mut().insert(HOST, to.to_string().parse().map_err(|_| self.bad_name())?);
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        request.headers_mut().insert(UPGRADE, HeaderValue::from_static(udp::UPGRADE));
+        let (name, value) = udp::CAPSULE_PROTOCOL;
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+        let response = sender.send_request(request).await.map_err(|source| self.lost(source))?;
+        // Some servers switch with a 200.
+        if !(response.status() == StatusCode::SWITCHING_PROTOCOLS || response.status().is_success()) {
+            return Ok(Connected::Refused(self.whole(response, PROBLEM_LEN_MAX).await?));
+        }
+        let (response, stream) = self.switched(response).await?;
+        Ok(Connected::Open { response, leg: Carriage { stream, flow: None } })
+    }
+
+    /// The bare connection behind an answer that switches to it.
+    async fn switched(
+        &self,
+        response: Response<hyper::body::Incoming>,
+    ) -> Result<(Response<()>, Leg), LinkError> {
         let (parts, body) = response.into_parts();
         let response = Response::from_parts(parts.clone(), ());
         let upgraded = hyper::upgrade::on(Response::from_parts(parts, body));
         let stream = TokioIo::new(upgraded.await.map_err(|source| self.lost(source))?);
         let (reader, writer) = tokio::io::split(stream);
-        Ok(Connected::Open { response, leg: Leg::io(reader, writer) })
+        Ok((response, Leg::io(reader, writer)))
     }
 
     /// Makes one ordinary request.

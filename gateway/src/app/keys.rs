@@ -79,7 +79,9 @@ pub(crate) fn live(settings: Arc<Settings>, secrets: &Secrets, store: &Store) ->
 fn is_our_host(settings: &Settings, host: &str) -> bool {
     let matches = settings.routes.iter().any(|route| match &route.from {
         RouteFrom::Http { host: HostPattern::Wildcard(pattern), .. } => pattern.is_match(host),
-        RouteFrom::Http { host: HostPattern::Exact(_), .. } | RouteFrom::Tcp { .. } => false,
+        RouteFrom::Http { host: HostPattern::Exact(_), .. }
+        | RouteFrom::Tcp { .. }
+        | RouteFrom::Udp { .. } => false,
     });
     matches || is_named_host(settings, host)
 }
@@ -89,7 +91,9 @@ fn is_our_host(settings: &Settings, host: &str) -> bool {
 fn is_named_host(settings: &Settings, host: &str) -> bool {
     let is_route = settings.routes.iter().any(|route| match &route.from {
         RouteFrom::Http { host: HostPattern::Exact(name), .. } => name == host,
-        RouteFrom::Http { host: HostPattern::Wildcard(_), .. } | RouteFrom::Tcp { .. } => false,
+        RouteFrom::Http { host: HostPattern::Wildcard(_), .. }
+        | RouteFrom::Tcp { .. }
+        | RouteFrom::Udp { .. } => false,
     });
     is_route
         || settings.authenticate_url.host_str() == Some(host)

@@ -65,7 +65,7 @@ fn route(section: &Section<'_>, defaults: &Defaults<'_>) -> Option<Route> {
     let client_authority = defaults.client_authorities.of_route(section);
     let policy = policy(section, defaults, &client_authority);
     let allow_websockets = section.flag("allow_websockets").unwrap_or(false);
-    let endless = allow_websockets || matches!(from, Some(RouteFrom::Tcp { .. }));
+    let endless = allow_websockets || matches!(from, Some(RouteFrom::Tcp { .. } | RouteFrom::Udp { .. }));
     let unless_endless = |limit| if endless { None } else { limit };
     let timeout = section.duration("timeout").unwrap_or_else(|| unless_endless(defaults.timeouts.upstream));
     let idle_timeout =
@@ -335,6 +335,9 @@ impl Shadows {
             }
             RouteFrom::Tcp { destinations } => {
                 (destinations.iter().map(|d| format!("tcp {d}")).collect(), None)
+            }
+            RouteFrom::Udp { destinations } => {
+                (destinations.iter().map(|d| format!("udp {d}")).collect(), None)
             }
         };
         for place in places {

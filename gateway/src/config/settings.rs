@@ -375,6 +375,22 @@ pub enum RouteFrom {
         /// The authorities that a `CONNECT` may name.
         destinations: Vec<Destination>,
     },
+    /// `udp+https://...`, written as for TCP: CONNECT-UDP (RFC 9298) to exactly these.
+    Udp {
+        /// The destinations that a request may name.
+        destinations: Vec<Destination>,
+    },
+}
+
+impl RouteFrom {
+    /// What a stream or flow may name; nothing for HTTP.
+    #[must_use]
+    pub fn destinations(&self) -> &[Destination] {
+        match self {
+            Self::Http { .. } => &[],
+            Self::Tcp { destinations } | Self::Udp { destinations } => destinations,
+        }
+    }
 }
 
 /// A host name, possibly with wildcards; compared in lower case.
@@ -417,6 +433,8 @@ pub enum Target {
     Http(Box<HttpTarget>),
     /// `to: tcp://host:port`.
     Tcp(Destination),
+    /// `to: udp://host:port`.
+    Udp(Destination),
     /// `redirect`.
     Redirect(Redirect),
     /// `response`: a fixed answer.

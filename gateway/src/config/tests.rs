@@ -232,7 +232,7 @@ fn a_from_that_could_match_more_than_it_says_is_refused() {
         ("https://a.example/path", "http://a", "must be a host without a path"),
         ("https://u:p@a.example", "http://a", "must not hold credentials"),
         ("ftp://a.example", "http://a", "must begin with https:// or tcp+https://"),
-        ("udp+https://a.example:53", "http://a", "not built yet"),
+        ("udp+https://a.example:53", "http://a", "leads to udp://host:port"),
         ("tcp+https://a.example", "tcp://a:1", "the port is missing"),
         ("tcp+https://gw.example:443/b.example", "tcp://a:1", "the port is missing"),
         ("tcp+https://*.example:22", "tcp://a:1", "the host must be a name"),

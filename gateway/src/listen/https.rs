@@ -3,7 +3,7 @@
 use std::{convert::Infallible, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -12,6 +12,7 @@ use hyper_util::{
 use pomerium_shared::{
     clock::Now,
     relay::{self, Leg},
+    udp::{self, Carriage},
 };
 use rustls::{ServerConfig, server::Acceptor};
 use tokio::{
@@ -266,6 +267,8 @@ impl Door {
     ) -> Response<Body> {
         let mut response = if request.method() == Method::CONNECT {
             self.connect(request, connection, under_way).await
+        } else if asks_for_udp(&request) {
+            self.connect_udp(request, connection, under_way).await
         } else {
             let response = self.proxy.handle(request.map(body::boxed), connection).await;
             response.map(|body| body::boxed(Held::new(body, under_way)))
@@ -309,4 +312,51 @@ impl Door {
         });
         response
     }
+
+    /// Opens a flow of datagrams (RFC 9298, 3.2), which go as capsules once the 101 is out and the connection is ours.
+    async fn connect_udp(
+        &self,
+        mut request: Request<Incoming>,
+        connection: &Connection,
+        under_way: UnderWay,
+    ) -> Response<Body> {
+        let upgrade = hyper::upgrade::on(&mut request);
+        let (parts, _) = request.into_parts();
+        let flow = match self.proxy.open_flow(&parts, connection).await {
+            Ok(flow) => flow,
+            Err(refusal) => return refusal,
+        };
+        let mut response = Response::new(body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static(udp::UPGRADE));
+        let (name, value) = udp::CAPSULE_PROTOCOL;
+        headers.insert(name, HeaderValue::from_static(value));
+        if let Ok(value) = HeaderValue::from_str(&flow.request_id) {
+            headers.insert("x-request-id", value);
+        }
+        let proxy = self.proxy.clone();
+        self.proxy.tracker().spawn(async move {
+            match upgrade.await {
+                Ok(upgraded) => {
+                    let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
+                    let carriage = Carriage { stream: Leg::io(reader, writer), flow: None };
+                    proxy.carry_flow(flow, carriage).await;
+                    drop(under_way);
+                }
+                Err(error) => tracing::debug!(%error, "the client left before its flow began"),
+            }
+        });
+        response
+    }
+}
+
+/// Whether an HTTP/1.1 client asks for a flow of datagrams (RFC 9298, 3.2).
+fn asks_for_udp(request: &Request<Incoming>) -> bool {
+    let upgrade = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok());
+    request.version() == Version::HTTP_11
+        && request.method() == Method::GET
+        && upgrade.is_some_and(|value| value.eq_ignore_ascii_case(udp::UPGRADE))
+        && request.uri().path().starts_with(udp::path::PREFIX)
 }

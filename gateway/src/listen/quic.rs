@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use h3::ext::Protocol;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use pomerium_shared::{
@@ -10,6 +11,7 @@ use pomerium_shared::{
     quic::BIDI_STREAMS_MAX,
     reason::EndReason,
     tunnel::{self, ServerConnection, ServerSend, ServerStream},
+    udp::{self, datagrams::Datagrams},
 };
 use rustls_pki_types::CertificateDer;
 use tokio_util::task::TaskTracker;
@@ -32,6 +34,13 @@ const NO_ERROR: quinn::VarInt = quinn::VarInt::from_u32(0x100);
 
 /// `H3_EXCESSIVE_LOAD` (RFC 9114, 8.1).
 const H3_EXCESSIVE_LOAD: quinn::VarInt = quinn::VarInt::from_u32(0x107);
+
+/// A connection, and its DATAGRAM frames.
+#[derive(Clone)]
+struct Quinn {
+    connection: quinn::Connection,
+    datagrams: Datagrams,
+}
 
 /// The UDP door.
 #[derive(Debug)]
@@ -146,7 +155,13 @@ async fn serve(incoming: quinn::Incoming, keys: TlsKeys, proxy: Arc<Proxy>, life
         Err(error) => return tracing::debug!(%error, "HTTP/3 did not begin"),
     };
     let streams = TaskTracker::new();
-    accept_streams(&mut connection, &quic, &facts, &proxy, &lifetime, &streams).await;
+    let carrier = Quinn { connection: quic.clone(), datagrams: Datagrams::new(quic.clone()) };
+    let accepting = accept_streams(&mut connection, &carrier, &facts, &proxy, &lifetime, &streams);
+    tokio::select! {
+        () = accepting => {}
+        // Ends with the connection.
+        () = carrier.datagrams.run() => {}
+    }
     // No error: the gateway has said goodbye, or the client is gone already.
     quic.close(NO_ERROR, b"");
     streams.close();
@@ -176,7 +191,7 @@ fn certificates(quic: &quinn::Connection) -> Vec<CertificateDer<'static>> {
 /// the last stream.
 async fn accept_streams(
     connection: &mut ServerConnection,
-    quic: &quinn::Connection,
+    quic: &Quinn,
     facts: &Connection,
     proxy: &Arc<Proxy>,
     lifetime: &Lifetime,
@@ -205,7 +220,7 @@ async fn accept_streams(
             Err(error) => return tracing::debug!(%error, "QUIC connection ended"),
         };
         // The address may have changed since the handshake: connections migrate.
-        let facts = Connection { peer: quic.remote_address(), ..facts.clone() };
+        let facts = Connection { peer: quic.connection.remote_address(), ..facts.clone() };
         let (proxy, quic) = (proxy.clone(), quic.clone());
         streams.spawn(async move {
             match tokio::time::timeout(HEADER_TIMEOUT, resolver.resolve_request()).await {
@@ -222,13 +237,14 @@ async fn accept_streams(
 async fn answer(
     request: Request<()>,
     stream: ServerStream,
-    quic: &quinn::Connection,
+    quic: &Quinn,
     facts: &Connection,
     proxy: &Arc<Proxy>,
 ) {
     if request.method() == Method::CONNECT {
-        return match request.extensions().get::<h3::ext::Protocol>() {
+        return match request.extensions().get::<Protocol>() {
             None => connect(request, stream, quic, facts, proxy).await,
+            Some(&Protocol::CONNECT_UDP) => connect_udp(request, stream, quic, facts, proxy).await,
             Some(protocol) => refuse_protocol(*protocol, stream).await,
         };
     }
@@ -270,7 +286,7 @@ async fn respond(response: Response<Body>, mut send: ServerSend, wants_body: boo
 async fn connect(
     request: Request<()>,
     mut stream: ServerStream,
-    quic: &quinn::Connection,
+    quic: &Quinn,
     facts: &Connection,
     proxy: &Arc<Proxy>,
 ) {
@@ -278,7 +294,7 @@ async fn connect(
     match proxy.open_stream(&parts, facts).await {
         Ok(open) => {
             // No stranger any more.
-            quic.set_max_concurrent_bi_streams(BIDI_STREAMS_MAX);
+            quic.connection.set_max_concurrent_bi_streams(BIDI_STREAMS_MAX);
             let response = Response::builder().header("x-request-id", &open.request_id).body(());
             let Ok(response) = response else { return };
             if let Err(error) = stream.respond(response).await {
@@ -294,8 +310,39 @@ async fn connect(
     }
 }
 
-/// An extended `CONNECT` (RFC 9220), which this gateway has not offered: never taken for a plain one.
-async fn refuse_protocol(protocol: h3::ext::Protocol, mut stream: ServerStream) {
+async fn connect_udp(
+    request: Request<()>,
+    mut stream: ServerStream,
+    quic: &Quinn,
+    facts: &Connection,
+    proxy: &Arc<Proxy>,
+) {
+    let (parts, ()) = request.into_parts();
+    match proxy.open_flow(&parts, facts).await {
+        Ok(open) => {
+            // No stranger any more.
+            quic.connection.set_max_concurrent_bi_streams(BIDI_STREAMS_MAX);
+            // Payloads may come right behind the answer.
+            let flow = quic.datagrams.flow(stream.id());
+            let (name, value) = udp::CAPSULE_PROTOCOL;
+            let response =
+                Response::builder().header("x-request-id", &open.request_id).header(name, value).body(());
+            let Ok(response) = response else { return };
+            if let Err(error) = stream.respond(response).await {
+                return tracing::debug!(%error, "the client left before its flow began");
+            }
+            proxy.carry_flow(open, stream.into_carriage(flow)).await;
+        }
+        Err(refusal) => {
+            if let Err(error) = refuse(refusal, &mut stream).await {
+                tracing::debug!(error = &*error, "a refusal was not delivered");
+            }
+        }
+    }
+}
+
+/// An extended `CONNECT` (RFC 9220) for what this gateway does not speak: never taken for a plain one.
+async fn refuse_protocol(protocol: Protocol, mut stream: ServerStream) {
     tracing::debug!(?protocol, "an extended CONNECT was refused");
     let mut refusal = Response::new(());
     *refusal.status_mut() = StatusCode::NOT_IMPLEMENTED;

@@ -53,10 +53,11 @@ pub(crate) fn explain(asked: &Asked<'_>) -> (String, bool) {
     let status = match (decision.verdict(), place) {
         (Verdict::Allow, Place::Http { .. }) => "whatever the app answers".to_owned(),
         (Verdict::Allow, Place::Tcp(_)) => "200, once the app has accepted".to_owned(),
+        (Verdict::Allow, Place::Udp(_)) => "200".to_owned(),
         (Verdict::SignIn, Place::Http { .. }) => {
             "302 to the sign-in for a browser, 401 for a program".to_owned()
         }
-        (Verdict::SignIn, Place::Tcp(_)) => "401".to_owned(),
+        (Verdict::SignIn, Place::Tcp(_) | Place::Udp(_)) => "401".to_owned(),
         (Verdict::Deny { status }, _) => status.to_string(),
     };
     let _ = writeln!(text, "status:   {status}");

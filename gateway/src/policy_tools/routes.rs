@@ -33,6 +33,8 @@ pub(crate) enum Place {
     },
     /// A stream.
     Tcp(Destination),
+    /// A flow of datagrams.
+    Udp(Destination),
 }
 
 /// Why a route cannot be found.
@@ -84,6 +86,7 @@ impl Routes {
         match place {
             Place::Http { authority, path } => self.router.http(authority, path),
             Place::Tcp(destination) => self.router.tcp(destination),
+            Place::Udp(destination) => self.router.udp(destination),
         }
     }
 
@@ -149,15 +152,14 @@ impl Routes {
     ) -> Option<&Arc<Route>> {
         let same = self.same(id, name);
         if method == "CONNECT" {
-            let leads_there = |route: &&Arc<Route>| match &route.from {
-                RouteFrom::Tcp { destinations } => destinations.iter().any(|to| to.host() == host),
-                RouteFrom::Http { .. } => false,
+            let leads_there = |route: &&Arc<Route>| {
+                route.from.destinations().iter().any(|destination| destination.host() == host)
             };
             return same.filter(leads_there).or_else(|| self.all().iter().find(leads_there));
         }
         let port_of = |route: &Route| match &route.from {
             RouteFrom::Http { port, .. } => *port,
-            RouteFrom::Tcp { .. } => None,
+            RouteFrom::Tcp { .. } | RouteFrom::Udp { .. } => None,
         };
         let port = same.and_then(|route| port_of(route));
         let fits = |route: &&Arc<Route>| {
@@ -171,10 +173,11 @@ impl Routes {
 /// What a route takes, as far as it can be told: hosts with a letter for each `*`.
 fn places_of(route: &Route, path: Option<&str>) -> Result<Vec<Place>, RouteError> {
     let (host, port, pattern) = match &route.from {
-        RouteFrom::Tcp { .. } if path.is_some() => {
+        RouteFrom::Tcp { .. } | RouteFrom::Udp { .. } if path.is_some() => {
             return Err(RouteError::BadPath("a stream has none".to_owned()));
         }
         RouteFrom::Tcp { destinations } => return Ok(destinations.iter().cloned().map(Place::Tcp).collect()),
+        RouteFrom::Udp { destinations } => return Ok(destinations.iter().cloned().map(Place::Udp).collect()),
         RouteFrom::Http { host: HostPattern::Exact(host), port, path } => (host.clone(), *port, path),
         RouteFrom::Http { host: HostPattern::Wildcard(_), port, path } => {
             let written = route.from_url.split_once("://").map_or("", |(_, rest)| rest);
@@ -207,12 +210,13 @@ impl Place {
     pub(crate) fn parse(text: &str, path: Option<&str>) -> Result<Self, RouteError> {
         let bad = || RouteError::BadUrl(text.to_owned());
         let (scheme, rest) = text.split_once("://").ok_or_else(bad)?;
-        if scheme == "tcp+https" {
+        if let "tcp+https" | "udp+https" = scheme {
             if path.is_some() {
                 return Err(RouteError::BadPath("a stream has none".to_owned()));
             }
             let last = rest.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-            return last.parse().map(Self::Tcp).map_err(|_| bad());
+            let to = last.parse().map_err(|_| bad())?;
+            return Ok(if scheme == "udp+https" { Self::Udp(to) } else { Self::Tcp(to) });
         }
         let ("https" | "http") = scheme else { return Err(bad()) };
         let without_query = rest.split(['?', '#']).next().unwrap_or_default();
@@ -230,7 +234,7 @@ impl Place {
     pub(crate) fn host(&self) -> &str {
         match self {
             Self::Http { authority, .. } => authority.host(),
-            Self::Tcp(destination) => destination.host(),
+            Self::Tcp(destination) | Self::Udp(destination) => destination.host(),
         }
     }
 
@@ -238,7 +242,7 @@ impl Place {
     pub(crate) fn path(&self) -> &str {
         match self {
             Self::Http { path, .. } => path.as_str(),
-            Self::Tcp(_) => "",
+            Self::Tcp(_) | Self::Udp(_) => "",
         }
     }
 
@@ -246,7 +250,7 @@ impl Place {
     pub(crate) const fn method(&self) -> &'static str {
         match self {
             Self::Http { .. } => "GET",
-            Self::Tcp(_) => "CONNECT",
+            Self::Tcp(_) | Self::Udp(_) => "CONNECT",
         }
     }
 }
@@ -258,6 +262,7 @@ impl std::fmt::Display for Place {
                 write!(f, "https://{}{}", authority.to_host_port(), path.as_str())
             }
             Self::Tcp(destination) => write!(f, "tcp+https://{destination}"),
+            Self::Udp(destination) => write!(f, "udp+https://{destination}"),
         }
     }
 }

@@ -7,14 +7,15 @@ use pomerium_shared::{
     clock::Now,
     destination::Destination,
     reason::EndReason,
-    relay::{self, Leg, RelayOptions},
+    relay::{self, Leg, RelayEnd, RelayOptions},
 };
 use tokio::net::TcpStream;
 
 use super::{
-    Connection, Live, Proxy, Refusal,
+    Connection, Proxy, Refusal,
     authority::Authority,
     gate::{Admitted, refuse_authority},
+    question::Question,
     respond::Audience,
     upstream::CONNECT_TIMEOUT,
     watch::Watch,
@@ -25,16 +26,22 @@ use crate::{
     config::{Route, Target},
 };
 
-/// A stream that policy allowed and whose app accepted: answer 200, then [`Proxy::carry`] it.
+/// A stream or flow that policy allowed and whose app was reached: answer 200, then [`Proxy::carry`] it.
 #[derive(Debug)]
-pub(crate) struct OpenStream {
-    app: Leg,
-    route: Arc<Route>,
-    watch: Watch,
+pub(crate) struct Open<A> {
+    pub(super) app: A,
+    pub(super) watch: Watch,
+    pub(super) account: Account,
+    pub(crate) request_id: String,
+}
+
+/// What the last line of the log says of it, beside how it ended.
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) route: Arc<Route>,
     user: String,
     to: Destination,
     connection: Connection,
-    pub(crate) request_id: String,
     began: Now,
 }
 
@@ -44,84 +51,73 @@ impl Proxy {
         &self,
         parts: &Parts,
         connection: &Connection,
-    ) -> Result<OpenStream, Response<Body>> {
+    ) -> Result<Open<Leg>, Response<Body>> {
         let request_id = uuid::Uuid::new_v4().to_string();
-        let host = parts.uri.authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
-        let live = self.live.load_full();
-        match Box::pin(self.try_open(&live, parts, connection, &request_id)).await {
-            Ok(stream) => Ok(stream),
-            Err(refusal) => {
-                tracing::info!(
-                    "request-id" = request_id,
-                    authority = host,
-                    ip = %connection.peer.ip(),
-                    protocol = connection.protocol,
-                    "response-code" = refusal.status().as_u16(),
-                    "stream refused"
-                );
-                let audience = Audience { request_id: &request_id, host: &host, wants_html: false };
-                let mut response = refusal.into_response(audience);
-                if let Ok(value) = http::HeaderValue::from_str(&request_id) {
-                    response.headers_mut().insert("x-request-id", value);
-                }
-                Err(response)
-            }
-        }
+        let opened = async {
+            // The authority of a tunnel is the app, not the gateway: it is not held against the TLS name.
+            Authority::of(&parts.uri, &parts.headers, None).map_err(refuse_authority)?;
+            let authority = parts.uri.authority().map_or("", |authority| authority.as_str());
+            let to: Destination = authority
+                .parse()
+                .map_err(|error| Refusal::BadRequest(format!("CONNECT names no destination: {error}")))?;
+            let question = Question::stream(to.clone(), connection);
+            self.open(question, to, parts, connection, &request_id, dial).await
+        };
+        opened.await.map_err(|refusal| refused(refusal, parts, connection, &request_id))
     }
 
-    async fn try_open(
+    /// The way from a question to an app that `dial` has reached.
+    pub(super) async fn open<A, D: Future<Output = Result<A, Refusal>>>(
         &self,
-        live: &Live,
+        question: Question,
+        to: Destination,
         parts: &Parts,
         connection: &Connection,
         request_id: &str,
-    ) -> Result<OpenStream, Refusal> {
+        dial: impl FnOnce(Permit, Arc<Route>) -> D,
+    ) -> Result<Open<A>, Refusal> {
         let began = Now::read();
-        // The authority of a tunnel is the app, not the gateway: it is not held against the TLS name.
-        Authority::of(&parts.uri, &parts.headers, None).map_err(refuse_authority)?;
-        let to: Destination = parts
-            .uri
-            .authority()
-            .map_or("", |authority| authority.as_str())
-            .parse()
-            .map_err(|error| Refusal::BadRequest(format!("CONNECT names no destination: {error}")))?;
+        let live = self.live.load_full();
         let Admitted { permit, route, session, question } =
-            self.admit_stream(live, &to, parts, connection, request_id).await?;
-        let app = dial(permit, &route).await?;
+            Box::pin(self.admit_stream(&live, question, parts, connection, request_id)).await?;
+        let app = dial(permit, route.clone()).await?;
         tracing::info!("request-id" = request_id, route = route.name, destination = %to, "stream opened");
-        Ok(OpenStream {
-            app,
-            route,
-            user: session.as_ref().map(|s| s.user_id.to_string()).unwrap_or_default(),
-            watch: self.watch(question, session.map(|s| s.id), request_id),
-            to,
-            connection: connection.clone(),
-            request_id: request_id.to_owned(),
-            began,
-        })
+        let user = session.as_ref().map(|s| s.user_id.to_string()).unwrap_or_default();
+        let watch = self.watch(question, session.map(|s| s.id), request_id);
+        let account = Account { route, user, to, connection: connection.clone(), began };
+        Ok(Open { app, watch, account, request_id: request_id.to_owned() })
     }
 
     /// Carries an open stream until it ends, and logs why it did.
-    pub(crate) async fn carry(&self, stream: OpenStream, client: Leg) {
-        let OpenStream { app, route, watch, user, to, connection, request_id, began } = stream;
-        let timeouts = self.live.load().settings.timeouts;
-        let options = RelayOptions { idle: route.idle_timeout };
-        let cut = async {
-            tokio::select! {
-                biased;
-                reason = watch.revoked() => reason,
-                () = lapse(timeouts.write) => EndReason::Idle,
-            }
-        };
-        let end = relay::run(client, app, options, cut).await;
-        let duration = Now::read().monotonic.duration_since(began.monotonic);
+    pub(crate) async fn carry(&self, stream: Open<Leg>, client: Leg) {
+        let Open { app, watch, account, request_id } = stream;
+        let options = RelayOptions { idle: account.route.idle_timeout };
+        let end = relay::run(client, app, options, self.cut_of(watch)).await;
+        account.close(&request_id, end);
+    }
+
+    /// Resolves when an open stream must end, with the reason.
+    pub(super) async fn cut_of(&self, watch: Watch) -> EndReason {
+        let limit = self.live.load().settings.timeouts.write;
+        tokio::select! {
+            biased;
+            reason = watch.revoked() => reason,
+            () = lapse(limit) => EndReason::Idle,
+        }
+    }
+}
+
+impl Account {
+    /// Writes the last line.
+    pub(super) fn close(self, request_id: &str, end: RelayEnd) {
+        let duration = Now::read().monotonic.duration_since(self.began.monotonic);
         tracing::info!(
             "request-id" = request_id,
-            route = route.name,
-            destination = %to,
-            user,
-            ip = %connection.peer.ip(),
-            protocol = connection.protocol,
+            route = self.route.name,
+            destination = %self.to,
+            user = self.user,
+            ip = %self.connection.peer.ip(),
+            protocol = self.connection.protocol,
             reason = end.reason.as_str(),
             "bytes-from-client" = end.bytes_from_client,
             "bytes-from-app" = end.bytes_from_app,
@@ -129,6 +125,30 @@ impl Proxy {
             "stream ended"
         );
     }
+}
+
+/// Logs a refusal and makes its answer.
+pub(super) fn refused(
+    refusal: Refusal,
+    parts: &Parts,
+    connection: &Connection,
+    request_id: &str,
+) -> Response<Body> {
+    let host = parts.uri.authority().map(|a| a.as_str().to_owned()).unwrap_or_default();
+    tracing::info!(
+        "request-id" = request_id,
+        authority = host,
+        ip = %connection.peer.ip(),
+        protocol = connection.protocol,
+        "response-code" = refusal.status().as_u16(),
+        "stream refused"
+    );
+    let audience = Audience { request_id, host: &host, wants_html: false };
+    let mut response = refusal.into_response(audience);
+    if let Ok(value) = http::HeaderValue::from_str(request_id) {
+        response.headers_mut().insert("x-request-id", value);
+    }
+    response
 }
 
 /// Resolves after `limit`; never, where there is none.
@@ -140,7 +160,7 @@ async fn lapse(limit: Option<Duration>) {
 }
 
 /// Connects to the app of a route. Takes the permit: nothing is dialled that policy did not allow.
-async fn dial(_permit: Permit, route: &Route) -> Result<Leg, Refusal> {
+async fn dial(_permit: Permit, route: Arc<Route>) -> Result<Leg, Refusal> {
     let Target::Tcp(app) = &route.target else {
         return Err(Refusal::Gateway(format!("The route {} has no TCP target.", route.name)));
     };

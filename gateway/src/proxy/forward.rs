@@ -45,7 +45,7 @@ impl Proxy {
                 *response.status_mut() = *status;
                 response
             }
-            Target::Tcp(_) => return Err(Refusal::NoRoute),
+            Target::Tcp(_) | Target::Udp(_) => return Err(Refusal::NoRoute),
         };
         for (name, value) in &route.set_response_headers {
             response.headers_mut().insert(name, value.clone());
@@ -217,7 +217,7 @@ fn replace_prefix(route: &Route, path: &str, prefix: &str) -> String {
         RouteFrom::Http { path: PathMatch::Prefix(matched) | PathMatch::Exact(matched), .. } => {
             matched.as_str()
         }
-        RouteFrom::Http { .. } | RouteFrom::Tcp { .. } => "/",
+        RouteFrom::Http { .. } | RouteFrom::Tcp { .. } | RouteFrom::Udp { .. } => "/",
     };
     let rest = path.strip_prefix(matched).unwrap_or(path);
     match (prefix.ends_with('/'), rest.starts_with('/')) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Uri, header};
-use pomerium_shared::{clock::Now, destination::Destination};
+use pomerium_shared::clock::Now;
 use url::Url;
 
 use super::{
@@ -89,17 +89,16 @@ impl Proxy {
         }
     }
 
-    /// Decides on a TCP stream.
+    /// Decides on a TCP stream or a flow of datagrams.
     pub(super) async fn admit_stream(
         &self,
         live: &Live,
-        to: &Destination,
+        question: Question,
         parts: &http::request::Parts,
         connection: &Connection,
         request_id: &str,
     ) -> Result<Admitted, Refusal> {
         let now = Now::read();
-        let question = Question::stream(to.clone(), connection);
         let route = question.route(&live.router).ok_or(Refusal::NoRoute)?;
         // The authority of a tunnel is the app; the token was made for the gateway's host that the client speaks to.
         let sign_in_host = live.settings.authenticate_url.host_str();

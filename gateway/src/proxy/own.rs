@@ -245,6 +245,9 @@ fn routes_document(live: &Live, caller: &Caller, connection: &Connection, now: N
                 RouteFrom::Tcp { destinations } => {
                     ("tcp", destinations.first().map(|to| format!("pomerium-cli tcp {to}")))
                 }
+                RouteFrom::Udp { destinations } => {
+                    ("udp", destinations.first().map(|to| format!("pomerium-cli udp {to}")))
+                }
             };
             let mut element = json!({
                 "id": route.id, "name": route.name, "type": kind, "from": route.from_url,
@@ -266,6 +269,10 @@ fn is_usable(live: &Live, route: &Route, caller: &Caller, connection: &Connectio
         RouteFrom::Tcp { destinations } => {
             let Some(to) = destinations.first() else { return false };
             Question::stream(to.clone(), connection)
+        }
+        RouteFrom::Udp { destinations } => {
+            let Some(to) = destinations.first() else { return false };
+            Question::flow(to.clone(), connection)
         }
         RouteFrom::Http { host, .. } => Question::opening(host, connection),
     };

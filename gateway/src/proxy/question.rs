@@ -22,6 +22,7 @@ pub(super) struct Question {
 #[derive(Debug, Clone)]
 enum Subject {
     Stream(Destination),
+    Flow(Destination),
     Request { authority: Authority, path: CanonicalPath, method: Method, is_cors_preflight: bool },
 }
 
@@ -29,6 +30,11 @@ impl Question {
     /// May this stream be opened, or stay open? There is no path in a `CONNECT`.
     pub(super) fn stream(to: Destination, connection: &Connection) -> Self {
         Self { subject: Subject::Stream(to), connection: connection.clone() }
+    }
+
+    /// May this flow of datagrams begin, or go on?
+    pub(super) fn flow(to: Destination, connection: &Connection) -> Self {
+        Self { subject: Subject::Flow(to), connection: connection.clone() }
     }
 
     /// May this HTTP request be made, or go on?
@@ -62,6 +68,7 @@ impl Question {
     pub(super) fn route<'a>(&self, router: &'a Router) -> Option<&'a Arc<Route>> {
         match &self.subject {
             Subject::Stream(to) => router.tcp(to),
+            Subject::Flow(to) => router.udp(to),
             Subject::Request { authority, path, .. } => router.http(authority, path),
         }
     }
@@ -75,7 +82,7 @@ impl Question {
     /// What policy may know.
     pub(super) fn facts<'a>(&'a self, shown: Option<&'a Shown>) -> RequestFacts<'a> {
         let (method, host, path, is_cors_preflight) = match &self.subject {
-            Subject::Stream(to) => ("CONNECT", to.host(), "", false),
+            Subject::Stream(to) | Subject::Flow(to) => ("CONNECT", to.host(), "", false),
             Subject::Request { authority, path, method, is_cors_preflight } => {
                 (method.as_str(), authority.host(), path.as_str(), *is_cors_preflight)
             }

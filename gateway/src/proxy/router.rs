@@ -23,7 +23,9 @@ pub struct Router {
     /// Places in `routes`, ascending, of the HTTP routes whose host is a pattern.
     by_wildcard: Vec<usize>,
     /// The place in `routes` of the first TCP route to each destination.
-    by_destination: HashMap<Destination, usize>,
+    by_tcp: HashMap<Destination, usize>,
+    /// The same for UDP.
+    by_udp: HashMap<Destination, usize>,
 }
 
 impl Router {
@@ -31,21 +33,23 @@ impl Router {
     #[must_use]
     pub fn new(routes: Vec<Arc<Route>>) -> Self {
         let mut by_host: HashMap<_, Vec<_>> = HashMap::new();
-        let (mut by_wildcard, mut by_destination) = (Vec::new(), HashMap::new());
+        let (mut by_wildcard, mut by_tcp, mut by_udp) = (Vec::new(), HashMap::new(), HashMap::new());
         for (place, route) in routes.iter().enumerate() {
             match &route.from {
                 RouteFrom::Http { host: HostPattern::Exact(host), .. } => {
                     by_host.entry(host.clone()).or_default().push(place);
                 }
                 RouteFrom::Http { host: HostPattern::Wildcard(_), .. } => by_wildcard.push(place),
-                RouteFrom::Tcp { destinations } => {
+                from @ (RouteFrom::Tcp { destinations } | RouteFrom::Udp { destinations }) => {
+                    let is_udp = matches!(from, RouteFrom::Udp { .. });
+                    let by_destination = if is_udp { &mut by_udp } else { &mut by_tcp };
                     for destination in destinations {
                         by_destination.entry(destination.clone()).or_insert(place);
                     }
                 }
             }
         }
-        Self { routes, by_host, by_wildcard, by_destination }
+        Self { routes, by_host, by_wildcard, by_tcp, by_udp }
     }
 
     /// All routes in config order.
@@ -66,14 +70,19 @@ impl Router {
     pub(crate) fn has_host(&self, authority: &Authority) -> bool {
         let is_wildcard_of = |place: &usize| match &self.routes[*place].from {
             RouteFrom::Http { host, .. } => host_matches(host, authority.host()),
-            RouteFrom::Tcp { .. } => false,
+            RouteFrom::Tcp { .. } | RouteFrom::Udp { .. } => false,
         };
         self.by_host.contains_key(authority.host()) || self.by_wildcard.iter().any(is_wildcard_of)
     }
 
     /// The route of a `CONNECT`: exact authorities only, so that a stranger's host is never dialled.
     pub(crate) fn tcp(&self, to: &Destination) -> Option<&Arc<Route>> {
-        self.by_destination.get(to).map(|place| &self.routes[*place])
+        self.by_tcp.get(to).map(|place| &self.routes[*place])
+    }
+
+    /// The route of a CONNECT-UDP, likewise.
+    pub(crate) fn udp(&self, to: &Destination) -> Option<&Arc<Route>> {
+        self.by_udp.get(to).map(|place| &self.routes[*place])
     }
 }
 
@@ -97,7 +106,7 @@ pub(crate) fn takes(route: &Route, host: &str, port: Option<u16>, path: &str) ->
         RouteFrom::Http { host: pattern, port: own, path: paths } => {
             host_matches(pattern, host) && port_matches(*own, port) && path_matches(paths, path)
         }
-        RouteFrom::Tcp { .. } => false,
+        RouteFrom::Tcp { .. } | RouteFrom::Udp { .. } => false,
     }
 }
 

@@ -23,11 +23,16 @@ pub(super) fn from(section: &Section<'_>) -> Option<RouteFrom> {
     };
     let from = match text.split_once("://") {
         Some(("https" | "http", _)) => http(text, path?),
-        Some(("tcp+https", rest)) => tcp(section, rest),
-        Some(("udp+https" | "ssh" | "tcp+http", _)) => {
+        Some(("tcp+https", rest)) => {
+            destinations(section, rest).map(|destinations| RouteFrom::Tcp { destinations })
+        }
+        Some(("udp+https", rest)) => {
+            destinations(section, rest).map(|destinations| RouteFrom::Udp { destinations })
+        }
+        Some(("ssh" | "tcp+http", _)) => {
             Err("this scheme is known but not built yet in this gateway".to_owned())
         }
-        _ => Err("must begin with https:// or tcp+https://".to_owned()),
+        _ => Err("must begin with https://, tcp+https:// or udp+https://".to_owned()),
     };
     if text.starts_with("http://") {
         section.warn("from", "is served over https only; write https://");
@@ -60,9 +65,10 @@ fn http(text: &str, path: PathMatch) -> Result<RouteFrom, String> {
     Ok(RouteFrom::Http { host, port: url.port(), path })
 }
 
-fn tcp(section: &Section<'_>, rest: &str) -> Result<RouteFrom, String> {
+/// `host:port`, or a gateway with the destinations that it stands before.
+fn destinations(section: &Section<'_>, rest: &str) -> Result<Vec<Destination>, String> {
     if let Some(name) = ["prefix", "path", "regex"].into_iter().find(|name| section.has(name)) {
-        section.error(name, "a TCP route has no paths");
+        section.error(name, "a TCP or UDP route has no paths");
     }
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let destination =
@@ -83,7 +89,7 @@ fn tcp(section: &Section<'_>, rest: &str) -> Result<RouteFrom, String> {
             destinations.push(destination(segment)?);
         }
     }
-    Ok(RouteFrom::Tcp { destinations })
+    Ok(destinations)
 }
 
 fn path_match(section: &Section<'_>) -> Option<PathMatch> {

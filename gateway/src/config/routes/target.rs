@@ -39,8 +39,11 @@ pub(super) fn target(section: &Section<'_>, from: Option<&RouteFrom>) -> Option<
     }
     let (key, message) = match (from, &target) {
         (Some(RouteFrom::Tcp { .. }), Target::Tcp(_)) | (None, _) => return Some(target),
+        (Some(RouteFrom::Udp { .. }), Target::Udp(_)) => return Some(target),
         (Some(RouteFrom::Tcp { .. }), _) => (given[0], "a tcp+https route leads to tcp://host:port"),
+        (Some(RouteFrom::Udp { .. }), _) => (given[0], "a udp+https route leads to udp://host:port"),
         (Some(RouteFrom::Http { .. }), Target::Tcp(_)) => ("to", "tcp:// needs a from of tcp+https://"),
+        (Some(RouteFrom::Http { .. }), Target::Udp(_)) => ("to", "udp:// needs a from of udp+https://"),
         (Some(RouteFrom::Http { .. }), _) => return Some(target),
     };
     section.error(key, message);
@@ -49,16 +52,17 @@ pub(super) fn target(section: &Section<'_>, from: Option<&RouteFrom>) -> Option<
 
 fn to(section: &Section<'_>) -> Option<Target> {
     let entries = upstreams::entries(section)?;
-    if !entries.iter().any(|entry| entry.url.starts_with("tcp://")) {
-        return http(section, &entries);
-    }
+    let is_of = |scheme: &&str| entries.iter().any(|entry| entry.url.starts_with(scheme));
+    let Some(scheme) = ["tcp://", "udp://"].into_iter().find(is_of) else { return http(section, &entries) };
     let [entry] = entries.as_slice() else {
-        section.error("to", "several targets are known but not built yet for tcp:// in this gateway");
+        section
+            .error("to", format!("several targets are known but not built yet for {scheme} in this gateway"));
         return None;
     };
-    let destination = entry.url.strip_prefix("tcp://").unwrap_or_default();
+    let destination = entry.url.strip_prefix(scheme).unwrap_or_default();
     let parsed: Result<Destination, _> = destination.trim_end_matches('/').parse();
-    parsed.map(Target::Tcp).map_err(|error| section.error("to", error.to_string())).ok()
+    let target = |to| if scheme == "udp://" { Target::Udp(to) } else { Target::Tcp(to) };
+    parsed.map(target).map_err(|error| section.error("to", error.to_string())).ok()
 }
 
 fn http(section: &Section<'_>, entries: &[upstreams::Entry<'_>]) -> Option<Target> {

@@ -87,12 +87,15 @@ fn upstream(section: &Section<'_>, entry: &Entry<'_>) -> Option<(Upstream, Optio
         "https" => ("https", None),
         "unix" => ("http", Some(PathBuf::from(rest))),
         "https+unix" => ("https", Some(PathBuf::from(rest))),
-        "udp" | "ssh" => {
+        "ssh" => {
             fail("this scheme is known but not built yet in this gateway".to_owned());
             return None;
         }
         _ => {
-            fail("must begin with http://, https://, h2c://, unix://, https+unix:// or tcp://".to_owned());
+            fail(
+                "must begin with http://, https://, h2c://, unix://, https+unix://, tcp:// or udp://"
+                    .to_owned(),
+            );
             return None;
         }
     };

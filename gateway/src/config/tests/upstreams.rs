@@ -76,7 +76,7 @@ fn what_cannot_be_meant_or_is_not_built_is_said() {
         ("to: ['http://a,0', 'http://b,1']\n", "the weight must be a whole number from 1"),
         ("to: ['http://a,99999999999', 'http://b,1']\n", "the weight must be a whole number from 1"),
         ("to: [http://a, tcp://b:1]\n", "several targets are known but not built yet for tcp://"),
-        ("to: udp://a:1\n", "this scheme is known but not built yet"),
+        ("to: ssh://a\n", "this scheme is known but not built yet"),
         ("to: unix://run/app.sock\n", "a socket is named by its whole path"),
         ("to: [http://a, 'http://u:p@b']\n", "must not hold credentials"),
         ("to: http://a\n  load_balancing_policy: fastest\n", "expected one of round_robin, least_request"),
