@@ -127,6 +127,7 @@ fn session(rules: usize, now: Now) -> Session {
         issued_at: now.wall,
         expires_at: now.wall + Duration::from_secs(3600),
         bound_to: None,
+        vouched_until: None,
     }
 }
 

@@ -25,7 +25,11 @@ mod tests;
 mod token_endpoint;
 mod workload;
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -64,6 +68,8 @@ pub struct AuthenticateConfig {
     pub cookie: CookieSettings,
     /// `idp_*`.
     pub identity_provider: IdentityProvider,
+    /// The longest `idp_unreachable_grace` of all routes.
+    pub unreachable_grace: Duration,
     /// `workload_issuers`.
     pub workload_issuers: Vec<WorkloadIssuer>,
     /// Roots to trust for the provider, beside the system's.
@@ -151,6 +157,9 @@ pub enum InvalidCredential {
     /// The session is of a provider that is not configured any more.
     #[error("the session belongs to another identity provider")]
     OtherProvider,
+    /// The identity provider has not vouched for the session for longer than the route bears.
+    #[error("the identity provider cannot be reached and has not confirmed the session for too long")]
+    Unvouched,
     /// The session is bound to a device key, and the connection did not prove that one.
     #[error("the session is bound to the key of another device, which this connection did not show")]
     OtherDevice,

@@ -5,7 +5,11 @@ pub mod demand;
 pub mod expiry;
 pub mod handle;
 
-use std::{collections::BTreeMap, fmt, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +81,8 @@ pub struct Session {
     /// The device key that the session was begun with (`cnf`, RFC 8705, 3): its handle counts only on a connection whose
     /// client proved to hold that key. `None`: whoever has the handle has the session.
     pub bound_to: Option<Thumbprint>,
+    /// Up to here the identity provider has vouched for it; a refresh moves this on. `None`: for all of its time.
+    pub vouched_until: Option<SystemTime>,
 }
 
 impl Session {
@@ -84,5 +90,11 @@ impl Session {
     #[must_use]
     pub fn is_valid_at(&self, now: SystemTime) -> bool {
         now < self.expires_at
+    }
+
+    /// When it counts no more where the provider's silence is borne for `grace`; `None`: its end alone counts.
+    #[must_use]
+    pub fn unvouched_at(&self, grace: Duration) -> Option<SystemTime> {
+        self.vouched_until?.checked_add(grace)
     }
 }

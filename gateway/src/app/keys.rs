@@ -63,6 +63,7 @@ pub(crate) fn live(settings: Arc<Settings>, secrets: &Secrets, store: &Store) ->
         programmatic_redirect_domains: settings.programmatic_redirect_domains.clone(),
         cookie: settings.cookie.clone(),
         identity_provider: settings.identity_provider.clone(),
+        unreachable_grace: settings.longest_unreachable_grace(),
         workload_issuers: settings.workload_issuers.clone(),
         extra_roots: Vec::new(),
         shared_secret: secrets.shared.clone(),

@@ -68,7 +68,7 @@ pub(super) struct Refresher {
 
 impl Refresher {
     pub(super) fn new(authenticate: &Authenticate) -> Self {
-        let grace = authenticate.config.identity_provider.unreachable_grace;
+        let grace = authenticate.config.unreachable_grace;
         Self {
             store: authenticate.store.clone(),
             provider: authenticate.provider(),

@@ -168,6 +168,7 @@ fn config(issuer: &str) -> AuthenticateConfig {
                 sign_out: SignOutPage::Discovered,
             },
         },
+        unreachable_grace: Duration::from_secs(900),
         workload_issuers: vec![],
         extra_roots: vec![],
         shared_secret: Secret::new([1; 32]),
@@ -198,6 +199,7 @@ async fn signed_in(service: &Authenticate) -> Browser {
         issued_at: at(NOW),
         expires_at: at(NOW + 3600),
         bound_to: None,
+        vouched_until: None,
     };
     let tokens = ProviderTokens {
         access: Secret::new("a".into()),

@@ -141,6 +141,7 @@ fn session_of(
         issued_at: now,
         expires_at,
         bound_to: None,
+        vouched_until: None,
     })
 }
 

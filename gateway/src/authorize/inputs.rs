@@ -336,6 +336,7 @@ impl SessionInputs {
             issued_at: read(&self.issued)?,
             expires_at: read(&self.expires)?,
             bound_to: self.bound.clone(),
+            vouched_until: None,
         })
     }
 }

@@ -57,6 +57,7 @@ fn alice() -> Session {
         issued_at: now().wall - Duration::from_secs(60),
         expires_at: now().wall + Duration::from_secs(60),
         bound_to: None,
+        vouched_until: None,
     }
 }
 

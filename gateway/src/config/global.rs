@@ -45,7 +45,6 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let workload_issuers = identity::workload_issuers(top);
     let scim_token = identity::scim_token(top);
     let jwt_claims_headers = claims_headers(top);
-    let jwt_issuer_format = issuer_format(top);
     let pass_identity_headers = top.flag("pass_identity_headers").unwrap_or(false);
     let set_response_headers = response_headers(top);
     let timeouts = timeouts(top);
@@ -56,6 +55,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let log_level = log_level(top);
     let defaults = routes::Defaults {
         timeouts,
+        unreachable_grace: unreachable_grace(top),
         pass_identity_headers,
         set_response_headers: &set_response_headers,
         client_authorities: &client_authorities,
@@ -88,7 +88,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         workload_issuers,
         scim_token,
         jwt_claims_headers,
-        jwt_issuer_format,
+        jwt_issuer_format: issuer_format(top),
         pass_identity_headers,
         set_response_headers,
         timeouts,
@@ -126,10 +126,15 @@ fn doors(top: &Section<'_>, services: Services) -> Doors {
     Doors { address, http_redirect_addr, grpc, forward_auth }
 }
 
+fn unreachable_grace(top: &Section<'_>) -> Duration {
+    identity::unreachable_grace(top).unwrap_or(identity::UNREACHABLE_GRACE_DEFAULT)
+}
+
 /// Who may do what, and where people are kept: what is left when certificates and secrets are not at hand.
 pub(super) fn access(top: &Section<'_>) -> Option<super::Access> {
     let defaults = routes::Defaults {
         timeouts: timeouts(top),
+        unreachable_grace: unreachable_grace(top),
         pass_identity_headers: false,
         set_response_headers: &[],
         client_authorities: &ClientAuthorities::without_files(top),

@@ -20,8 +20,13 @@ use crate::{
     },
 };
 
+/// `idp_unreachable_grace`, at the top or of a route.
+pub(super) fn unreachable_grace(section: &Section<'_>) -> Option<Duration> {
+    section.duration("idp_unreachable_grace").map(Option::unwrap_or_default)
+}
+
 /// Long enough for a restart of the provider, short enough that somebody who was dismissed meanwhile is out soon.
-const UNREACHABLE_GRACE_DEFAULT: Duration = Duration::from_secs(15 * 60);
+pub(super) const UNREACHABLE_GRACE_DEFAULT: Duration = Duration::from_secs(15 * 60);
 
 /// Characters of `scim_token` at least: what 24 random bytes are in Base64.
 const SCIM_TOKEN_LEN_MIN: usize = 32;
@@ -50,8 +55,7 @@ pub(super) fn provider(top: &Section<'_>) -> Option<IdentityProvider> {
         top.error("idp_client_id", "is missing: the id that the provider gave this gateway");
     }
     let client_secret = top.secret_text("idp_client_secret");
-    let unreachable_grace =
-        top.duration("idp_unreachable_grace").map_or(UNREACHABLE_GRACE_DEFAULT, Option::unwrap_or_default);
+    let unreachable_grace = unreachable_grace(top).unwrap_or(UNREACHABLE_GRACE_DEFAULT);
     let own_scopes = top.list("idp_scopes").filter(|scopes| !scopes.is_empty());
     let own_params = top.pairs("idp_request_params");
     let preset = preset?;

@@ -94,6 +94,7 @@ pub(super) const ROUTE: &[&str] = &[
     "host_rewrite",
     "host_rewrite_header",
     "idle_timeout",
+    "idp_unreachable_grace",
     "load_balancing_policy",
     "logo_url",
     "name",

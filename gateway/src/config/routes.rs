@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
     sync::Arc,
+    time::Duration,
 };
 
 use http::{HeaderName, HeaderValue};
@@ -27,6 +28,7 @@ use crate::{
 /// What a route takes over from the top of the file.
 pub(super) struct Defaults<'a> {
     pub(super) timeouts: Timeouts,
+    pub(super) unreachable_grace: Duration,
     pub(super) pass_identity_headers: bool,
     pub(super) set_response_headers: &'a [(HeaderName, HeaderValue)],
     pub(super) client_authorities: &'a ClientAuthorities,
@@ -112,6 +114,7 @@ fn route(section: &Section<'_>, defaults: &Defaults<'_>) -> Option<Route> {
         show_error_details,
         client_authority: client_authority.authority,
         sign_in: identity::sign_in_demand(section),
+        unreachable_grace: identity::unreachable_grace(section).unwrap_or(defaults.unreachable_grace),
     })
 }
 

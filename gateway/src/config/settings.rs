@@ -82,6 +82,13 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The longest that any route bears a silent provider: a session lives on for so long.
+    #[must_use]
+    pub fn longest_unreachable_grace(&self) -> Duration {
+        let of_routes = self.routes.iter().map(|route| route.unreachable_grace);
+        of_routes.max().unwrap_or(self.identity_provider.unreachable_grace)
+    }
+
     /// All authorities for clients' certificates, the general one first.
     #[must_use]
     pub fn client_authorities(&self) -> Vec<Arc<ClientAuthority>> {
@@ -226,7 +233,7 @@ pub struct IdentityProvider {
     /// `idp_request_params`: extra parameters of the authorization request.
     pub request_params: Vec<(String, String)>,
     /// `idp_unreachable_grace`: how long a session outlives what the provider vouched for, while the provider cannot be
-    /// reached; zero: not at all.
+    /// reached, on routes that say nothing else; zero: not at all.
     pub unreachable_grace: Duration,
     /// In what this provider differs from the book.
     pub quirks: ProviderQuirks,
@@ -345,6 +352,8 @@ pub struct Route {
     pub client_authority: Option<Arc<ClientAuthority>>,
     /// `sign_in_*`: what the route asks of the sign-in itself.
     pub sign_in: SignInDemand,
+    /// `idp_unreachable_grace`, or the general one: how long a session counts here beyond what its provider vouched for.
+    pub unreachable_grace: Duration,
 }
 
 /// One entry of `rewrite_response_headers`: a prefix of a header's value that is replaced.

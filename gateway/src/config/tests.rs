@@ -227,11 +227,31 @@ fn every_wrong_route_is_named_with_its_place_and_what_to_do() {
 }
 
 #[test]
+fn a_route_bears_a_silent_provider_for_as_long_as_it_says_and_sessions_live_for_the_longest() {
+    let grace = |top: &str, of_routes: [&str; 2]| {
+        let route = |(at, line)| {
+            format!(
+                "- from: https://a{at}.example\n  to: http://a\n  allow_any_authenticated_user: true\n{line}"
+            )
+        };
+        let routes: String = of_routes.into_iter().enumerate().map(route).collect();
+        let settings = good(&format!("{top}routes:\n{routes}")).settings;
+        let of_routes: Vec<_> =
+            settings.routes.iter().map(|route| route.unreachable_grace.as_secs()).collect();
+        (of_routes, settings.longest_unreachable_grace().as_secs())
+    };
+    let (strict, lax) = ("  idp_unreachable_grace: 0\n", "  idp_unreachable_grace: 8h\n");
+    assert_eq!(grace("", ["", strict]), (vec![900, 0], 900));
+    assert_eq!(grace("idp_unreachable_grace: 1m\n", [lax, ""]), (vec![8 * 3600, 60], 8 * 3600));
+    assert_eq!(grace("", [strict, strict]), (vec![0, 0], 0));
+}
+
+#[test]
 fn a_from_that_could_match_more_than_it_says_is_refused() {
     for (from, to, expected) in [
         ("https://a.example/path", "http://a", "must be a host without a path"),
         ("https://u:p@a.example", "http://a", "must not hold credentials"),
-        ("ftp://a.example", "http://a", "must begin with https:// or tcp+https://"),
+        ("ftp://a.example", "http://a", "must begin with https://, tcp+https:// or udp+https://"),
         ("udp+https://a.example:53", "http://a", "leads to udp://host:port"),
         ("tcp+https://a.example", "tcp://a:1", "the port is missing"),
         ("tcp+https://gw.example:443/b.example", "tcp://a:1", "the port is missing"),

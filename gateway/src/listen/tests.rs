@@ -1,5 +1,6 @@
 //! What a client's key is worth at each door: the same session, the same token, and other hands.
 
+mod grace;
 mod mtls;
 mod per_address;
 mod roaming;
@@ -151,6 +152,7 @@ impl Doors {
             programmatic_redirect_domains: vec!["localhost".to_owned()],
             cookie: settings.cookie.clone(),
             identity_provider: settings.identity_provider.clone(),
+            unreachable_grace: settings.longest_unreachable_grace(),
             workload_issuers: Vec::new(),
             extra_roots: Vec::new(),
             shared_secret: Secret::new(SECRET),
@@ -191,6 +193,7 @@ impl Doors {
             issued_at: now,
             expires_at: now + Duration::from_secs(3600),
             bound_to: bound_to.map(Key::thumbprint),
+            vouched_until: None,
         };
         let tokens = ProviderTokens {
             access: Secret::new(String::new()),

@@ -105,6 +105,7 @@ fn fresh(known: Option<&Known>, at: SystemTime) -> Session {
         issued_at: at,
         expires_at: at + LIFE,
         bound_to: None,
+        vouched_until: None,
     }
 }
 

@@ -60,6 +60,7 @@ fn person(name: &str, groups: &[&str], department: Option<&str>) -> Session {
         issued_at: monday() - Duration::from_secs(3600),
         expires_at: monday() + Duration::from_secs(13 * 3600),
         bound_to: None,
+        vouched_until: None,
     }
 }
 

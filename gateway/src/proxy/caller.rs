@@ -1,5 +1,7 @@
 //! Who asks, and on what: everything that a decision needs beside the question itself.
 
+use std::time::Duration;
+
 use http::{HeaderMap, Uri};
 use pomerium_shared::clock::Now;
 
@@ -31,6 +33,16 @@ impl Caller {
             None => None,
         };
         Ok(Self { session, device, rejected: None })
+    }
+
+    /// A session for which its provider has not vouched for longer than `grace` counts as none.
+    pub(super) fn must_be_vouched_for(&mut self, grace: Duration, now: Now) {
+        let end = self.session.as_ref().and_then(|session| session.unvouched_at(grace));
+        if end.is_some_and(|end| end <= now.wall) {
+            self.session = None;
+            self.device = None;
+            self.rejected = Some(InvalidCredential::Unvouched);
+        }
     }
 
     /// A session that falls short of what the route asks of the sign-in counts as none there; returns what is asked.

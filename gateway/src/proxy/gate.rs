@@ -75,6 +75,7 @@ impl Proxy {
         let route = question.route(&live.router).ok_or(Refusal::NoRoute)?;
         let host = Some(whereto.authority.host());
         let mut caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
+        caller.must_be_vouched_for(route.unreachable_grace, now);
         let unmet = caller.must_meet(&route.sign_in, now);
         let shown = question.shown(route, now);
         let check = caller.asks(live, question.facts(shown.as_ref()), now);
@@ -104,6 +105,7 @@ impl Proxy {
         let sign_in_host = live.settings.authenticate_url.host_str();
         let host = connection.server_name.as_deref().or(sign_in_host);
         let mut caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
+        caller.must_be_vouched_for(route.unreachable_grace, now);
         let unmet = caller.must_meet(&route.sign_in, now);
         let shown = question.shown(route, now);
         let check = caller.asks(live, question.facts(shown.as_ref()), now);
@@ -161,6 +163,8 @@ pub(super) fn sign_in(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::StatusCode;
 
     use super::*;
@@ -169,21 +173,26 @@ mod tests {
         session::{SessionId, UserId},
     };
 
-    #[test]
-    fn a_session_that_falls_short_counts_as_none_and_a_program_is_told_what_to_ask_for() {
-        let now = Now::read();
-        let session = Session {
+    fn session(now: Now) -> Session {
+        Session {
             id: SessionId::new("s"),
             user_id: UserId::new("u"),
             idp_id: String::new(),
             email: String::new(),
             name: String::new(),
             groups: vec![],
-            claims: [("acr".to_owned(), vec!["pwd".into()])].into(),
+            claims: [].into(),
             issued_at: now.wall,
             expires_at: now.wall,
             bound_to: None,
-        };
+            vouched_until: None,
+        }
+    }
+
+    #[test]
+    fn a_session_that_falls_short_counts_as_none_and_a_program_is_told_what_to_ask_for() {
+        let now = Now::read();
+        let session = Session { claims: [("acr".to_owned(), vec!["pwd".into()])].into(), ..session(now) };
         let demand = SignInDemand { acr_values: vec!["phr".to_owned()], ..SignInDemand::default() };
         let mut caller = Caller { session: Some(session), device: None, rejected: None };
         assert_eq!(caller.must_meet(&SignInDemand::default(), now), None);
@@ -205,5 +214,27 @@ mod tests {
             !plain.headers().contains_key(header::WWW_AUTHENTICATE),
             "a stranger is asked to sign in, no more"
         );
+    }
+
+    #[test]
+    fn a_session_that_nobody_has_confirmed_for_too_long_counts_as_none_where_that_is_not_borne() {
+        let now = Now::read();
+        let until = now.wall - Duration::from_secs(60);
+        for (vouched_until, grace, counts) in [
+            (None, 0, true),
+            (Some(until), 61, true),
+            (Some(until), 60, false),
+            (Some(until), 0, false),
+            (Some(now.wall + Duration::from_secs(1)), 0, true),
+        ] {
+            let session = Session { vouched_until, ..session(now) };
+            let mut caller = Caller { session: Some(session), device: None, rejected: None };
+            caller.must_be_vouched_for(Duration::from_secs(grace), now);
+            assert_eq!(caller.session.is_some(), counts, "{vouched_until:?} {grace}");
+            assert_eq!(caller.rejected, (!counts).then_some(InvalidCredential::Unvouched));
+        }
+        let refusal = Refusal::SignIn { redirect: None, rejected: Some(InvalidCredential::Unvouched) };
+        let audience = Audience { request_id: "r", host: "h", wants_html: false };
+        assert_eq!(refusal.into_response(audience).status(), StatusCode::UNAUTHORIZED);
     }
 }

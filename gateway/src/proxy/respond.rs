@@ -143,6 +143,11 @@ impl Refusal {
                 "No route of this gateway leads there. Check the name and the port.".to_owned(),
                 vec![],
             ),
+            // Not `SignInRequired`, by which a client forgets its token: elsewhere it is good.
+            Self::SignIn { rejected: Some(why @ InvalidCredential::Unvouched), .. } => {
+                let detail = format!("Sign in again, or try later: {why}.");
+                (ProblemKind::Other, "Sign in again", detail, vec![])
+            }
             Self::SignIn { rejected, .. } => (
                 ProblemKind::SignInRequired,
                 "Unauthenticated",

@@ -96,13 +96,19 @@ impl Watch {
         let session = self.session_at(&live, now).await?;
         let caller = Caller::of_session(session, &self.store).await.map_err(|_| EndReason::Session)?;
         let route = self.question.route(&live.router).ok_or(EndReason::Policy)?;
+        let unvouched_at =
+            caller.session.as_ref().and_then(|session| session.unvouched_at(route.unreachable_grace));
+        if unvouched_at.is_some_and(|end| end <= now.wall) {
+            return Err(EndReason::Session);
+        }
         let shown = self.question.shown(route, now);
         let check = caller.asks(&live, self.question.facts(shown.as_ref()), now);
         let facts = CheckLog { request_id: &self.request_id, route_id: &route.id, route_name: &route.name };
         match check_again(&route.policy, &check, facts) {
             Verdict::Allow => {
                 let end_of_certificate = shown.as_ref().and_then(|shown| shown.end);
-                Ok(route.policy.next_edge(&check).into_iter().chain(end_of_certificate).min())
+                let edges = route.policy.next_edge(&check).into_iter().chain(end_of_certificate);
+                Ok(edges.chain(unvouched_at).min())
             }
             Verdict::SignIn => Err(EndReason::Session),
             Verdict::Deny { .. } => Err(EndReason::Policy),

@@ -182,6 +182,7 @@ mod tests {
             issued_at: at(0),
             expires_at: at(9_999),
             bound_to: None,
+            vouched_until: None,
         }
     }
 

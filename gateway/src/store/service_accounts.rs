@@ -60,6 +60,7 @@ impl ServiceAccount {
             issued_at: self.created_at,
             expires_at: self.expires_at,
             bound_to: None,
+            vouched_until: None,
         }
     }
 }

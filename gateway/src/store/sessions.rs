@@ -417,5 +417,6 @@ pub(super) fn session_of_row(row: &SqliteRow) -> Result<Session, StoreError> {
         issued_at: from_millis(row.try_get("issued_at_ms")?),
         expires_at: from_millis(row.try_get("expires_at_ms")?),
         bound_to: row.try_get::<Option<String>, _>("bound_to")?.map(Thumbprint::from_text),
+        vouched_until: row.try_get::<Option<i64>, _>("refresh_at_ms")?.map(from_millis),
     })
 }

@@ -19,6 +19,7 @@ fn session(id: &str) -> Session {
         issued_at: at(1_000),
         expires_at: at(51_400),
         bound_to: None,
+        vouched_until: Some(at(4_600)),
     }
 }
 

@@ -253,7 +253,7 @@ struct SignedIn {
 impl SignedIn {
     async fn new(grace: Duration) -> Self {
         let Trip { idp, mut service, mut browser, now, callback, nonce: _ } = trip().await;
-        service.config.identity_provider.unreachable_grace = grace;
+        service.config.unreachable_grace = grace;
         location(&browser.get(&service, &callback, now.wall).await);
         let before = now.wall + Duration::from_secs(60);
         let due = service.store.sessions_due_for_refresh(&service.idp_id, before).await.unwrap().remove(0);

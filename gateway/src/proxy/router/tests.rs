@@ -8,6 +8,7 @@ use crate::{authorize::Policy, config::Target, session::demand::SignInDemand};
 fn route(place: usize, from: RouteFrom) -> Arc<Route> {
     Arc::new(Route {
         sign_in: SignInDemand::default(),
+        unreachable_grace: std::time::Duration::ZERO,
         client_authority: None,
         id: place.to_string(),
         name: String::new(),

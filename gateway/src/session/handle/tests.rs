@@ -19,6 +19,7 @@ fn session() -> Session {
         issued_at: at(1_000),
         expires_at: at(2_000),
         bound_to: None,
+        vouched_until: None,
     }
 }
 

@@ -40,6 +40,7 @@ fn session(id: &str, user_id: &str, email: &str) -> Session {
         issued_at: NOW,
         expires_at: NOW + Duration::from_secs(3600),
         bound_to: None,
+        vouched_until: None,
     }
 }
 
