@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::reload::Reloader;
 use crate::{
     authenticate::refresh,
+    autocert,
     config::{self, Codec, ConfigErrors, GrpcTls, Loaded, Services, Settings, Storage},
     ext_authz::ExtAuthz,
     forward_auth::ForwardAuth,
@@ -110,6 +111,16 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
         open_doors(&settings, &tls_keys, &proxy, &lifetime)?;
         let signing_in = proxy.clone();
         lifetime.tracker.spawn(refresh::run(move || signing_in.authenticate(), lifetime.drain.clone()));
+        let (configured, keys) = (proxy.clone(), tls_keys.clone());
+        let (challenges, show) = (keys.challenges().clone(), move |all: &[_]| keys.show_obtained(all));
+        let current = move || configured.settings();
+        lifetime.tracker.spawn(autocert::run(
+            current,
+            store.clone(),
+            challenges,
+            show,
+            lifetime.drain.clone(),
+        ));
     }
     lifetime.tracker.spawn(store.clone().follow_outside_changes(lifetime.drain.clone()));
     lifetime.tracker.spawn(store.clone().follow_service_accounts(lifetime.drain.clone()));
@@ -164,7 +175,7 @@ fn open_doors(
     if let Some(address) = settings.http_redirect_addr {
         let listeners = bind::tcp(address).with_context(|| format!("cannot listen on TCP {address}"))?;
         for listener in listeners {
-            lifetime.doors.spawn(redirect::run(listener, lifetime.clone()));
+            lifetime.doors.spawn(redirect::run(listener, keys.challenges().clone(), lifetime.clone()));
         }
     }
     Ok(())

@@ -41,12 +41,13 @@ use url::Url;
 pub use self::route_host::{LOGIN_PATH, ROUTE_HOST_PATHS};
 use self::{
     issuer::Issuer,
-    provider::{Provider, ProviderError, http::ProviderHttp},
+    provider::{Provider, ProviderError},
     workload::Workload,
 };
 use crate::{
     config::{CookieSettings, IdentityProvider, WorkloadIssuer},
     device::Thumbprint,
+    https_client::HttpsClient,
     secret::Secret,
     session::{
         Session,
@@ -186,7 +187,7 @@ impl Authenticate {
             .join(sign_in::CALLBACK_PATH)
             .map_err(|_| ProviderError::Nonconforming("authenticate_service_url cannot carry a path"))?;
         let provider = Provider::new(config.identity_provider.clone(), callback, &config.extra_roots)?;
-        let http = ProviderHttp::new(&config.extra_roots)
+        let http = HttpsClient::new(&config.extra_roots)
             .map_err(|error| ProviderError::Unreachable(error.into()))?;
         let workloads =
             config.workload_issuers.iter().map(|settings| Workload::new(settings, &http)).collect();

@@ -7,6 +7,7 @@
 //! What must not live here: what a rule means ([`crate::authorize`]), and anything that runs.
 
 mod access;
+mod autocert;
 pub mod check;
 mod diagnostic;
 mod downstream_mtls;

@@ -7,6 +7,7 @@
 pub mod app;
 pub mod authenticate;
 pub mod authorize;
+mod autocert;
 mod body;
 pub mod client_authority;
 pub mod commands;
@@ -18,6 +19,7 @@ mod forward_auth;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod geography;
+mod https_client;
 mod listen;
 mod path;
 mod per_address;

@@ -19,6 +19,7 @@ pub mod http;
 pub mod log;
 pub mod nginx;
 pub mod oidc;
+pub mod pebble;
 pub mod person;
 pub mod port;
 pub mod postgres;

@@ -13,8 +13,9 @@ use url::Url;
 
 use super::{
     jws::{self, Expected, JwsError, Verified},
-    provider::http::{ProviderHttp, SendError, is_endpoint_of},
+    provider::endpoint::is_endpoint_of,
 };
+use crate::https_client::{HttpsClient, SendError};
 
 /// After this keys are fetched anew, so that one that was taken back is forgotten.
 const KEYS_LIFE: Duration = Duration::from_secs(3600);
@@ -25,7 +26,7 @@ const FETCH_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Issuer {
     url: Url,
-    http: ProviderHttp,
+    http: HttpsClient,
     /// The lock also lets only one fetch run at a time.
     kept: Mutex<Kept>,
 }
@@ -54,7 +55,7 @@ struct Discovery {
 }
 
 impl Issuer {
-    pub(super) fn new(url: Url, http: ProviderHttp) -> Self {
+    pub(super) fn new(url: Url, http: HttpsClient) -> Self {
         Self { url, http, kept: Mutex::default() }
     }
 

@@ -5,7 +5,7 @@
 
 pub(super) mod claims;
 mod discovery;
-pub(super) mod http;
+pub(super) mod endpoint;
 mod sign_out;
 
 use std::{
@@ -28,18 +28,21 @@ use tokio::sync::Mutex;
 use url::Url;
 
 pub use self::claims::Identity;
-use self::{
-    discovery::Metadata,
-    http::{ProviderHttp, SendError},
+use self::discovery::Metadata;
+use crate::{
+    config::IdentityProvider,
+    https_client::{HttpsClient, SendError},
+    secret::Secret,
+    session::demand::SignInDemand,
+    store::ProviderTokens,
 };
-use crate::{config::IdentityProvider, secret::Secret, session::demand::SignInDemand, store::ProviderTokens};
 
 /// Signs people in at one OIDC provider.
 #[derive(Debug)]
 pub struct Provider {
     settings: IdentityProvider,
     redirect: Url,
-    http: ProviderHttp,
+    http: HttpsClient,
     /// What discovery found; the lock also lets only one discovery run at a time.
     metadata: Mutex<Option<Arc<Metadata>>>,
 }
@@ -111,8 +114,7 @@ impl Provider {
         redirect: Url,
         extra_roots: &[CertificateDer<'static>],
     ) -> Result<Self, ProviderError> {
-        let http =
-            ProviderHttp::new(extra_roots).map_err(|error| ProviderError::Unreachable(error.into()))?;
+        let http = HttpsClient::new(extra_roots).map_err(|error| ProviderError::Unreachable(error.into()))?;
         Ok(Self { settings, redirect, http, metadata: Mutex::new(None) })
     }
 

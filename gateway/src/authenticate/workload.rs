@@ -10,11 +10,12 @@ use super::{
     Authenticate,
     issuer::{Issuer, IssuerError},
     jws,
-    provider::{claims, http::ProviderHttp},
+    provider::claims,
     token_endpoint::{Form, Issued, TokenRefusal},
 };
 use crate::{
     config::WorkloadIssuer,
+    https_client::HttpsClient,
     session::{Claims, Session, SessionId, UserId, WORKLOAD_IDP_PREFIX},
     store::ProviderTokens,
 };
@@ -36,7 +37,7 @@ pub(super) struct Workload {
 }
 
 impl Workload {
-    pub(super) fn new(settings: &WorkloadIssuer, http: &ProviderHttp) -> Self {
+    pub(super) fn new(settings: &WorkloadIssuer, http: &HttpsClient) -> Self {
         Self { settings: settings.clone(), keys: Issuer::new(settings.issuer.clone(), http.clone()) }
     }
 

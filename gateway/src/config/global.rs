@@ -13,6 +13,7 @@ use url::Url;
 use super::{
     Certificate, Codec, CookieSettings, DownstreamMtls, ForwardAuthDoor, GrpcDoor, IssuerFormat, PerAddress,
     SameSite, Services, Settings, Storage, Timeouts,
+    autocert::autocert,
     downstream_mtls::ClientAuthorities,
     identity, keys,
     material::{read_database, read_file},
@@ -31,9 +32,9 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     top.check_keys(keys::Place::Global);
     let services = services::services(top);
     let Doors { address, http_redirect_addr, grpc, forward_auth } = doors(top, services);
-    let per_address = per_address(top);
     let codec = codec(top);
-    let certificates = certificates(top);
+    let autocert = autocert(top);
+    let certificates = certificates(top, autocert.is_some());
     let client_authorities = ClientAuthorities::read(top);
     let shared_secret = top.secret32("shared_secret");
     let cookie_secret = top.secret32("cookie_secret");
@@ -42,9 +43,6 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let signout_redirect_url = top.url("signout_redirect_url");
     let cookie = cookie(top);
     let identity_provider = identity::provider(top);
-    let workload_issuers = identity::workload_issuers(top);
-    let scim_token = identity::scim_token(top);
-    let jwt_claims_headers = claims_headers(top);
     let pass_identity_headers = top.flag("pass_identity_headers").unwrap_or(false);
     let set_response_headers = response_headers(top);
     let timeouts = timeouts(top);
@@ -70,9 +68,10 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         services,
         grpc,
         forward_auth,
-        per_address,
+        per_address: per_address(top),
         codec,
         certificates: certificates?,
+        autocert,
         downstream_mtls: DownstreamMtls {
             authority: client_authorities.general.authority,
             enforcement: client_authorities.enforcement,
@@ -85,9 +84,9 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         programmatic_redirect_domains,
         cookie,
         identity_provider: identity_provider?,
-        workload_issuers,
-        scim_token,
-        jwt_claims_headers,
+        workload_issuers: identity::workload_issuers(top),
+        scim_token: identity::scim_token(top),
+        jwt_claims_headers: claims_headers(top),
         jwt_issuer_format: issuer_format(top),
         pass_identity_headers,
         set_response_headers,
@@ -197,7 +196,7 @@ fn programmatic_redirect_domains(top: &Section<'_>) -> Vec<String> {
     )
 }
 
-fn certificates(top: &Section<'_>) -> Option<Vec<Certificate>> {
+fn certificates(top: &Section<'_>, has_others: bool) -> Option<Vec<Certificate>> {
     let mut certificates = Vec::new();
     let mut complete = true;
     let given = ["certificate", "certificate_file", "certificate_key", "certificate_key_file"];
@@ -224,8 +223,11 @@ fn certificates(top: &Section<'_>) -> Option<Vec<Certificate>> {
             top.error("certificates", format!("expected a list of {{cert, key}}, found {}", other.kind()));
         }
     }
-    if complete && certificates.is_empty() {
-        top.error("certificates", "is missing: name at least one {cert, key} pair of PEM files");
+    if complete && certificates.is_empty() && !has_others {
+        top.error(
+            "certificates",
+            "is missing: name at least one {cert, key} pair of PEM files, or set autocert: true",
+        );
         complete = false;
     }
     complete.then_some(certificates)

@@ -35,8 +35,10 @@ pub struct Settings {
     pub per_address: PerAddress,
     /// `codec_type`: which protocols the listeners speak.
     pub codec: Codec,
-    /// `certificates` and its kin: at least one; chosen by server name, the first is the default.
+    /// `certificates` and its kin: chosen by server name, the first is the default. At least one, unless `autocert` gets them.
     pub certificates: Vec<Certificate>,
+    /// `autocert*`: where the others come from. `None`: there are no others.
+    pub autocert: Option<Autocert>,
     /// `downstream_mtls`: who issues clients' certificates.
     pub downstream_mtls: DownstreamMtls,
     /// `shared_secret`: 32 bytes; session handles and signed URLs derive from it. `None`: one kept in the storage.
@@ -101,6 +103,28 @@ impl Settings {
         }
         all
     }
+}
+
+/// `autocert*`: the authority that gives certificates by ACME (RFC 8555).
+#[derive(Debug, Clone)]
+pub struct Autocert {
+    /// `autocert_ca`, or Let's Encrypt's own, or its staging: the directory.
+    pub directory: Url,
+    /// `autocert_email`: whom the authority tells of trouble.
+    pub email: Option<String>,
+    /// `autocert_eab_*`: what ties the account to one that the operator has there (RFC 8555, 7.3.4).
+    pub external_account: Option<ExternalAccount>,
+    /// `autocert_trusted_ca`: roots to trust for the authority's own server, beside the system's.
+    pub roots: Vec<CertificateDer<'static>>,
+}
+
+/// `autocert_eab_key_id` and `autocert_eab_mac_key`.
+#[derive(Debug, Clone)]
+pub struct ExternalAccount {
+    /// Names the account.
+    pub key_id: String,
+    /// The key that both know.
+    pub mac_key: Secret<Vec<u8>>,
 }
 
 /// What one address may take; an IPv6 network of 64 bits is one, and the machine's own are not counted.

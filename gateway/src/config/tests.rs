@@ -126,7 +126,7 @@ fn what_the_file_leaves_out_is_filled_in_as_documented() {
 fn every_wrong_key_is_named_with_its_place_and_what_to_do() {
     for (rest, expected) in [
         ("adress: ':1'\n", "pomerium.yaml:7:1: adress: unknown key; did you mean \"address\"?"),
-        ("autocert: false\n", "pomerium.yaml:7:1: autocert: is known but not built yet in this gateway"),
+        ("autocert_dir: x\n", "pomerium.yaml:7:1: autocert_dir: is known but not built yet in this gateway"),
         ("client_ca: x\n", "pomerium.yaml:7:1: client_ca: is removed: use downstream_mtls.ca"),
         (
             "services: proxy\n",

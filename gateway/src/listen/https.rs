@@ -176,15 +176,20 @@ impl Tls {
         })
     }
 
-    async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    /// `None` for a certificate authority that has seen what it asked for (RFC 8737).
+    async fn accept(&self, stream: TcpStream) -> io::Result<Option<TlsStream<TcpStream>>> {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        if let Some(config) = self.keys.proof(&start.client_hello()) {
+            start.into_stream(config.map_err(io::Error::other)?).await?;
+            return Ok(None);
+        }
         let has_key = device_key::is_offered(start.client_hello().alpn());
         let config = self.config(has_key).map_err(io::Error::other)?;
         let tls = start.into_stream(config).await?;
         // A resumed session brings the certificate of the one before, which was looked at in other times.
         let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
         if self.keys.asked().admits(chain, Now::read().wall) {
-            Ok(tls)
+            Ok(Some(tls))
         } else {
             Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
@@ -217,7 +222,8 @@ impl Door {
             tracing::debug!(%error, "no keepalive on a client's connection");
         }
         let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(stream)).await {
-            Ok(Ok(tls)) => tls,
+            Ok(Ok(Some(tls))) => tls,
+            Ok(Ok(None)) => return tracing::debug!("a certificate authority has looked"),
             Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => return tracing::debug!("TLS handshake timed out"),
         };

@@ -1,4 +1,4 @@
-//! The plain HTTP door that says nothing but "use HTTPS".
+//! The plain HTTP door that says "use HTTPS", and shows a certificate authority that the host is ours.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -8,7 +8,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore};
 
 use super::Lifetime;
-use crate::body::{self, Body};
+use crate::{
+    autocert::Challenges,
+    body::{self, Body},
+};
 
 /// For the one request that a client may send.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -16,8 +19,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections at most: none stays longer than [`REQUEST_TIMEOUT`].
 const CONNECTIONS_MAX: usize = 1_000;
 
-/// Answers every request with a redirect to HTTPS on the same host, until the lifetime drains.
-pub(crate) async fn run(listener: TcpListener, lifetime: Lifetime) {
+/// Answers every request with a redirect to HTTPS on the same host, until the lifetime drains; that of a certificate authority
+/// with the proof that it looks for.
+pub(crate) async fn run(listener: TcpListener, challenges: Arc<Challenges>, lifetime: Lifetime) {
     let limit = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(permit) = limit.clone().acquire_owned().await else { return };
@@ -30,8 +34,12 @@ pub(crate) async fn run(listener: TcpListener, lifetime: Lifetime) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        let challenges = challenges.clone();
         lifetime.tracker.spawn(async move {
-            let service = service_fn(|request| async move { Ok::<_, Infallible>(redirect(&request)) });
+            let service = service_fn(|request| {
+                let proof = challenges.http(Request::uri(&request).path());
+                async move { Ok::<_, Infallible>(proof.map_or_else(|| redirect(&request), shown)) }
+            });
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).keep_alive(false);
             let serving = builder.serve_connection(TokioIo::new(stream), service);
@@ -41,6 +49,13 @@ pub(crate) async fn run(listener: TcpListener, lifetime: Lifetime) {
             drop(permit);
         });
     }
+}
+
+/// RFC 8555, 8.3.
+fn shown(proof: String) -> Response<Body> {
+    let mut response = Response::new(body::full(proof));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    response
 }
 
 fn redirect(request: &Request<Incoming>) -> Response<Body> {

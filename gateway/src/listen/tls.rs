@@ -11,10 +11,13 @@ use rustls::{
     },
     sign::CertifiedKey,
 };
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use super::client_certificate::{Asked, ClientCertificates};
-use crate::config::{Certificate, Settings};
+use crate::{
+    autocert::{self, Challenges},
+    config::{Certificate, Settings},
+};
 
 /// Whether a client is asked to prove a key of its own.
 #[derive(Debug, Clone)]
@@ -39,6 +42,9 @@ pub(crate) enum TlsError {
         #[source]
         source: rustls::Error,
     },
+    /// None could be made for the time until the authority gives one.
+    #[error("no certificate could be made for the time being")]
+    Stopgap(#[source] rcgen::Error),
     /// No certificate at all.
     #[error("no certificate is configured: set `certificates`")]
     Missing,
@@ -53,8 +59,13 @@ pub(crate) enum TlsError {
 /// The certificates in use, and what is asked of those of clients; a reload swaps both while connections go on.
 #[derive(Debug, Clone)]
 pub(crate) struct TlsKeys {
+    /// Of the configuration.
     shown: Arc<ArcSwap<Vec<Arc<CertifiedKey>>>>,
+    /// Got by the gateway itself: they go before the others.
+    obtained: Arc<ArcSwap<Vec<Arc<CertifiedKey>>>>,
     asked: Arc<ArcSwap<Asked>>,
+    /// What a certificate authority may be shown.
+    challenges: Arc<Challenges>,
 }
 
 impl TlsKeys {
@@ -64,8 +75,10 @@ impl TlsKeys {
     /// [`TlsError::Missing`] and [`TlsError::Key`].
     pub(crate) fn new(settings: &Settings) -> Result<Self, TlsError> {
         Ok(Self {
-            shown: Arc::new(ArcSwap::from_pointee(load(&settings.certificates)?)),
+            shown: Arc::new(ArcSwap::from_pointee(load(settings)?)),
+            obtained: Arc::default(),
             asked: Arc::new(ArcSwap::from_pointee(Asked::of(settings))),
+            challenges: Arc::default(),
         })
     }
 
@@ -74,14 +87,48 @@ impl TlsKeys {
     /// # Errors
     /// As [`TlsKeys::new`]; the old ones stay.
     pub(crate) fn replace(&self, settings: &Settings) -> Result<(), TlsError> {
-        self.shown.store(Arc::new(load(&settings.certificates)?));
+        self.shown.store(Arc::new(load(settings)?));
         self.asked.store(Arc::new(Asked::of(settings)));
         Ok(())
+    }
+
+    /// What a certificate authority may be shown.
+    pub(crate) fn challenges(&self) -> &Arc<Challenges> {
+        &self.challenges
+    }
+
+    /// Shows these certificates, which the gateway got itself, instead of those before. One whose key does not fit is left out.
+    pub(crate) fn show_obtained(&self, certificates: &[Arc<Certificate>]) {
+        let keys = certificates.iter().filter_map(|certificate| match certified(certificate) {
+            Ok(key) => Some(Arc::new(key)),
+            Err(error) => {
+                tracing::error!(%error, "a certificate that was obtained cannot be used");
+                None
+            }
+        });
+        self.obtained.store(Arc::new(keys.collect()));
     }
 
     /// What is asked of clients now.
     pub(super) fn asked(&self) -> Arc<Asked> {
         self.asked.load_full()
+    }
+
+    /// How to answer a certificate authority that looks whether a host is ours: it asks for nothing but that protocol. `None`
+    /// for everybody else, and where nothing is under way for the host.
+    pub(super) fn proof(&self, hello: &ClientHello<'_>) -> Option<Result<Arc<ServerConfig>, TlsError>> {
+        let mut protocols = hello.alpn()?;
+        let (Some(autocert::ALPN), None) = (protocols.next(), protocols.next()) else { return None };
+        let proof = self.challenges.tls(hello.server_name()?)?;
+        let builder = ServerConfig::builder_with_provider(pomerium_shared::tls::provider())
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Settings);
+        Some(builder.map(|builder| {
+            let resolver = rustls::sign::SingleCertAndKey::from(proof);
+            let mut config = builder.with_no_client_auth().with_cert_resolver(Arc::new(resolver));
+            config.alpn_protocols = vec![autocert::ALPN.to_vec()];
+            Arc::new(config)
+        }))
     }
 
     /// A server configuration with these keys for HTTP/2 between services. With `roots`, callers must show a
@@ -141,28 +188,41 @@ impl TlsKeys {
 impl ResolvesServerCert for TlsKeys {
     /// The first certificate that is valid for the client's server name, or the first of all.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let keys = self.shown.load();
+        let (obtained, shown) = (self.obtained.load(), self.shown.load());
         let name = hello.server_name().and_then(|name| ServerName::try_from(name.to_owned()).ok());
         let fits = |key: &&Arc<CertifiedKey>| {
             let leaf = key.cert.first().and_then(|leaf| ParsedCertificate::try_from(leaf).ok());
             matches!((&name, leaf), (Some(name), Some(leaf)) if verify_server_name(&leaf, name).is_ok())
         };
-        keys.iter().find(fits).or_else(|| keys.first()).cloned()
+        let mut all = obtained.iter().chain(shown.iter());
+        all.find(fits).or_else(|| shown.first()).cloned()
     }
 }
 
-fn load(certificates: &[Certificate]) -> Result<Vec<Arc<CertifiedKey>>, TlsError> {
-    if certificates.is_empty() {
-        return Err(TlsError::Missing);
+fn load(settings: &Settings) -> Result<Vec<Arc<CertifiedKey>>, TlsError> {
+    if settings.certificates.is_empty() {
+        return match &settings.autocert {
+            Some(_) => Ok(vec![Arc::new(stopgap(settings)?)]),
+            None => Err(TlsError::Missing),
+        };
     }
-    let provider = pomerium_shared::tls::provider();
+    let certificates = settings.certificates.iter().enumerate();
     certificates
-        .iter()
-        .enumerate()
         .map(|(index, pair)| {
-            CertifiedKey::from_der(pair.chain.clone(), pair.key.clone_key(), &provider)
-                .map(Arc::new)
-                .map_err(|source| TlsError::Key { index: index + 1, source })
+            certified(pair).map(Arc::new).map_err(|source| TlsError::Key { index: index + 1, source })
         })
         .collect()
+}
+
+fn certified(certificate: &Certificate) -> Result<CertifiedKey, rustls::Error> {
+    let provider = pomerium_shared::tls::provider();
+    CertifiedKey::from_der(certificate.chain.clone(), certificate.key.clone_key(), &provider)
+}
+
+/// What hosts show for which there is no certificate yet: one that nobody believes.
+fn stopgap(settings: &Settings) -> Result<CertifiedKey, TlsError> {
+    let host = settings.authenticate_url.host_str().unwrap_or_default().to_owned();
+    let made = rcgen::generate_simple_self_signed([host]).map_err(TlsError::Stopgap)?;
+    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    certified(&Certificate { chain: vec![made.cert.der().clone()], key }).map_err(TlsError::Settings)
 }

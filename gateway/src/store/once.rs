@@ -68,6 +68,28 @@ impl Store {
         self.stored_key(name).await?.ok_or(StoreError::Database(sqlx::Error::RowNotFound))
     }
 
+    /// Keeps a secret under a name, sealed at rest, in place of one that is there.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Sealed`].
+    pub async fn keep_secret(&self, name: &str, secret: &[u8]) -> Result<(), StoreError> {
+        let sealed = aead::seal(self.inner.master_key.expose(), secret, name.as_bytes())?;
+        sqlx::query("INSERT INTO named_keys (name, sealed) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed")
+            .bind(name)
+            .bind(sealed)
+            .execute(&self.inner.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// What was kept under a name.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Sealed`].
+    pub async fn kept_secret(&self, name: &str) -> Result<Option<Secret<Vec<u8>>>, StoreError> {
+        self.stored_key(name).await
+    }
+
     async fn stored_key(&self, name: &str) -> Result<Option<Secret<Vec<u8>>>, StoreError> {
         let sealed: Option<Vec<u8>> = sqlx::query_scalar("SELECT sealed FROM named_keys WHERE name = ?1")
             .bind(name)

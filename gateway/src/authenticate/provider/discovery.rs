@@ -13,12 +13,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::{
-    ProviderError, claims,
-    http::{ProviderHttp, SendError, is_endpoint_of},
-    unreachable,
+use super::{ProviderError, claims, endpoint::is_endpoint_of, unreachable};
+use crate::{
+    config::IdentityProvider,
+    https_client::{HttpsClient, SendError},
 };
-use crate::config::IdentityProvider;
 
 const DISCOVERY_PATH: &str = "/.well-known/openid-configuration";
 
@@ -50,7 +49,7 @@ const TENANT: &str = "{tenantid}";
 
 /// Fetches the document and the keys. Only addresses that such an issuer may name are ever spoken to.
 pub(super) async fn discover(
-    http: &ProviderHttp,
+    http: &HttpsClient,
     settings: &IdentityProvider,
 ) -> Result<Metadata, ProviderError> {
     let written = settings.issuer.as_str();
@@ -84,7 +83,7 @@ pub(super) async fn discover(
     Ok(metadata.set_jwks(keys))
 }
 
-async fn get(http: &ProviderHttp, url: &str) -> Result<Vec<u8>, ProviderError> {
+async fn get(http: &HttpsClient, url: &str) -> Result<Vec<u8>, ProviderError> {
     let request = Request::get(url)
         .header(header::ACCEPT, "application/json")
         .body(Vec::new())
