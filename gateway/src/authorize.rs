@@ -27,6 +27,7 @@ use std::net::IpAddr;
 
 use pomerium_shared::clock::Now;
 
+pub(crate) use self::permit::accept;
 pub use self::{
     calendar::{AgeLimit, ClockTest, DateRange, DayTime, Days},
     certificate::{CertificateMatcher, PresentedCertificate},

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::{
     Certificate, Codec, CookieSettings, DownstreamMtls, ForwardAuthDoor, GrpcDoor, IssuerFormat, PerAddress,
-    SameSite, Services, Settings, Storage, Timeouts,
+    SameSite, Services, Settings, Storage, Timeouts, authorize_service,
     downstream_mtls::ClientAuthorities,
     identity, keys,
     material::{read_database, read_file},
@@ -30,6 +30,7 @@ use crate::{
 pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     top.check_keys(keys::Place::Global);
     let services = services::services(top);
+    let authorize_service = authorize_service::authorize_service(top, services);
     let Doors { address, http_redirect_addr, grpc, forward_auth } = doors(top, services);
     let per_address = per_address(top);
     let codec = codec(top);
@@ -68,6 +69,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         address: address?,
         http_redirect_addr,
         services,
+        authorize_service,
         grpc,
         forward_auth,
         per_address,
@@ -117,7 +119,7 @@ fn doors(top: &Section<'_>, services: Services) -> Doors {
     services::check_addresses(
         top,
         &[
-            ("address", address.filter(|_| services == Services::All)),
+            ("address", address.filter(|_| services != Services::Authorize)),
             ("http_redirect_addr", http_redirect_addr),
             ("grpc_address", grpc.as_ref().map(|door| door.address)),
             ("forward_auth_address", forward_auth.as_ref().map(|door| door.address)),

@@ -49,6 +49,11 @@ impl ProvenKey {
         })
     }
 
+    /// The certificate, and what came along with it, each in DER.
+    pub(super) fn chain(&self) -> Vec<Vec<u8>> {
+        std::iter::once(&self.leaf).chain(&self.others).map(|der| der.to_vec()).collect()
+    }
+
     /// The certificate as it is now for a route with this authority; without any, each is as good as another.
     pub(super) fn shown(&self, authority: Option<&Arc<ClientAuthority>>, now: Now) -> Shown {
         let (is_valid, end) = authority.map_or((true, None), |authority| {

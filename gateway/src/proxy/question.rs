@@ -5,11 +5,12 @@ use std::{net::IpAddr, sync::Arc};
 use http::{HeaderMap, Method, header, request::Parts};
 use pomerium_shared::{clock::Now, destination::Destination};
 
-use super::{Connection, authority::Authority, client_certificate::Shown, gate::Whereto, router::Router};
+use super::{Connection, ProvenKey, authority::Authority, client_certificate::Shown, gate::Whereto, router::Router};
 use crate::{
     authorize::{Place, RequestFacts},
     config::{HostPattern, Route},
     path::CanonicalPath,
+    remote_authorize::messages as wire,
 };
 
 /// One request or stream, as policy may know it.
@@ -71,6 +72,40 @@ impl Question {
             Subject::Flow(to) => router.udp(to),
             Subject::Request { authority, path, .. } => router.http(authority, path),
         }
+    }
+
+    /// The subject, for another process.
+    pub(super) fn to_wire(&self) -> wire::Subject {
+        match &self.subject {
+            Subject::Stream(to) => wire::Subject::Stream(to.to_string()),
+            Subject::Request { authority, path, method, is_cors_preflight } => {
+                wire::Subject::Request(wire::RequestSubject {
+                    method: method.to_string(),
+                    authority: authority.to_host_port(),
+                    path: path.as_str().to_owned(),
+                    is_cors_preflight: *is_cors_preflight,
+                })
+            }
+        }
+    }
+
+    /// A subject of another process, if it is in the form that this one would give it.
+    pub(super) fn of_wire(subject: &wire::Subject, connection: Connection) -> Option<Self> {
+        let subject = match subject {
+            wire::Subject::Stream(to) => Subject::Stream(to.parse().ok()?),
+            wire::Subject::Request(asked) => Subject::Request {
+                authority: Authority::parse(&asked.authority).ok()?,
+                path: CanonicalPath::parse(&asked.path).ok().filter(|path| path.as_str() == asked.path)?,
+                method: asked.method.parse().ok()?,
+                is_cors_preflight: asked.is_cors_preflight,
+            },
+        };
+        Some(Self { subject, connection })
+    }
+
+    /// What the client proved to hold and what came along, each in DER.
+    pub(super) fn certificates(&self) -> Vec<Vec<u8>> {
+        self.connection.proven.as_deref().map(ProvenKey::chain).unwrap_or_default()
     }
 
     /// The client certificate that was shown, as `route` sees it now.
