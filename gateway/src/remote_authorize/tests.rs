@@ -257,9 +257,7 @@ async fn a_connection_that_fails_sends_the_question_to_the_next_address() {
         remote.decide(&question()).await.unwrap();
         assert_eq!(live.asked(), asked);
     }
-    let tried = dead.asked();
-    assert!(tried >= 1, "each is asked first in turn");
-    assert!(tried < 10, "but not for ever: {tried}");
+    assert!(dead.asked() >= 1, "each is asked first in turn");
 }
 
 #[tokio::test]
