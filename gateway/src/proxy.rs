@@ -39,7 +39,6 @@ use pomerium_shared::clock::Now;
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::{decide::Undecided, respond::Refusal};
 use self::{assertion::Signer, decider::Decider, respond::Audience, upstream::Pool};
 pub(crate) use self::{
     assertion::SignerError,
@@ -51,14 +50,15 @@ pub use self::{
     authority::{Authority, AuthorityError},
     router::Router,
 };
+pub(crate) use self::{decide::Undecided, respond::Refusal};
 pub use crate::path::{CanonicalPath, PathError};
 use crate::{
     authenticate::Authenticate,
     body::Body,
     config::{Settings, Target},
     device::Thumbprint,
-    remote_authorize::TransportError,
     per_address::{Connections, Place, Rate},
+    remote_authorize::TransportError,
     store::Store,
 };
 

@@ -195,7 +195,8 @@ fn deadline(timeout: Duration) -> Instant {
 
 impl Member {
     fn enter(&self) -> Option<Asking<'_>> {
-        let pass = self.breaker.lock().unwrap_or_else(PoisonError::into_inner).enter(Now::read().monotonic)?;
+        let pass =
+            self.breaker.lock().unwrap_or_else(PoisonError::into_inner).enter(Now::read().monotonic)?;
         Some(Asking { member: self, pass, outcome: Outcome::Abandoned })
     }
 

@@ -140,7 +140,7 @@ async fn an_open_stream_is_cut_when_the_other_process_changes_its_policy_or_is_g
     assert!(parts.echo.dials() > served);
     authorize.kill().await.unwrap();
     crowd.ends().await.unwrap();
-    let cut = ["authorize-unreachable", "cut"];
+    let cut = ["authorize-unreachable", "nobody says whether it may stay open"];
     parts.gateway.log().line_with(&cut).await.unwrap();
 }
 

@@ -27,7 +27,7 @@ pub struct Denial {
     /// How each criterion came out, for `show_error_details`; empty when somebody should sign in first.
     pub traces: Vec<String>,
     /// What would help the person, in sentences; empty where nothing that they can do would.
-    pub remedies: Vec<String>,
+    pub remedies: Box<[String]>,
 }
 
 /// What the log line says beside the request.
@@ -62,7 +62,7 @@ pub fn check(policy: &Policy, request: &CheckRequest<'_>, facts: CheckLog<'_>) -
 pub(crate) fn accept(
     decision: Decision,
     traces: Vec<String>,
-    remedies: Vec<String>,
+    remedies: Box<[String]>,
 ) -> Result<Permit, Denial> {
     follow(decision, || (traces, remedies))
 }
@@ -70,12 +70,12 @@ pub(crate) fn accept(
 /// What follows from a decision; `words` has traces and remedies.
 fn follow(
     decision: Decision,
-    words: impl FnOnce() -> (Vec<String>, Vec<String>),
+    words: impl FnOnce() -> (Vec<String>, Box<[String]>),
 ) -> Result<Permit, Denial> {
     match decision.verdict() {
         Verdict::Allow => Ok(Permit { decision }),
         verdict @ Verdict::SignIn => {
-            Err(Denial { verdict, decision, traces: Vec::new(), remedies: Vec::new() })
+            Err(Denial { verdict, decision, traces: Vec::new(), remedies: Box::default() })
         }
         verdict @ Verdict::Deny { .. } => {
             let (traces, remedies) = words();

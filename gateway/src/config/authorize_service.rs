@@ -62,7 +62,9 @@ pub(super) fn authorize_service(top: &Section<'_>, services: Services) -> Option
 fn urls(top: &Section<'_>) -> Option<Vec<Url>> {
     let mut keys = URLS.into_iter().filter(|key| top.has(key));
     let Some(key) = keys.next() else { return Some(Vec::new()) };
-    if key != URLS[0] && let Some(other) = keys.next() {
+    if key != URLS[0]
+        && let Some(other) = keys.next()
+    {
         top.error(other, format!("says the same as {key}: keep one"));
     }
     let texts = top.list(key)?;

@@ -28,7 +28,10 @@ pub(super) fn services(top: &Section<'_>) -> Services {
             Services::AllButAuthorize
         }
         _ => {
-            top.error(NAME, "expected all, authorize, or proxy,authenticate, which run together in one process");
+            top.error(
+                NAME,
+                "expected all, authorize, or proxy,authenticate, which run together in one process",
+            );
             Services::All
         }
     }
@@ -38,8 +41,12 @@ pub(super) fn services(top: &Section<'_>) -> Services {
 pub(super) fn check_storage(top: &Section<'_>, services: Services, storage: Option<&Storage>) {
     let message = match services {
         Services::All => return,
-        Services::Authorize => "services: authorize reads the sessions of another process: use file, with the same folder",
-        Services::AllButAuthorize => "the authorize service reads the sessions of this process: use file, with the same folder",
+        Services::Authorize => {
+            "services: authorize reads the sessions of another process: use file, with the same folder"
+        }
+        Services::AllButAuthorize => {
+            "the authorize service reads the sessions of this process: use file, with the same folder"
+        }
     };
     if storage == Some(&Storage::Memory) {
         top.error("databroker_storage_type", message);

@@ -55,7 +55,7 @@ impl Proxy {
             } else {
                 match authorize::check(&route.policy, check, asked.log()) {
                     Ok(permit) => (*permit.decision(), Vec::new(), Vec::new()),
-                    Err(denial) => (denial.decision, denial.traces, denial.remedies),
+                    Err(denial) => (denial.decision, denial.traces, denial.remedies.into()),
                 }
             };
             let edge = asked.next_edge(check, now).filter(|_| decision.verdict() == Verdict::Allow);

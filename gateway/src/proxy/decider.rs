@@ -65,21 +65,17 @@ impl Decider {
 
 impl Live {
     /// Decides on a request or stream. The decision is in the log of the process that took it.
-    pub(super) async fn check(
-        &self,
-        asked: Asked<'_>,
-        now: Now,
-    ) -> Result<Result<Permit, Denial>, Refusal> {
+    pub(super) async fn check(&self, asked: Asked<'_>, now: Now) -> Result<Result<Permit, Denial>, Refusal> {
         match &self.decider {
-            Decider::Here => Ok(asked.here(self, now, |check| {
-                authorize::check(&asked.route.policy, check, asked.log())
-            })),
+            Decider::Here => {
+                Ok(asked.here(self, now, |check| authorize::check(&asked.route.policy, check, asked.log())))
+            }
             Decider::There(remote) => {
-                let answer = remote.decide(&asked.wire(false)).await.map_err(|why| {
+                let answer = Box::pin(remote.decide(&asked.wire(false))).await.map_err(|why| {
                     asked.note(&why);
                     Refusal::NoDecision
                 })?;
-                Ok(authorize::accept(answer.decision, answer.traces, answer.remedies))
+                Ok(authorize::accept(answer.decision, answer.traces, answer.remedies.into()))
             }
         }
     }
@@ -93,7 +89,14 @@ impl Live {
         match &self.decider {
             Decider::Here => Ok(asked.decide_again(self, now)),
             Decider::There(remote) => {
-                let answer = remote.decide(&asked.wire(true)).await.inspect_err(|why| asked.note(why))?;
+                let answer = Box::pin(remote.decide(&asked.wire(true))).await.inspect_err(|why| {
+                    // Each open stream asks on: who watches over it says so once, when it is cut.
+                    tracing::debug!(
+                        "request-id" = asked.request_id,
+                        error = why as &dyn std::error::Error,
+                        "no decision"
+                    );
+                })?;
                 Ok((answer.decision.verdict(), answer.turns_in.and_then(|left| now.wall.checked_add(left))))
             }
         }
@@ -108,11 +111,7 @@ impl Asked<'_> {
     }
 
     pub(super) fn log(&self) -> CheckLog<'_> {
-        CheckLog {
-            request_id: self.request_id,
-            route_id: &self.route.id,
-            route_name: &self.route.name,
-        }
+        CheckLog { request_id: self.request_id, route_id: &self.route.id, route_name: &self.route.name }
     }
 
     fn decide_again(&self, live: &Live, now: Now) -> (Verdict, Option<SystemTime>) {
@@ -142,7 +141,7 @@ impl Asked<'_> {
         }
     }
 
-    /// Logs that there is no decision. While an address is left alone that was said once, as an error.
+    /// Logs that there is no decision.
     fn note(&self, why: &NoAnswer) {
         tracing::warn!(
             "request-id" = self.request_id,

@@ -117,12 +117,7 @@ impl Proxy {
     }
 }
 
-fn denied(
-    denial: Denial,
-    route: &Route,
-    session: Option<&Session>,
-    sign_out_url: &str,
-) -> Refusal {
+fn denied(denial: Denial, route: &Route, session: Option<&Session>, sign_out_url: &str) -> Refusal {
     Refusal::Denied(Box::new(Denied {
         denial,
         route_name: route.name.clone(),

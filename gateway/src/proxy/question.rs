@@ -5,7 +5,9 @@ use std::{net::IpAddr, sync::Arc};
 use http::{HeaderMap, Method, header, request::Parts};
 use pomerium_shared::{clock::Now, destination::Destination};
 
-use super::{Connection, ProvenKey, authority::Authority, client_certificate::Shown, gate::Whereto, router::Router};
+use super::{
+    Connection, ProvenKey, authority::Authority, client_certificate::Shown, gate::Whereto, router::Router,
+};
 use crate::{
     authorize::{Place, RequestFacts},
     config::{HostPattern, Route},

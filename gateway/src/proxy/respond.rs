@@ -237,7 +237,7 @@ impl Denied {
     }
 
     fn remedies(&self) -> Vec<String> {
-        self.denial.remedies.clone()
+        self.denial.remedies.to_vec()
     }
 }
 

@@ -93,12 +93,17 @@ impl Watch {
                     unanswered_since = None;
                     (edge, recheck)
                 }
-                Ok(Standing::Unanswered) => {
+                Ok(Standing::Unanswered) if !left.is_zero() => {
                     unanswered_since = Some(since);
                     (None, (UNANSWERED_INTERVAL, UNANSWERED_INTERVAL))
                 }
-                Err(_) => {
-                    tracing::warn!("request-id" = self.request_id, reason = AUTHORIZE_UNREACHABLE, "cut");
+                Ok(Standing::Unanswered) | Err(_) => {
+                    let reason = AUTHORIZE_UNREACHABLE;
+                    tracing::warn!(
+                        "request-id" = self.request_id,
+                        reason,
+                        "nobody says whether it may stay open"
+                    );
                     return EndReason::Policy;
                 }
             };

@@ -186,8 +186,7 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let outcome =
-            prop_oneof![Just(Outcome::Answered), Just(Outcome::Failed), Just(Outcome::Abandoned)];
+        let outcome = prop_oneof![Just(Outcome::Answered), Just(Outcome::Failed), Just(Outcome::Abandoned)];
         prop_oneof![
             3 => Just(Step::Enter),
             3 => (any::<usize>(), outcome).prop_map(|(which, outcome)| Step::Leave { which, outcome }),

@@ -149,9 +149,7 @@ async fn answer(manner: Manner) -> Response<Body> {
             message(&DecideResponse { allow: evaluation(true, &["moon-phase-ok"]), ..yes })
         }
         Manner::SendsRubbish => framed(Bytes::from_static(b"\xff\xff\xff\xff rubbish")),
-        Manner::SendsTooMuch => {
-            message(&DecideResponse { traces: vec!["x".repeat(4 * 1024 * 1024)], ..yes })
-        }
+        Manner::SendsTooMuch => message(&DecideResponse { traces: vec!["x".repeat(4 * 1024 * 1024)], ..yes }),
         Manner::SendsPage => {
             let mut response = Response::new(Body::new(Full::from("<html>welcome</html>")));
             *response.status_mut() = StatusCode::OK;

@@ -126,7 +126,11 @@ fn one_file_may_serve_both_processes_and_says_nothing_to_one_that_is_both() {
     assert_eq!((alone.settings.authorize_service, alone.warnings), (None, vec![]));
     let both = good(&rest);
     assert_eq!(both.settings.authorize_service, None);
-    assert!(both.warnings.iter().any(|warning| warning.key == "authorize_service_url"), "{:?}", both.warnings);
+    assert!(
+        both.warnings.iter().any(|warning| warning.key == "authorize_service_url"),
+        "{:?}",
+        both.warnings
+    );
 }
 
 #[test]
@@ -139,7 +143,10 @@ fn a_proxy_that_could_not_ask_does_not_start() {
         (format!("{split}authorize_service_url: https://a.corp.example\n"), "shared_secret: is missing"),
         (format!("{with_secret}authorize_service_url: a.corp.example\n"), "expected a URL without a path"),
         (format!("{with_secret}authorize_service_url: https://a/b\n"), "expected a URL without a path"),
-        (format!("{with_secret}authorize_service_url: https://me:secret@a\n"), "expected a URL without a path"),
+        (
+            format!("{with_secret}authorize_service_url: https://me:secret@a\n"),
+            "expected a URL without a path",
+        ),
         (
             format!("{with_secret}authorize_service_url: https://a\nauthorize_service_urls: [https://b]\n"),
             "authorize_service_urls: says the same as authorize_service_url",
