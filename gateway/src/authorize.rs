@@ -77,7 +77,7 @@ impl<'a> CheckRequest<'a> {
 }
 
 /// What policy may know of a request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestFacts<'a> {
     /// The method; `CONNECT` for a TCP stream.
     pub method: &'a str,

@@ -7,12 +7,13 @@ use support::{
     cli::Cli,
     crowd::Crowd,
     echo::Echo,
-    gateway::{Gateway, Options, Route},
+    envoy::Envoy,
+    gateway::{Gateway, Options, Route, SHARED_SECRET},
     http::Page,
     person::Person,
     port,
     process::Process,
-    wait,
+    token, wait,
 };
 use url::Url;
 
@@ -156,4 +157,49 @@ async fn who_signs_out_at_the_proxy_is_a_stranger_to_who_decides() {
     cli.log_out().await.unwrap();
     crowd.ends().await.unwrap();
     parts.gateway.log().line_with(&["stream ended", "\"reason\":\"session\""]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_whose_routes_differ_decide_nothing_together() {
+    let parts = Parts::start().await.unwrap();
+    let _authorize = parts.authorize().await.unwrap();
+    let alice = Person::new("alice", &parts.gateway.authority).unwrap();
+    assert_eq!(parts.decided(&alice).await.unwrap().status, StatusCode::OK);
+    let file = parts.gateway.folder().join("beside.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let elsewhere = text.replace(&format!("http://{}", parts.app.address), "http://127.0.0.1:9");
+    assert_ne!(text, elsewhere);
+    std::fs::write(&file, elsewhere).unwrap();
+    wait::until("no decision", async || {
+        let page = alice.get(&parts.url).await.ok()?;
+        (page.status == StatusCode::SERVICE_UNAVAILABLE).then_some(())
+    })
+    .await
+    .unwrap();
+    parts.gateway.log().line_with(&["no decision", "finds another route"]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_are_told_to_services_of_ours_and_by_who_only_decides() {
+    const DECIDE: &str = "/pomerium.gateway.v1.Authorize/Decide";
+    let (unauthenticated, unimplemented, invalid_argument) = ("16", "12", "3");
+    let parts = Parts::start().await.unwrap();
+    let _authorize = parts.authorize().await.unwrap();
+    let alice = Person::new("alice", &parts.gateway.authority).unwrap();
+    parts.decided(&alice).await.unwrap();
+    let session = alice.cookie(&parts.url, "_pomerium").unwrap();
+    let token = token::signed(&serde_json::json!({ "exp": 4_102_444_800_u64 }), &SHARED_SECRET);
+    let mut asking = Envoy::connect(parts.door, None).await.unwrap();
+    for stranger in ["", "x.y.z", &session] {
+        assert_eq!(asking.call(DECIDE, stranger).await.unwrap(), unauthenticated, "{stranger:?}");
+    }
+    assert_eq!(asking.call(DECIDE, &token).await.unwrap(), invalid_argument, "it asks nothing");
+
+    let app = App::start().await.unwrap();
+    let door = port::reserve().unwrap();
+    let options = Options { more: &format!("grpc_address: 127.0.0.1:{door}\n"), ..Options::default() };
+    let routes = [Route::web("app.localhost", app.address)];
+    let _whole = Box::pin(Gateway::start_with(&routes, &options)).await.unwrap();
+    let mut asking = Envoy::connect(door, None).await.unwrap();
+    assert_eq!(asking.call(DECIDE, &token).await.unwrap(), unimplemented);
 }

@@ -141,3 +141,70 @@ fn is_cors_preflight(method: &Method, headers: &HeaderMap) -> bool {
         && headers.contains_key(header::ORIGIN)
         && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn connection() -> Connection {
+        Connection::asserted(IpAddr::from([192, 0, 2, 7]), None, "h2")
+    }
+
+    fn there_and_back(question: &Question) -> Question {
+        Question::of_wire(&question.to_wire(), connection()).expect("this process reads what it writes")
+    }
+
+    proptest! {
+        #[test]
+        fn another_process_is_asked_exactly_what_is_asked_here(
+            host in "[a-zA-Z0-9]{1,8}(\\.[a-z0-9]{1,8}){0,2}(:[1-9][0-9]{0,3})?",
+            path in "(/[a-zA-Z0-9%._~ -]{0,12}){1,4}",
+            method in "(GET|POST|OPTIONS|PROPFIND)",
+            is_cors_preflight: bool,
+        ) {
+            let Ok(path) = CanonicalPath::parse(&path) else { return Ok(()) };
+            let authority = Authority::parse(&host).unwrap();
+            let method = method.parse().unwrap();
+            let subject = Subject::Request { authority, path, method, is_cors_preflight };
+            let question = Question { subject, connection: connection() };
+            prop_assert_eq!(there_and_back(&question).facts(None), question.facts(None));
+            let Subject::Request { authority: sent, .. } = &question.subject else { unreachable!() };
+            let Subject::Request { authority: read, .. } = there_and_back(&question).subject else {
+                return Err(TestCaseError::fail("a request stays one"));
+            };
+            prop_assert_eq!(read.to_host_port(), sent.to_host_port());
+        }
+
+        #[test]
+        fn a_stream_stays_the_same_stream(host in "[a-z0-9]{1,8}(\\.[a-z0-9]{1,8}){0,2}", port in 1_u16..) {
+            let to = Destination::new(&host, port).unwrap();
+            let question = Question::stream(to.clone(), &connection());
+            prop_assert!(matches!(there_and_back(&question).subject, Subject::Stream(read) if read == to));
+        }
+    }
+
+    #[test]
+    fn what_this_process_would_write_differently_is_not_read() {
+        let request = |authority: &str, path: &str, method: &str| {
+            wire::Subject::Request(wire::RequestSubject {
+                method: method.to_owned(),
+                authority: authority.to_owned(),
+                path: path.to_owned(),
+                is_cors_preflight: false,
+            })
+        };
+        assert!(Question::of_wire(&request("app.corp.example", "/a", "GET"), connection()).is_some());
+        for subject in [
+            request("app.corp.example", "/public/../admin", "GET"),
+            request("app.corp.example", "a", "GET"),
+            request("app.corp.example", "/a", "GET /"),
+            request("me@app.corp.example", "/a", "GET"),
+            request("", "/a", "GET"),
+            wire::Subject::Stream("ssh.corp.example".to_owned()),
+        ] {
+            assert!(Question::of_wire(&subject, connection()).is_none(), "{subject:?}");
+        }
+    }
+}
