@@ -80,6 +80,7 @@ impl Question {
     pub(super) fn to_wire(&self) -> wire::Subject {
         match &self.subject {
             Subject::Stream(to) => wire::Subject::Stream(to.to_string()),
+            Subject::Flow(to) => wire::Subject::Flow(to.to_string()),
             Subject::Request { authority, path, method, is_cors_preflight } => {
                 wire::Subject::Request(wire::RequestSubject {
                     method: method.to_string(),
@@ -95,6 +96,7 @@ impl Question {
     pub(super) fn of_wire(subject: &wire::Subject, connection: Connection) -> Option<Self> {
         let subject = match subject {
             wire::Subject::Stream(to) => Subject::Stream(to.parse().ok()?),
+            wire::Subject::Flow(to) => Subject::Flow(to.parse().ok()?),
             wire::Subject::Request(asked) => Subject::Request {
                 authority: Authority::parse(&asked.authority).ok()?,
                 path: CanonicalPath::parse(&asked.path).ok().filter(|path| path.as_str() == asked.path)?,
@@ -179,10 +181,12 @@ mod tests {
         }
 
         #[test]
-        fn a_stream_stays_the_same_stream(host in "[a-z0-9]{1,8}(\\.[a-z0-9]{1,8}){0,2}", port in 1_u16..) {
+        fn streams_and_flows_stay_what_they_are(host in "[a-z0-9]{1,8}(\\.[a-z0-9]{1,8}){0,2}", port in 1_u16..) {
             let to = Destination::new(&host, port).unwrap();
-            let question = Question::stream(to.clone(), &connection());
-            prop_assert!(matches!(there_and_back(&question).subject, Subject::Stream(read) if read == to));
+            let stream = there_and_back(&Question::stream(to.clone(), &connection()));
+            prop_assert!(matches!(stream.subject, Subject::Stream(read) if read == to));
+            let flow = there_and_back(&Question::flow(to.clone(), &connection()));
+            prop_assert!(matches!(flow.subject, Subject::Flow(read) if read == to));
         }
     }
 

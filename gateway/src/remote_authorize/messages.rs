@@ -26,7 +26,7 @@ pub(crate) struct DecideRequest {
     /// Whether it was allowed before and is still open.
     #[prost(bool, tag = "6")]
     pub(crate) is_again: bool,
-    #[prost(oneof = "Subject", tags = "7, 8")]
+    #[prost(oneof = "Subject", tags = "7, 8, 9")]
     pub(crate) subject: Option<Subject>,
 }
 
@@ -38,6 +38,9 @@ pub(crate) enum Subject {
     Stream(String),
     #[prost(message, tag = "8")]
     Request(RequestSubject),
+    /// A flow of datagrams to this `host:port`.
+    #[prost(string, tag = "9")]
+    Flow(String),
 }
 
 /// An HTTP request, in the forms that router, policy and app see.
