@@ -149,7 +149,13 @@ impl Asked<'_> {
             "route-name" = self.route.name,
             reason = AUTHORIZE_UNREACHABLE,
             error = why as &dyn std::error::Error,
+            cause = %root(why),
             "no decision"
         );
     }
+}
+
+/// What it came from in the end: a refused connection, a certificate.
+fn root<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error)
 }

@@ -20,8 +20,9 @@ use crate::config::AuthorizeService;
 /// For a TCP connection. A host that needs longer is down, and another may be asked.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Between pings on a connection, and for the answer to one: how a machine that has vanished is found out.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Between pings on a connection with questions under way, and for the answer to one: how a machine that has vanished is
+/// found out while there is time to ask another.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Octets of an answer at most: reasons, traces and remedies of one decision.
 const ANSWER_LEN_MAX: usize = 1024 * 1024;
