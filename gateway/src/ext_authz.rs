@@ -2,7 +2,7 @@
 //! service `envoy.service.auth.v3.Authorization`.
 //!
 //! Here: who may ask ([`caller`]), what they ask ([`question`]) and how it is answered ([`answer`]). What is decided is
-//! [`crate::proxy`]'s to say. Where this process only decides, [`decide`] answers proxies of ours as well. A question that is not understood, or takes too long, is a no within the protocol: as an
+//! [`crate::proxy`]'s to say. Where this process only decides, [`mod@decide`] answers proxies of ours as well. A question that is not understood, or takes too long, is a no within the protocol: as an
 //! error of gRPC, a caller that is set up to let requests pass on errors would let it pass.
 
 mod answer;

@@ -53,7 +53,7 @@ impl Parts {
     /// Asks until it is decided again, one way or the other: the proxy leaves a dead service alone for a moment.
     async fn decided(&self, person: &Person) -> anyhow::Result<Page> {
         wait::until("a decision", async || {
-            let page = person.open(&self.url).await.ok()?;
+            let page = Box::pin(person.open(&self.url)).await.ok()?;
             (page.status != StatusCode::SERVICE_UNAVAILABLE).then_some(page)
         })
         .await
@@ -171,7 +171,7 @@ async fn processes_whose_routes_differ_decide_nothing_together() {
     assert_ne!(text, elsewhere);
     std::fs::write(&file, elsewhere).unwrap();
     wait::until("no decision", async || {
-        let page = alice.get(&parts.url).await.ok()?;
+        let page = Box::pin(alice.get(&parts.url)).await.ok()?;
         (page.status == StatusCode::SERVICE_UNAVAILABLE).then_some(())
     })
     .await
