@@ -17,6 +17,7 @@ mod forward;
 mod gate;
 mod headers;
 mod own;
+mod patience;
 mod question;
 mod respond;
 pub(crate) mod router;

@@ -114,5 +114,8 @@ mod tests {
             "what was true a minute ago is asked again"
         );
         assert_eq!(key.shown(None, now).certificate.leaf, leaf.certificate.der().to_vec());
+        let chain = key.chain();
+        assert_eq!(chain[0], leaf.certificate.der().to_vec());
+        assert_eq!(chain.len(), 2, "another process judges by all that was shown");
     }
 }

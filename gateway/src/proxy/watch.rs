@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -16,7 +16,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Live, Proxy, caller::Caller, decider::Asked, question::Question, respond::AUTHORIZE_UNREACHABLE,
+    Live, Proxy,
+    caller::Caller,
+    decider::Asked,
+    patience::{Patience, UNANSWERED_INTERVAL},
+    question::Question,
+    respond::AUTHORIZE_UNREACHABLE,
 };
 use crate::{
     authorize::Verdict,
@@ -24,13 +29,6 @@ use crate::{
     session::{Session, SessionId},
     store::Store,
 };
-
-/// For how long something stays open while nobody says whether it may. Asked again all the while: a process that decides may
-/// be started anew within it.
-const UNANSWERED_MAX: Duration = Duration::from_secs(5);
-
-/// Between two questions while there is no answer.
-const UNANSWERED_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How often the clock, and the address of the other end, are looked at.
 const CLOCK_INTERVAL: Duration = Duration::from_millis(500);
@@ -75,13 +73,12 @@ impl Watch {
     /// Resolves when what was allowed may no longer live. Levels, not edges: whatever changed since the last look is seen
     /// by the next.
     pub(super) async fn revoked(mut self) -> EndReason {
-        let mut unanswered_since = None;
+        let mut patience = Patience::default();
         loop {
             self.revision.mark_unchanged();
             self.changes.mark_unchanged();
             let (decided, from) = (Now::read(), self.question.ip_now());
-            let since: Instant = unanswered_since.unwrap_or(decided.monotonic);
-            let left = (since + UNANSWERED_MAX).saturating_duration_since(decided.monotonic);
+            let left = patience.left(decided.monotonic);
             let standing = tokio::select! {
                 biased;
                 () = self.cut.cancelled() => return EndReason::Shutdown,
@@ -90,11 +87,10 @@ impl Watch {
             let (edge, (pause, interval)) = match standing {
                 Ok(Standing::Over(reason)) => return reason,
                 Ok(Standing::Allowed { edge, recheck }) => {
-                    unanswered_since = None;
+                    patience.answered();
                     (edge, recheck)
                 }
-                Ok(Standing::Unanswered) if !left.is_zero() => {
-                    unanswered_since = Some(since);
+                Ok(Standing::Unanswered) if patience.unanswered(decided.monotonic) => {
                     (None, (UNANSWERED_INTERVAL, UNANSWERED_INTERVAL))
                 }
                 Ok(Standing::Unanswered) | Err(_) => {
