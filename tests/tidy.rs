@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 600;
 
 /// A folder of the gateway, and the folders that it must not know.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("authorize", &["listen", "proxy", "store", "authenticate", "app", "portal", "config"]),
     ("session", &["listen", "proxy", "store", "authenticate", "authorize", "app", "portal"]),
     ("scim", &["listen", "proxy", "store", "authenticate", "authorize", "app", "portal", "config"]),
     ("store", &["listen", "proxy", "authenticate", "authorize", "app", "portal"]),
     ("proxy", &["listen", "app", "forward_auth", "ext_authz"]),
+    ("remote_authorize", &["listen", "proxy", "app", "store", "authenticate", "ext_authz", "forward_auth"]),
     ("authenticate", &["listen", "proxy", "app"]),
     ("listen", &["app", "forward_auth", "ext_authz"]),
     ("forward_auth", &["app", "authenticate", "authorize", "ext_authz", "store"]),

@@ -107,7 +107,7 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
     let live = keys::live(settings.clone(), &secrets, &store)?;
     let proxy = Arc::new(Proxy::new(live, store.clone(), lifetime.tracker.clone(), lifetime.cut.clone()));
     let tls_keys = TlsKeys::new(&settings)?;
-    if settings.services == Services::All {
+    if settings.services != Services::Authorize {
         open_doors(&settings, &tls_keys, &proxy, &lifetime)?;
         let signing_in = proxy.clone();
         lifetime.tracker.spawn(refresh::run(move || signing_in.authenticate(), lifetime.drain.clone()));
@@ -146,7 +146,7 @@ pub(crate) async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
         return Store::in_memory().await.context("cannot make the in-memory store");
     };
     let opened = match settings.services {
-        Services::All => Store::open(folder).await,
+        Services::All | Services::AllButAuthorize => Store::open(folder).await,
         Services::Authorize => Store::open_beside(folder).await,
     };
     opened.with_context(|| format!("cannot open the store in {}", folder.display()))

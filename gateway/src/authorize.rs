@@ -27,6 +27,7 @@ use std::net::IpAddr;
 
 use pomerium_shared::clock::Now;
 
+pub(crate) use self::permit::accept;
 pub use self::{
     calendar::{AgeLimit, ClockTest, DateRange, DayTime, Days},
     certificate::{CertificateMatcher, PresentedCertificate},
@@ -76,7 +77,7 @@ impl<'a> CheckRequest<'a> {
 }
 
 /// What policy may know of a request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestFacts<'a> {
     /// The method; `CONNECT` for a TCP stream.
     pub method: &'a str,

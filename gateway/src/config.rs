@@ -7,6 +7,7 @@
 //! What must not live here: what a rule means ([`crate::authorize`]), and anything that runs.
 
 mod access;
+mod authorize_service;
 mod autocert;
 pub mod check;
 mod diagnostic;
@@ -32,6 +33,7 @@ use std::{
 };
 
 pub use access::{Access, access};
+pub use authorize_service::AuthorizeService;
 pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
 pub(crate) use keys::nearest;
 pub use settings::*;

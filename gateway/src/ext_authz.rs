@@ -2,11 +2,12 @@
 //! service `envoy.service.auth.v3.Authorization`.
 //!
 //! Here: who may ask ([`caller`]), what they ask ([`question`]) and how it is answered ([`answer`]). What is decided is
-//! [`crate::proxy`]'s to say. A question that is not understood, or takes too long, is a no within the protocol: as an
+//! [`crate::proxy`]'s to say. Where this process only decides, [`mod@decide`] answers proxies of ours as well. A question that is not understood, or takes too long, is a no within the protocol: as an
 //! error of gRPC, a caller that is set up to let requests pass on errors would let it pass.
 
 mod answer;
 mod caller;
+mod decide;
 mod health;
 mod messages;
 mod question;
@@ -25,6 +26,7 @@ use tonic::codegen::Service;
 use tonic_prost::ProstCodec;
 
 use self::{
+    decide::Decide,
     health::Health,
     messages::{CheckRequest, CheckResponse},
     question::Question,
@@ -34,6 +36,7 @@ use crate::{
     config::Services,
     listen::inner::{Answers, Caller},
     proxy::{Connection, Proxy, Verified},
+    remote_authorize::messages::{DECIDE_PATH, DecideRequest, DecideResponse},
     secret::Secret,
 };
 
@@ -81,6 +84,11 @@ impl Answers for ExtAuthz {
         {
             tracing::debug!(%error, peer = %caller.peer, "a stranger at the door for gRPC");
             return boxed(tonic::Status::unauthenticated(error.to_string()).into_http());
+        }
+        if request.uri().path() == DECIDE_PATH && self.services == Services::Authorize {
+            let codec = ProstCodec::<DecideResponse, DecideRequest>::default();
+            let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(QUESTION_LEN_MAX);
+            return within(grpc.unary(Decide { proxy: self.proxy.clone() }, request)).await;
         }
         if request.uri().path() != CHECK_PATH {
             return boxed(tonic::Status::unimplemented("there is no such method").into_http());

@@ -27,6 +27,7 @@ mod policy_tools;
 pub mod portal;
 pub mod proxy;
 pub mod quickstart;
+mod remote_authorize;
 pub mod scim;
 pub mod secret;
 pub mod session;

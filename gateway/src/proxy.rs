@@ -10,11 +10,14 @@ pub(crate) mod authority;
 mod caller;
 mod client_certificate;
 mod connect;
+mod decide;
+mod decider;
 mod flow;
 mod forward;
 mod gate;
 mod headers;
 mod own;
+mod patience;
 mod question;
 mod respond;
 pub(crate) mod router;
@@ -37,8 +40,7 @@ use pomerium_shared::clock::Now;
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::respond::Refusal;
-use self::{assertion::Signer, respond::Audience, upstream::Pool};
+use self::{assertion::Signer, decider::Decider, respond::Audience, upstream::Pool};
 pub(crate) use self::{
     assertion::SignerError,
     client_certificate::ProvenKey,
@@ -49,6 +51,7 @@ pub use self::{
     authority::{Authority, AuthorityError},
     router::Router,
 };
+pub(crate) use self::{decide::Undecided, respond::Refusal};
 pub use crate::path::{CanonicalPath, PathError};
 use crate::{
     authenticate::Authenticate,
@@ -56,6 +59,7 @@ use crate::{
     config::{Settings, Target},
     device::Thumbprint,
     per_address::{Connections, Place, Rate},
+    remote_authorize::TransportError,
     store::Store,
 };
 
@@ -103,6 +107,7 @@ pub(crate) struct Live {
     router: Router,
     pools: HashMap<String, Arc<Pool>>,
     signer: Signer,
+    decider: Decider,
     /// Of requests to the gateway itself.
     rate: Rate,
     authenticate: Arc<Authenticate>,
@@ -127,10 +132,11 @@ impl Live {
         }
         let keys: Vec<&str> = settings.signing_keys.iter().map(|key| key.expose().as_str()).collect();
         let signer = Signer::new(&keys, shared_secret)?;
+        let decider = Decider::new(&settings, shared_secret)?;
         let router = Router::new(settings.routes.clone());
         let rate = Rate::new(settings.per_address.sign_in_requests);
         let has_client_authority = !settings.client_authorities().is_empty();
-        Ok(Self { settings, router, pools, signer, rate, authenticate, has_client_authority })
+        Ok(Self { settings, router, pools, signer, decider, rate, authenticate, has_client_authority })
     }
 
     /// Keeps what is known of the apps' health, route by route.
@@ -167,6 +173,9 @@ pub(crate) enum LiveError {
     /// The signing key.
     #[error(transparent)]
     Signer(#[from] SignerError),
+    /// The way to who decides.
+    #[error(transparent)]
+    Decider(#[from] TransportError),
 }
 
 /// Counts reloads.

@@ -35,6 +35,8 @@ mod psql;
 #[cfg(test)]
 mod refusal;
 #[cfg(test)]
+mod split;
+#[cfg(test)]
 mod ssh;
 #[cfg(test)]
 mod streams;

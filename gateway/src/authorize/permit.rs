@@ -1,6 +1,6 @@
 //! The check itself: evaluates, writes the one log line, and hands out the proof.
 
-use super::{CheckRequest, Decision, Inputs, Policy, Remedy, Verdict, reason::Reasons};
+use super::{CheckRequest, Decision, Inputs, Policy, Verdict, reason::Reasons};
 
 /// Proof that a policy allowed one request or stream: nothing dials an app without one.
 #[derive(Debug)]
@@ -26,8 +26,8 @@ pub struct Denial {
     pub decision: Decision,
     /// How each criterion came out, for `show_error_details`; empty when somebody should sign in first.
     pub traces: Vec<String>,
-    /// What would help the person; empty where nothing that they can do would.
-    pub remedies: Box<[Remedy]>,
+    /// What would help the person, in sentences; empty where nothing that they can do would.
+    pub remedies: Box<[String]>,
 }
 
 /// What the log line says beside the request.
@@ -48,13 +48,37 @@ pub struct CheckLog<'a> {
 pub fn check(policy: &Policy, request: &CheckRequest<'_>, facts: CheckLog<'_>) -> Result<Permit, Denial> {
     let decision = policy.evaluate(request);
     log(policy, request, facts, &decision);
+    let words = || {
+        let remedies = policy.remedies(request).iter().map(ToString::to_string).collect();
+        (policy.explain(request).lines(), remedies)
+    };
+    follow(decision, words)
+}
+
+/// Takes a decision that another process of ours has made and logged, with its traces and remedies.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn accept(
+    decision: Decision,
+    traces: Vec<String>,
+    remedies: Box<[String]>,
+) -> Result<Permit, Denial> {
+    follow(decision, || (traces, remedies))
+}
+
+/// What follows from a decision; `words` has traces and remedies.
+fn follow(
+    decision: Decision,
+    words: impl FnOnce() -> (Vec<String>, Box<[String]>),
+) -> Result<Permit, Denial> {
     match decision.verdict() {
         Verdict::Allow => Ok(Permit { decision }),
         verdict @ Verdict::SignIn => {
             Err(Denial { verdict, decision, traces: Vec::new(), remedies: Box::default() })
         }
         verdict @ Verdict::Deny { .. } => {
-            let (traces, remedies) = (policy.explain(request).lines(), policy.remedies(request).into());
+            let (traces, remedies) = words();
             Err(Denial { verdict, decision, traces, remedies })
         }
     }
@@ -62,13 +86,12 @@ pub fn check(policy: &Policy, request: &CheckRequest<'_>, facts: CheckLog<'_>) -
 
 /// Decides again on what was allowed and is still open. Logged when the answer has turned: what stays allowed is asked
 /// about too often for a line each time.
-pub fn check_again(policy: &Policy, request: &CheckRequest<'_>, facts: CheckLog<'_>) -> Verdict {
+pub fn check_again(policy: &Policy, request: &CheckRequest<'_>, facts: CheckLog<'_>) -> Decision {
     let decision = policy.evaluate(request);
-    let verdict = decision.verdict();
-    if verdict != Verdict::Allow {
+    if decision.verdict() != Verdict::Allow {
         log(policy, request, facts, &decision);
     }
-    verdict
+    decision
 }
 
 fn log(policy: &Policy, check: &CheckRequest<'_>, facts: CheckLog<'_>, decision: &Decision) {

@@ -362,6 +362,13 @@ impl Reasons {
     }
 }
 
+impl Reason {
+    /// The reason of a code.
+    pub(crate) fn of_code(code: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == code)
+    }
+}
+
 impl FromIterator<Reason> for Reasons {
     fn from_iter<I: IntoIterator<Item = Reason>>(reasons: I) -> Self {
         reasons.into_iter().fold(Self::NONE, |all, reason| all.union(Self::only(reason)))

@@ -11,8 +11,8 @@ use http::{HeaderName, HeaderValue, header};
 use url::Url;
 
 use super::{
-    Certificate, Codec, CookieSettings, DownstreamMtls, ForwardAuthDoor, GrpcDoor, IssuerFormat, PerAddress,
-    SameSite, Services, Settings, Storage, Timeouts,
+    AuthorizeService, Certificate, Codec, CookieSettings, DownstreamMtls, ForwardAuthDoor, GrpcDoor,
+    IssuerFormat, PerAddress, SameSite, Services, Settings, Storage, Timeouts, authorize_service,
     autocert::autocert,
     downstream_mtls::ClientAuthorities,
     identity, keys,
@@ -31,7 +31,7 @@ use crate::{
 pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     top.check_keys(keys::Place::Global);
     let services = services::services(top);
-    let Doors { address, http_redirect_addr, grpc, forward_auth } = doors(top, services);
+    let Doors { address, http_redirect_addr, grpc, forward_auth, authorize_service } = doors(top, services);
     let codec = codec(top);
     let autocert = autocert(top);
     let certificates = certificates(top, autocert.is_some());
@@ -46,8 +46,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let pass_identity_headers = top.flag("pass_identity_headers").unwrap_or(false);
     let set_response_headers = response_headers(top);
     let timeouts = timeouts(top);
-    let storage = storage(top);
-    services::check_storage(top, services, storage.as_ref());
+    let storage = storage_for(top, services);
     let records = records(top);
     let geography = geography(top);
     let log_level = log_level(top);
@@ -66,6 +65,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         address: address?,
         http_redirect_addr,
         services,
+        authorize_service,
         grpc,
         forward_auth,
         per_address: per_address(top),
@@ -99,12 +99,13 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     })
 }
 
-/// The addresses that the gateway answers at.
+/// The addresses that the gateway answers at, and where it asks.
 struct Doors {
     address: Option<SocketAddr>,
     http_redirect_addr: Option<SocketAddr>,
     grpc: Option<GrpcDoor>,
     forward_auth: Option<ForwardAuthDoor>,
+    authorize_service: Option<AuthorizeService>,
 }
 
 fn doors(top: &Section<'_>, services: Services) -> Doors {
@@ -116,13 +117,14 @@ fn doors(top: &Section<'_>, services: Services) -> Doors {
     services::check_addresses(
         top,
         &[
-            ("address", address.filter(|_| services == Services::All)),
+            ("address", address.filter(|_| services != Services::Authorize)),
             ("http_redirect_addr", http_redirect_addr),
             ("grpc_address", grpc.as_ref().map(|door| door.address)),
             ("forward_auth_address", forward_auth.as_ref().map(|door| door.address)),
         ],
     );
-    Doors { address, http_redirect_addr, grpc, forward_auth }
+    let authorize_service = authorize_service::authorize_service(top, services);
+    Doors { address, http_redirect_addr, grpc, forward_auth, authorize_service }
 }
 
 fn unreachable_grace(top: &Section<'_>) -> Duration {
@@ -386,6 +388,13 @@ fn log_level(top: &Section<'_>) -> &'static str {
         ("disabled", "off"),
     ];
     top.one_of("log_level", &levels).unwrap_or("info")
+}
+
+/// Where people are kept, if these services can work with it.
+fn storage_for(top: &Section<'_>, services: Services) -> Option<Storage> {
+    let storage = storage(top);
+    services::check_storage(top, services, storage.as_ref());
+    storage
 }
 
 fn storage(top: &Section<'_>) -> Option<Storage> {

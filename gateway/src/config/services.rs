@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{ForwardAuthDoor, GrpcDoor, GrpcTls, Services, Storage, section::Section};
 
-/// `services`: `all`, its parts in any order, or `authorize` alone.
+/// `services`: `all`, its parts in any order, `authorize` alone, or all but that. The sign-in runs where the proxy does.
 pub(super) fn services(top: &Section<'_>) -> Services {
     const NAME: &str = "services";
     const ALL: [&str; 4] = ["authenticate", "authorize", "databroker", "proxy"];
@@ -21,18 +21,34 @@ pub(super) fn services(top: &Section<'_>) -> Services {
         [] | ["all"] => Services::All,
         ["authorize"] => Services::Authorize,
         names if ALL.iter().all(|part| names.contains(part)) && names.len() == ALL.len() => Services::All,
+        names
+            if ["authenticate", "proxy"].iter().all(|part| names.contains(part))
+                && names.iter().all(|name| ["authenticate", "databroker", "proxy"].contains(name)) =>
+        {
+            Services::AllButAuthorize
+        }
         _ => {
-            top.error(NAME, "expected all or authorize: the other parts run together, in one process");
+            top.error(
+                NAME,
+                "expected all, authorize, or proxy,authenticate, which run together in one process",
+            );
             Services::All
         }
     }
 }
 
-/// Decisions alone need the sessions that another process makes.
+/// Decisions need the sessions that another process makes.
 pub(super) fn check_storage(top: &Section<'_>, services: Services, storage: Option<&Storage>) {
-    if services == Services::Authorize && storage == Some(&Storage::Memory) {
-        let message =
-            "services: authorize reads the sessions of another process: use file, with the same folder";
+    let message = match services {
+        Services::All => return,
+        Services::Authorize => {
+            "services: authorize reads the sessions of another process: use file, with the same folder"
+        }
+        Services::AllButAuthorize => {
+            "the authorize service reads the sessions of this process: use file, with the same folder"
+        }
+    };
+    if storage == Some(&Storage::Memory) {
         top.error("databroker_storage_type", message);
     }
 }

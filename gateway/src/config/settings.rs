@@ -9,7 +9,7 @@ use regex::Regex;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use url::Url;
 
-use super::Upstreams;
+use super::{AuthorizeService, Upstreams};
 use crate::{
     authorize::{Policy, Records},
     client_authority::ClientAuthority,
@@ -27,6 +27,8 @@ pub struct Settings {
     pub http_redirect_addr: Option<SocketAddr>,
     /// `services`: which parts this process runs.
     pub services: Services,
+    /// `authorize_service_url(s)`: who decides, where this process does not.
+    pub authorize_service: Option<AuthorizeService>,
     /// `grpc_address`: where Envoy and its kin ask over gRPC. `None`: they cannot.
     pub grpc: Option<GrpcDoor>,
     /// `forward_auth_address`: where other proxies ask over HTTP. `None`: they cannot.
@@ -162,8 +164,10 @@ pub enum Enforcement {
 pub enum Services {
     /// `all`: everything in one process.
     All,
-    /// `authorize`: decisions alone, for other proxies. Sessions come from the storage, where another process puts them.
+    /// `authorize`: decisions alone, for the other parts and for other proxies. Sessions come from the storage, where another process puts them.
     Authorize,
+    /// `proxy,authenticate`: everything but decisions, which another process takes.
+    AllButAuthorize,
 }
 
 /// The door for Envoy's authorization protocol.

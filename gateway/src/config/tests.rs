@@ -130,7 +130,7 @@ fn every_wrong_key_is_named_with_its_place_and_what_to_do() {
         ("client_ca: x\n", "pomerium.yaml:7:1: client_ca: is removed: use downstream_mtls.ca"),
         (
             "services: proxy\n",
-            "pomerium.yaml:7:1: services: expected all or authorize: the other parts run together",
+            "pomerium.yaml:7:1: services: expected all, authorize, or proxy,authenticate, which run together",
         ),
         ("timeout_read: 30\n", "expected a duration with its unit, like 30s, 5m or 1h30m"),
         (

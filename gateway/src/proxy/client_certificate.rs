@@ -49,6 +49,11 @@ impl ProvenKey {
         })
     }
 
+    /// The certificate, and what came along with it, each in DER.
+    pub(super) fn chain(&self) -> Vec<Vec<u8>> {
+        std::iter::once(&self.leaf).chain(&self.others).map(|der| der.to_vec()).collect()
+    }
+
     /// The certificate as it is now for a route with this authority; without any, each is as good as another.
     pub(super) fn shown(&self, authority: Option<&Arc<ClientAuthority>>, now: Now) -> Shown {
         let (is_valid, end) = authority.map_or((true, None), |authority| {
@@ -109,5 +114,8 @@ mod tests {
             "what was true a minute ago is asked again"
         );
         assert_eq!(key.shown(None, now).certificate.leaf, leaf.certificate.der().to_vec());
+        let chain = key.chain();
+        assert_eq!(chain[0], leaf.certificate.der().to_vec());
+        assert_eq!(chain.len(), 2, "another process judges by all that was shown");
     }
 }

@@ -9,12 +9,13 @@ use url::Url;
 use super::{
     Connection, Live, Proxy, Refusal,
     authority::{Authority, AuthorityError},
+    decider::Asked,
     question::Question,
     respond::{Denied, wants_html},
 };
 use crate::{
     authenticate::InvalidCredential,
-    authorize::{self, CheckLog, Permit, Verdict},
+    authorize::{Denial, Permit, Verdict},
     config::Route,
     path::CanonicalPath,
     session::{Session, demand::SignInDemand},
@@ -77,10 +78,8 @@ impl Proxy {
         let mut caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
         caller.must_be_vouched_for(route.unreachable_grace, now);
         let unmet = caller.must_meet(&route.sign_in, now);
-        let shown = question.shown(route, now);
-        let check = caller.asks(live, question.facts(shown.as_ref()), now);
-        let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
-        match authorize::check(&route.policy, &check, log) {
+        let asked = Asked { route, caller: &caller, question: &question, request_id };
+        match live.check(asked, now).await? {
             Ok(permit) => Ok(Admitted { permit, route: route.clone(), session: caller.session, question }),
             Err(denial) if denial.verdict == Verdict::SignIn => {
                 let refusal = sign_in(live, whereto, parts, &route.sign_in, caller.rejected, now)?;
@@ -107,10 +106,8 @@ impl Proxy {
         let mut caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
         caller.must_be_vouched_for(route.unreachable_grace, now);
         let unmet = caller.must_meet(&route.sign_in, now);
-        let shown = question.shown(route, now);
-        let check = caller.asks(live, question.facts(shown.as_ref()), now);
-        let log = CheckLog { request_id, route_id: &route.id, route_name: &route.name };
-        match authorize::check(&route.policy, &check, log) {
+        let asked = Asked { route, caller: &caller, question: &question, request_id };
+        match live.check(asked, now).await? {
             Ok(permit) => Ok(Admitted { permit, route: route.clone(), session: caller.session, question }),
             Err(denial) if denial.verdict == Verdict::SignIn => {
                 Err(Refusal::SignIn { redirect: None, rejected: caller.rejected }.unless_browser(unmet))
@@ -120,12 +117,7 @@ impl Proxy {
     }
 }
 
-fn denied(
-    denial: authorize::Denial,
-    route: &Route,
-    session: Option<&Session>,
-    sign_out_url: &str,
-) -> Refusal {
+fn denied(denial: Denial, route: &Route, session: Option<&Session>, sign_out_url: &str) -> Refusal {
     Refusal::Denied(Box::new(Denied {
         denial,
         route_name: route.name.clone(),

@@ -12,6 +12,9 @@ use crate::{
     session::demand::SignInDemand,
 };
 
+/// The reason code of a [`Refusal::NoDecision`], here and in the log.
+pub(super) const AUTHORIZE_UNREACHABLE: &str = "authorize-unreachable";
+
 /// Why a request got no answer from an app.
 #[derive(Debug)]
 pub(crate) enum Refusal {
@@ -31,6 +34,8 @@ pub(crate) enum Refusal {
     Denied(Box<Denied>),
     /// The app behind cannot be reached or failed: 502, 503 or 504.
     App { status: StatusCode, detail: String },
+    /// The service that decides gave no answer, so that it is no.
+    NoDecision,
     /// The gateway's own fault.
     Gateway(String),
 }
@@ -118,6 +123,7 @@ impl Refusal {
                 Verdict::Allow | Verdict::SignIn => StatusCode::FORBIDDEN,
             },
             Self::App { status, .. } => *status,
+            Self::NoDecision => StatusCode::SERVICE_UNAVAILABLE,
             Self::Gateway(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -173,6 +179,14 @@ impl Refusal {
             Self::App { detail, .. } => {
                 (ProblemKind::AppUnreachable, "The app does not answer", detail.clone(), vec![])
             }
+            Self::NoDecision => (
+                ProblemKind::Gateway,
+                "Nobody can decide",
+                "The service that decides who may pass does not answer, so nobody may. Try again in a moment; tell your \
+                 administrator if it stays."
+                    .to_owned(),
+                vec![AUTHORIZE_UNREACHABLE.to_owned()],
+            ),
             Self::Gateway(detail) => (ProblemKind::Gateway, "The gateway failed", detail.clone(), vec![]),
         };
         Problem {
@@ -223,7 +237,7 @@ impl Denied {
     }
 
     fn remedies(&self) -> Vec<String> {
-        self.denial.remedies.iter().map(ToString::to_string).collect()
+        self.denial.remedies.to_vec()
     }
 }
 

@@ -15,17 +15,20 @@ use pomerium_shared::{clock::Now, reason::EndReason};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Live, Proxy, caller::Caller, question::Question};
+use super::{
+    Live, Proxy,
+    caller::Caller,
+    decider::Asked,
+    patience::{Patience, UNANSWERED_INTERVAL},
+    question::Question,
+    respond::AUTHORIZE_UNREACHABLE,
+};
 use crate::{
-    authorize::{CheckLog, Verdict, check_again},
+    authorize::Verdict,
     body::{Body, BodyError},
     session::{Session, SessionId},
     store::Store,
 };
-
-/// How often a decision is taken again even if nothing is known to have changed: a lost notification must not keep
-/// somebody in.
-const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How often the clock, and the address of the other end, are looked at.
 const CLOCK_INTERVAL: Duration = Duration::from_millis(500);
@@ -70,13 +73,35 @@ impl Watch {
     /// Resolves when what was allowed may no longer live. Levels, not edges: whatever changed since the last look is seen
     /// by the next.
     pub(super) async fn revoked(mut self) -> EndReason {
+        let mut patience = Patience::default();
         loop {
             self.revision.mark_unchanged();
             self.changes.mark_unchanged();
             let (decided, from) = (Now::read(), self.question.ip_now());
-            let edge = match self.still_allowed(decided).await {
-                Ok(edge) => edge,
-                Err(reason) => return reason,
+            let left = patience.left(decided.monotonic);
+            let standing = tokio::select! {
+                biased;
+                () = self.cut.cancelled() => return EndReason::Shutdown,
+                standing = tokio::time::timeout(left, self.standing(decided)) => standing,
+            };
+            let (edge, (pause, interval)) = match standing {
+                Ok(Standing::Over(reason)) => return reason,
+                Ok(Standing::Allowed { edge, recheck }) => {
+                    patience.answered();
+                    (edge, recheck)
+                }
+                Ok(Standing::Unanswered) if patience.unanswered(decided.monotonic) => {
+                    (None, (UNANSWERED_INTERVAL, UNANSWERED_INTERVAL))
+                }
+                Ok(Standing::Unanswered) | Err(_) => {
+                    let reason = AUTHORIZE_UNREACHABLE;
+                    tracing::warn!(
+                        "request-id" = self.request_id,
+                        reason,
+                        "nobody says whether it may stay open"
+                    );
+                    return EndReason::Policy;
+                }
             };
             tokio::select! {
                 biased;
@@ -85,13 +110,21 @@ impl Watch {
                 _ = self.changes.changed() => {}
                 () = clock_passes(decided, edge) => {}
                 () = moves(&self.question, from) => {}
-                () = tokio::time::sleep(RECHECK_INTERVAL) => {}
+                () = tokio::time::sleep(interval) => {}
             }
+            tokio::time::sleep(pause).await;
         }
     }
 
-    /// Takes the decision again; `Ok` names the next moment at which the clock alone may change it.
-    async fn still_allowed(&self, now: Now) -> Result<Option<SystemTime>, EndReason> {
+    /// Takes the decision again.
+    async fn standing(&self, now: Now) -> Standing {
+        match self.still_allowed(now).await {
+            Ok(standing) => standing,
+            Err(reason) => Standing::Over(reason),
+        }
+    }
+
+    async fn still_allowed(&self, now: Now) -> Result<Standing, EndReason> {
         let live = self.live.load_full();
         let session = self.session_at(&live, now).await?;
         let caller = Caller::of_session(session, &self.store).await.map_err(|_| EndReason::Session)?;
@@ -101,17 +134,16 @@ impl Watch {
         if unvouched_at.is_some_and(|end| end <= now.wall) {
             return Err(EndReason::Session);
         }
-        let shown = self.question.shown(route, now);
-        let check = caller.asks(&live, self.question.facts(shown.as_ref()), now);
-        let facts = CheckLog { request_id: &self.request_id, route_id: &route.id, route_name: &route.name };
-        match check_again(&route.policy, &check, facts) {
-            Verdict::Allow => {
-                let end_of_certificate = shown.as_ref().and_then(|shown| shown.end);
-                let edges = route.policy.next_edge(&check).into_iter().chain(end_of_certificate);
-                Ok(edges.chain(unvouched_at).min())
+        let (question, request_id) = (&self.question, self.request_id.as_str());
+        let asked = Asked { route, caller: &caller, question, request_id };
+        match live.check_again(asked, now).await {
+            Ok((Verdict::Allow, edge)) => {
+                let edge = edge.into_iter().chain(unvouched_at).min();
+                Ok(Standing::Allowed { edge, recheck: live.decider.recheck() })
             }
-            Verdict::SignIn => Err(EndReason::Session),
-            Verdict::Deny { .. } => Err(EndReason::Policy),
+            Ok((Verdict::SignIn, _)) => Err(EndReason::Session),
+            Ok((Verdict::Deny { .. }, _)) => Err(EndReason::Policy),
+            Err(_) => Ok(Standing::Unanswered),
         }
     }
 
@@ -133,6 +165,17 @@ impl Watch {
         }
         crate::body::boxed(Watched { body, revoked: Box::pin(self.revoked()) })
     }
+}
+
+/// How it stands with what was allowed.
+enum Standing {
+    /// It is; the clock alone may change that at `edge`, and it is asked again within `recheck`: not before the one, and no
+    /// later than the other.
+    Allowed { edge: Option<SystemTime>, recheck: (Duration, Duration) },
+    /// Nobody says.
+    Unanswered,
+    /// No longer.
+    Over(EndReason),
 }
 
 /// Resolves when whoever asked is elsewhere than `from`: a QUIC connection may move to another network.

@@ -2,6 +2,9 @@
 
 use super::*;
 
+const STORE: &str =
+    "databroker_storage_type: file\ndatabroker_storage_connection_string: file:///var/lib/pomerium\n";
+
 #[test]
 fn doors_for_other_programs_are_closed_unless_named() {
     let settings = good("").settings;
@@ -67,8 +70,8 @@ fn doors_that_would_let_strangers_in_are_refused() {
             "expected addresses or networks",
         ),
         ("forward_auth_address: ':1'\nforward_auth_trusted_peers: [0.0.0.0/0]\n", "trusts every address"),
-        ("services: [authorize, proxy]\n", "services: expected all or authorize"),
-        ("services: authenticate\n", "services: expected all or authorize"),
+        ("services: [authorize, proxy]\n", "services: expected all, authorize, or proxy,authenticate"),
+        ("services: authenticate\n", "services: expected all, authorize, or proxy,authenticate"),
         (
             "grpc_address: 127.0.0.1:1\n",
             "callers prove themselves with shared_secret: set it, or grpc_client_ca",
@@ -89,5 +92,83 @@ fn doors_that_would_let_strangers_in_are_refused() {
             if expected.contains("shared_secret") { rest.to_owned() } else { format!("{rest}{secret}") };
         let errors = errors(&rest);
         assert!(errors.contains(expected), "{rest}\n{errors}");
+    }
+}
+
+#[test]
+fn a_proxy_that_asks_names_whom_and_how_it_trusts_them() {
+    let asks = |rest: &str| {
+        let loaded = good(&format!("services: proxy,authenticate\nshared_secret: {SECRET}\n{STORE}{rest}"));
+        assert_eq!(loaded.settings.services, Services::AllButAuthorize);
+        (loaded.settings.authorize_service.expect("somebody to ask"), loaded.warnings)
+    };
+    let (service, warnings) = asks("authorize_service_url: https://authorize.corp.example:5443\n");
+    assert_eq!(service.urls[0].as_str(), "https://authorize.corp.example:5443/");
+    assert_eq!((service.timeout, service.roots, warnings), (Duration::from_secs(10), None, vec![]));
+    let (service, _) = asks(
+        "authorize_service_urls: [https://a.corp.example, https://b.corp.example]\ngrpc_client_timeout: 500ms\n\
+         certificate_authority_file: cert.pem\noverride_certificate_name: authorize.corp.example\n",
+    );
+    assert_eq!((service.urls.len(), service.timeout), (2, Duration::from_millis(500)));
+    assert_eq!(service.certificate_name.as_deref(), Some("authorize.corp.example"));
+    assert_eq!(service.roots.map(|roots| roots.len()), Some(1));
+    let (service, warnings) = asks(
+        "authorize_service_url: https://public.corp.example\nauthorize_internal_service_url: http://10.0.0.5:5443\n",
+    );
+    assert_eq!(service.urls[0].as_str(), "http://10.0.0.5:5443/", "the internal one goes before");
+    assert!(warnings.iter().any(|warning| warning.message.contains("without TLS")), "{warnings:?}");
+}
+
+#[test]
+fn one_file_may_serve_both_processes_and_says_nothing_to_one_that_is_both() {
+    let rest = format!("shared_secret: {SECRET}\n{STORE}authorize_service_url: https://a.corp.example\n");
+    let alone = read(&minimal(&rest), &[("SERVICES", "authorize")]).unwrap();
+    assert_eq!((alone.settings.authorize_service, alone.warnings), (None, vec![]));
+    let both = good(&rest);
+    assert_eq!(both.settings.authorize_service, None);
+    assert!(
+        both.warnings.iter().any(|warning| warning.key == "authorize_service_url"),
+        "{:?}",
+        both.warnings
+    );
+}
+
+#[test]
+fn a_proxy_that_could_not_ask_does_not_start() {
+    let split = format!("services: proxy,authenticate\n{STORE}");
+    let with_secret = format!("{split}shared_secret: {SECRET}\n");
+    for (rest, expected) in [
+        (with_secret.clone(), "authorize_service_url: is missing"),
+        (format!("{with_secret}authorize_service_urls: []\n"), "authorize_service_url: is missing"),
+        (format!("{split}authorize_service_url: https://a.corp.example\n"), "shared_secret: is missing"),
+        (format!("{with_secret}authorize_service_url: a.corp.example\n"), "expected a URL without a path"),
+        (format!("{with_secret}authorize_service_url: https://a/b\n"), "expected a URL without a path"),
+        (
+            format!("{with_secret}authorize_service_url: https://me:secret@a\n"),
+            "expected a URL without a path",
+        ),
+        (
+            format!("{with_secret}authorize_service_url: https://a\nauthorize_service_urls: [https://b]\n"),
+            "authorize_service_urls: says the same as authorize_service_url",
+        ),
+        (
+            format!("{with_secret}authorize_service_url: https://a\ngrpc_client_timeout: 0\n"),
+            "grpc_client_timeout: must not be 0",
+        ),
+        (
+            format!("{with_secret}authorize_service_url: https://a\noverride_certificate_name: a b\n"),
+            "override_certificate_name: must be a host name",
+        ),
+        (
+            format!(
+                "services: proxy,authenticate\nshared_secret: {SECRET}\ndatabroker_storage_type: memory\n\
+                 authorize_service_url: https://a\n"
+            ),
+            "the authorize service reads the sessions of this process",
+        ),
+    ] {
+        let errors = errors(&rest);
+        assert!(errors.contains(expected), "{rest}\n{errors}");
+        assert!(!errors.contains("secret@"), "{errors}");
     }
 }

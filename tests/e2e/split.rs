@@ -1,0 +1,205 @@
+//! Proxy and sign-in in one process, decisions in another: no answer is a no.
+
+use http::{HeaderMap, Method, StatusCode, header};
+use serde_json::Value;
+use support::{
+    app::{App, GREETING},
+    cli::Cli,
+    crowd::Crowd,
+    echo::Echo,
+    envoy::Envoy,
+    gateway::{Gateway, Options, Route, SHARED_SECRET},
+    http::Page,
+    person::Person,
+    port,
+    process::Process,
+    token, wait,
+};
+use url::Url;
+
+const DESTINATION: &str = "echo.corp.test:7";
+
+/// A proxy that asks somebody at `door`, who is not there yet.
+struct Parts {
+    app: App,
+    echo: Echo,
+    gateway: Gateway,
+    door: u16,
+    url: Url,
+}
+
+impl Parts {
+    async fn start() -> anyhow::Result<Self> {
+        let (app, echo, door) = (App::start().await?, Echo::start().await?, port::reserve()?);
+        let more = format!(
+            "services: proxy,authenticate\nauthorize_service_url: http://127.0.0.1:{door}\n\
+             grpc_client_timeout: 3s\n"
+        );
+        let routes = [Route::web("app.localhost", app.address), Route::tcp(DESTINATION, echo.address)];
+        let options = Options { more: &more, ..Options::default() };
+        let gateway = Box::pin(Gateway::start_with(&routes, &options)).await?;
+        let url = gateway.url("app.localhost")?;
+        Ok(Self { app, echo, gateway, door, url })
+    }
+
+    /// Starts who decides, on the same store, and waits until it does.
+    async fn authorize(&self) -> anyhow::Result<Process> {
+        let more = format!("grpc_address: 127.0.0.1:{}\ngrpc_insecure: true\n", self.door);
+        let process = self.gateway.spawn_beside(&["--services=authorize"], &more)?;
+        up(&process).await?;
+        Ok(process)
+    }
+
+    /// Asks until it is decided again, one way or the other: the proxy leaves a dead service alone for a moment.
+    async fn decided(&self, person: &Person) -> anyhow::Result<Page> {
+        wait::until("a decision", async || {
+            let page = Box::pin(person.open(&self.url)).await.ok()?;
+            (page.status != StatusCode::SERVICE_UNAVAILABLE).then_some(page)
+        })
+        .await
+    }
+
+    /// What a program is told, and that the app hears nothing of it.
+    async fn is_refused(&self, person: &Person) {
+        let requests = self.app.requests();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, "application/json".parse().unwrap());
+        let page = person.request(Method::GET, &self.url, headers, "".into()).await.unwrap();
+        assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE, "{}", page.text());
+        let problem: Value = serde_json::from_slice(&page.body).unwrap();
+        assert_eq!(problem["reasons"], serde_json::json!(["authorize-unreachable"]));
+        assert_eq!(self.app.requests(), requests, "the app hears nothing of it");
+        let id = problem["request_id"].as_str().unwrap();
+        self.gateway.log().line_with(&["no decision", id]).await.unwrap();
+    }
+}
+
+async fn up(process: &Process) -> anyhow::Result<()> {
+    let lines = [&process.output, &process.errors].map(|log| Box::pin(log.line_with("gateway is up")));
+    let [output, errors] = lines;
+    tokio::select! { line = output => line, line = errors => line }.map(|_| ())
+}
+
+/// Waits for a line in either log.
+async fn line(process: &Process, part: &str) -> String {
+    wait::until(part, async || {
+        let lines = process.output.lines().into_iter().chain(process.errors.lines());
+        lines.into_iter().find(|line| line.contains(part))
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alice_passes_and_bob_does_not_for_as_long_as_somebody_decides() {
+    let parts = Parts::start().await.unwrap();
+    let [alice, bob] = ["alice", "bob"].map(|name| Person::new(name, &parts.gateway.authority).unwrap());
+    parts.is_refused(&alice).await;
+
+    let mut authorize = parts.authorize().await.unwrap();
+    let page = parts.decided(&alice).await.unwrap();
+    assert_eq!(page.status, StatusCode::OK);
+    assert!(page.text().contains(GREETING), "{}", page.text());
+    let page = bob.open(&parts.url).await.unwrap();
+    assert_eq!(page.status, StatusCode::FORBIDDEN);
+    assert!(page.text().contains("email-unauthorized"), "{}", page.text());
+    let decision = line(&authorize, "bob@corp.example").await;
+    assert!(decision.contains("authorize check") && decision.contains("email-unauthorized"), "{decision}");
+    assert_eq!(parts.gateway.log().count("authorize check"), 0, "the proxy decides nothing");
+
+    authorize.kill().await.unwrap();
+    parts.is_refused(&alice).await;
+    parts.is_refused(&bob).await;
+    let page = alice.get(&parts.url).await.unwrap();
+    assert!(page.text().contains("Nobody can decide"), "a browser gets a page: {}", page.text());
+
+    let _again = parts.authorize().await.unwrap();
+    assert_eq!(parts.decided(&alice).await.unwrap().status, StatusCode::OK);
+    assert_eq!(bob.open(&parts.url).await.unwrap().status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_stream_is_cut_when_the_other_process_changes_its_policy_or_is_gone() {
+    let parts = Parts::start().await.unwrap();
+    let mut authorize = parts.authorize().await.unwrap();
+    let cli = Cli::new(&parts.gateway, "alice").unwrap();
+    let (_client, port) = cli.listen(DESTINATION).await.unwrap();
+    let crowd = Crowd::open(port, 3).await.unwrap();
+
+    // The file of the deciding process alone.
+    let file = parts.gateway.folder().join("beside.yaml");
+    let own = std::fs::read_to_string(&file).unwrap();
+    let other = own.replace("{is: alice@corp.example}", "{is: carol@corp.example}");
+    assert_ne!(own, other);
+    std::fs::write(&file, other).unwrap();
+    crowd.ends().await.unwrap();
+    parts.gateway.log().line_with(&["stream ended", "\"reason\":\"policy\""]).await.unwrap();
+
+    std::fs::write(&file, own).unwrap();
+    let served = parts.echo.dials();
+    let crowd = wait::until("streams again", async || Crowd::open(port, 3).await.ok()).await.unwrap();
+    assert!(parts.echo.dials() > served);
+    authorize.kill().await.unwrap();
+    crowd.ends().await.unwrap();
+    let cut = ["authorize-unreachable", "nobody says whether it may stay open"];
+    parts.gateway.log().line_with(&cut).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_signs_out_at_the_proxy_is_a_stranger_to_who_decides() {
+    let parts = Parts::start().await.unwrap();
+    let _authorize = parts.authorize().await.unwrap();
+    let alice = Person::new("alice", &parts.gateway.authority).unwrap();
+    assert_eq!(parts.decided(&alice).await.unwrap().status, StatusCode::OK);
+    let cli = Cli::new(&parts.gateway, "alice").unwrap();
+    let (_client, port) = cli.listen(DESTINATION).await.unwrap();
+    let crowd = Crowd::open(port, 3).await.unwrap();
+    cli.log_out().await.unwrap();
+    crowd.ends().await.unwrap();
+    parts.gateway.log().line_with(&["stream ended", "\"reason\":\"session\""]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_whose_routes_differ_decide_nothing_together() {
+    let parts = Parts::start().await.unwrap();
+    let _authorize = parts.authorize().await.unwrap();
+    let alice = Person::new("alice", &parts.gateway.authority).unwrap();
+    assert_eq!(parts.decided(&alice).await.unwrap().status, StatusCode::OK);
+    let file = parts.gateway.folder().join("beside.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let elsewhere = text.replace(&format!("http://{}", parts.app.address), "http://127.0.0.1:9");
+    assert_ne!(text, elsewhere);
+    std::fs::write(&file, elsewhere).unwrap();
+    wait::until("no decision", async || {
+        let page = Box::pin(alice.get(&parts.url)).await.ok()?;
+        (page.status == StatusCode::SERVICE_UNAVAILABLE).then_some(())
+    })
+    .await
+    .unwrap();
+    parts.gateway.log().line_with(&["no decision", "finds another route"]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_are_told_to_services_of_ours_and_by_who_only_decides() {
+    const DECIDE: &str = "/pomerium.gateway.v1.Authorize/Decide";
+    let (unauthenticated, unimplemented, invalid_argument) = ("16", "12", "3");
+    let parts = Parts::start().await.unwrap();
+    let _authorize = parts.authorize().await.unwrap();
+    let alice = Person::new("alice", &parts.gateway.authority).unwrap();
+    parts.decided(&alice).await.unwrap();
+    let session = alice.cookie(&parts.url, "_pomerium").unwrap();
+    let token = token::signed(&serde_json::json!({ "exp": 4_102_444_800_u64 }), &SHARED_SECRET);
+    let mut asking = Envoy::connect(parts.door, None).await.unwrap();
+    for stranger in ["", "x.y.z", &session] {
+        assert_eq!(asking.call(DECIDE, stranger).await.unwrap(), unauthenticated, "{stranger:?}");
+    }
+    assert_eq!(asking.call(DECIDE, &token).await.unwrap(), invalid_argument, "it asks nothing");
+
+    let app = App::start().await.unwrap();
+    let door = port::reserve().unwrap();
+    let options = Options { more: &format!("grpc_address: 127.0.0.1:{door}\n"), ..Options::default() };
+    let routes = [Route::web("app.localhost", app.address)];
+    let _whole = Box::pin(Gateway::start_with(&routes, &options)).await.unwrap();
+    let mut asking = Envoy::connect(door, None).await.unwrap();
+    assert_eq!(asking.call(DECIDE, &token).await.unwrap(), unimplemented);
+}
