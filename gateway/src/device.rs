@@ -1,5 +1,7 @@
 //! Devices as policy sees them: plain data, without I/O.
 
+pub mod webauthn;
+
 use std::{
     fmt,
     str::FromStr,
