@@ -128,6 +128,7 @@ fn session(rules: usize, now: Now) -> Session {
         expires_at: now.wall + Duration::from_secs(3600),
         bound_to: None,
         vouched_until: None,
+        proof: None,
     }
 }
 

@@ -5,9 +5,12 @@
 //! [`Authenticate::session_of`] and [`Authenticate::sign_in_response`].
 
 mod back_channel;
+mod browser_device;
 mod consent;
 mod cookies;
 mod device_grant;
+mod device_pages;
+mod device_proof;
 mod issuer;
 mod jws;
 mod pages;
@@ -73,6 +76,8 @@ pub struct AuthenticateConfig {
     pub unreachable_grace: Duration,
     /// `workload_issuers`.
     pub workload_issuers: Vec<WorkloadIssuer>,
+    /// `device_proof_expire`.
+    pub device_proof_life: Duration,
     /// Roots to trust for the provider, beside the system's.
     pub extra_roots: Vec<CertificateDer<'static>>,
     /// Signs handles and URLs.
@@ -348,7 +353,10 @@ impl Authenticate {
             | sign_out::SIGNED_OUT_PATH => {
                 pages::problem(StatusCode::METHOD_NOT_ALLOWED, "This page cannot be used that way.")
             }
-            _ => pages::problem(StatusCode::NOT_FOUND, "There is no such page."),
+            _ => match self.browser_device(&req, now).await {
+                Some(response) => response,
+                None => pages::problem(StatusCode::NOT_FOUND, "There is no such page."),
+            },
         }
     }
 

@@ -83,6 +83,18 @@ pub struct Session {
     pub bound_to: Option<Thumbprint>,
     /// Up to here the identity provider has vouched for it; a refresh moves this on. `None`: for all of its time.
     pub vouched_until: Option<SystemTime>,
+    /// The device that the person's browser last proved to be. Not what the session is bound to: whoever has the handle
+    /// has the proof with it, until it runs out.
+    pub proof: Option<DeviceProof>,
+}
+
+/// A browser's proof that it holds the credential of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceProof {
+    /// Names the device.
+    pub device_id: String,
+    /// From this moment on it proves nothing.
+    pub expires_at: SystemTime,
 }
 
 impl Session {
@@ -96,5 +108,11 @@ impl Session {
     #[must_use]
     pub fn unvouched_at(&self, grace: Duration) -> Option<SystemTime> {
         self.vouched_until?.checked_add(grace)
+    }
+
+    /// The proof, while it counts.
+    #[must_use]
+    pub fn proof_at(&self, now: SystemTime) -> Option<&DeviceProof> {
+        self.proof.as_ref().filter(|proof| now < proof.expires_at)
     }
 }

@@ -16,6 +16,7 @@ mod service_accounts;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod webauthn;
 
 use std::{
     borrow::Cow,
@@ -34,14 +35,15 @@ use sqlx::{
 use tokio::sync::watch;
 
 use self::devices::DeviceKey;
-pub(crate) use self::sessions::DUE_MAX;
 pub use self::{
     device_codes::{DeviceCode, DevicePoll},
     directory::{DirectoryError, KeptUser, Page, Window},
     reading::{Known, StoreReader},
     service_accounts::{SERVICE_ACCOUNT_IDP, ServiceAccount},
     sessions::{ProviderTokens, RefreshDue, User},
+    webauthn::{Enrolled, device_id_of},
 };
+pub(crate) use self::{sessions::DUE_MAX, webauthn::CREDENTIALS_MAX};
 use crate::{
     device::{Device, UnknownDeviceKind},
     secret::Secret,
@@ -204,6 +206,7 @@ fn migrations() -> Migrator {
         one(2, "bound sessions", include_str!("store/migrations/0002_bound_sessions.sql")),
         one(3, "identity", include_str!("store/migrations/0003_identity.sql")),
         one(4, "devices", include_str!("store/migrations/0004_devices.sql")),
+        one(5, "webauthn", include_str!("store/migrations/0005_webauthn.sql")),
         one(6, "directory", include_str!("store/migrations/0006_directory.sql")),
     ])
 }

@@ -1,4 +1,4 @@
-//! What people see while they sign in and out. No script, no resource from elsewhere.
+//! What people see while they sign in and out. No resource from elsewhere, and no script but the one of `device_pages`.
 
 use std::sync::LazyLock;
 
@@ -26,6 +26,16 @@ static POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
     ))
     .ok()
 });
+
+/// The same where one script runs, which speaks to this host alone.
+fn policy_with(script: &str) -> Option<HeaderValue> {
+    let [style, script] = [STYLE, script].map(|text| STANDARD.encode(Sha256::digest(text)));
+    HeaderValue::from_str(&format!(
+        "default-src 'none'; script-src 'sha256-{script}'; connect-src 'self'; style-src 'sha256-{style}'; \
+         form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ))
+    .ok()
+}
 
 /// A 302 that nobody keeps and whose URL no `Referer` repeats.
 pub(super) fn redirect(to: &str) -> Response<Bytes> {
@@ -79,6 +89,7 @@ pub(super) fn account(session: Option<&Session>) -> Response<Bytes> {
             h1 { "You are signed in" }
             p { (session.name) " " (session.email) }
             p { a href="/.pomerium/renew" { "Sign in again" } " to renew your session; what you have open stays open." }
+            p { a href=(super::browser_device::DEVICES_PATH) { "Your devices" } }
             form method="post" action="/.pomerium/sign_out" { button { "Sign out" } }
         },
         None => html! { h1 { "You are not signed in" } p { "Open the application that you want to use." } },
@@ -159,6 +170,17 @@ pub(super) fn signed_out() -> Response<Bytes> {
         "Signed out",
         &html! { h1 { "You are signed out" } p { "You may close this page." } },
     )
+}
+
+/// A page with a script of ours after its body, and no other.
+pub(super) fn with_script(title: &str, body: &Markup, script: &str) -> Response<Bytes> {
+    let body = html! { (body) script { (PreEscaped(script)) } };
+    let mut response = page(StatusCode::OK, title, &body);
+    match policy_with(script) {
+        Some(policy) => _ = response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy),
+        None => return problem(StatusCode::INTERNAL_SERVER_ERROR, "This page cannot be shown."),
+    }
+    response
 }
 
 fn page(status: StatusCode, title: &str, body: &Markup) -> Response<Bytes> {

@@ -272,6 +272,7 @@ impl Authenticate {
             expires_at: session_end(cookie.expire, cookie.expire_at.as_ref(), LIFE_MAX, now),
             bound_to: wish.device_key.clone(),
             vouched_until: tokens.access_expires_at.filter(|_| tokens.refresh.is_some()),
+            proof: None,
         };
         if let Err(why) = wish.demand.check(&session, now) {
             tracing::info!(user = %session.user_id, %why, "the provider did not meet what the route asks for");

@@ -17,8 +17,8 @@ use crate::{
 
 pub(super) const SIGN_OUT_PATH: &str = "/.pomerium/sign_out";
 pub(super) const SIGNED_OUT_PATH: &str = "/.pomerium/signed_out";
-/// Names the session to end in a signed sign-out URL. An id alone opens nothing.
-const SESSION_ID: &str = "pomerium_session_id";
+/// Names the session that a signed URL is about. An id alone opens nothing.
+pub(super) const SESSION_ID: &str = "pomerium_session_id";
 const LIFE: Duration = Duration::from_secs(300);
 /// A person waits for this: revocation at the provider is best effort.
 const REVOCATION_TIMEOUT: Duration = Duration::from_secs(3);

@@ -12,6 +12,7 @@ use crate::{
     store::ProviderTokens,
 };
 
+mod browser_device;
 mod consent;
 mod idp;
 mod logout;
@@ -170,6 +171,7 @@ fn config(issuer: &str) -> AuthenticateConfig {
         },
         unreachable_grace: Duration::from_secs(900),
         workload_issuers: vec![],
+        device_proof_life: Duration::from_secs(1800),
         extra_roots: vec![],
         shared_secret: Secret::new([1; 32]),
         cookie_secret: Secret::new([2; 32]),
@@ -200,6 +202,7 @@ async fn signed_in(service: &Authenticate) -> Browser {
         expires_at: at(NOW + 3600),
         bound_to: None,
         vouched_until: None,
+        proof: None,
     };
     let tokens = ProviderTokens {
         access: Secret::new("a".into()),

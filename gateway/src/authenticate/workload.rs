@@ -143,6 +143,7 @@ fn session_of(
         expires_at,
         bound_to: None,
         vouched_until: None,
+        proof: None,
     })
 }
 

@@ -337,6 +337,7 @@ impl SessionInputs {
             expires_at: read(&self.expires)?,
             bound_to: self.bound.clone(),
             vouched_until: None,
+            proof: None,
         })
     }
 }

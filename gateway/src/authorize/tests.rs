@@ -58,6 +58,7 @@ fn alice() -> Session {
         expires_at: now().wall + Duration::from_secs(60),
         bound_to: None,
         vouched_until: None,
+        proof: None,
     }
 }
 

@@ -88,6 +88,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         scim_token: identity::scim_token(top),
         jwt_claims_headers: claims_headers(top),
         jwt_issuer_format: issuer_format(top),
+        device_proof_life: device_proof_life(top),
         pass_identity_headers,
         set_response_headers,
         timeouts,
@@ -284,6 +285,17 @@ fn cookie(top: &Section<'_>) -> CookieSettings {
         // Browsers differ in what they make of a cookie without the attribute.
         same_site: top.one_of("cookie_same_site", &same_site).unwrap_or(SameSite::Lax),
     }
+}
+
+/// Reads `device_proof_expire`.
+fn device_proof_life(top: &Section<'_>) -> Duration {
+    const DEFAULT: Duration = Duration::from_secs(12 * 3600);
+    let name = "device_proof_expire";
+    let life = top.duration(name);
+    if life == Some(None) {
+        top.error(name, "must not be 0: a proof has to end; the session's end is one too");
+    }
+    life.flatten().unwrap_or(DEFAULT)
 }
 
 /// A mapping of headers to claims, or claims alone, whose header is made from their name.

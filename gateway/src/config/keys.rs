@@ -34,6 +34,7 @@ pub(super) const GLOBAL: &[&str] = &[
     "databroker_storage_connection_string",
     "databroker_storage_type",
     "default_upstream_timeout",
+    "device_proof_expire",
     "downstream_mtls",
     "forward_auth_address",
     "forward_auth_trusted_peers",

@@ -63,6 +63,8 @@ pub struct Settings {
     pub workload_issuers: Vec<WorkloadIssuer>,
     /// `scim_token`: what a directory shows to push people and groups. `None`: none may.
     pub scim_token: Option<Secret<String>>,
+    /// `device_proof_expire`: how long a browser counts as the device that it proved to be.
+    pub device_proof_life: Duration,
     /// `jwt_claims_headers`: header to claim, in the order of the file.
     pub jwt_claims_headers: Vec<(HeaderName, String)>,
     /// `jwt_issuer_format`.

@@ -107,6 +107,7 @@ fn what_the_file_leaves_out_is_filled_in_as_documented() {
     assert!(settings.shared_secret.is_none() && settings.cookie_secret.is_none());
     assert_eq!(settings.cookie.name, "_pomerium");
     assert_eq!(settings.cookie.expire, Some(Duration::from_secs(14 * 3600)));
+    assert_eq!(settings.device_proof_life, Duration::from_secs(12 * 3600));
     assert!(
         settings.cookie.http_only
             && settings.cookie.domain.is_none()
@@ -140,6 +141,7 @@ fn every_wrong_key_is_named_with_its_place_and_what_to_do() {
         ("cookie_http_only: 'no'\n", "cookie_http_only: expected true or false"),
         ("cookie_same_site: loose\n", "cookie_same_site: expected one of strict, lax, none"),
         ("cookie_expire: 0s\n", "cookie_expire: must not be 0: a session has to end"),
+        ("device_proof_expire: 0\n", "device_proof_expire: must not be 0: a proof has to end"),
         ("session_expires_at: '3am'\n", "session_expires_at: expected a local time and its zone"),
         ("address: '0.0.0.0'\n", "address: expected :port or address:port"),
         ("shared_secret: c2hvcnQ=\n", "shared_secret: expected 32 random bytes in Base64"),

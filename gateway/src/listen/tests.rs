@@ -154,6 +154,7 @@ impl Doors {
             identity_provider: settings.identity_provider.clone(),
             unreachable_grace: settings.longest_unreachable_grace(),
             workload_issuers: Vec::new(),
+            device_proof_life: settings.device_proof_life,
             extra_roots: Vec::new(),
             shared_secret: Secret::new(SECRET),
             cookie_secret: Secret::new(SECRET),
@@ -194,6 +195,7 @@ impl Doors {
             expires_at: now + Duration::from_secs(3600),
             bound_to: bound_to.map(Key::thumbprint),
             vouched_until: None,
+            proof: None,
         };
         let tokens = ProviderTokens {
             access: Secret::new(String::new()),

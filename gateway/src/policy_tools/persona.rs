@@ -106,6 +106,7 @@ fn fresh(known: Option<&Known>, at: SystemTime) -> Session {
         expires_at: at + LIFE,
         bound_to: None,
         vouched_until: None,
+        proof: None,
     }
 }
 

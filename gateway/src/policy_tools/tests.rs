@@ -61,6 +61,7 @@ fn person(name: &str, groups: &[&str], department: Option<&str>) -> Session {
         expires_at: monday() + Duration::from_secs(13 * 3600),
         bound_to: None,
         vouched_until: None,
+        proof: None,
     }
 }
 

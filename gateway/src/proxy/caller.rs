@@ -1,6 +1,6 @@
 //! Who asks, and on what: everything that a decision needs beside the question itself.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Uri};
 use pomerium_shared::clock::Now;
@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct Caller {
     /// The valid session; `None` when there is none.
     pub(super) session: Option<Session>,
-    /// The device that the session is bound to.
+    /// The device that the session is bound to, or that its browser has proved to be.
     pub(super) device: Option<Device>,
     /// Why the credential that the request carried is worth nothing.
     pub(super) rejected: Option<InvalidCredential>,
@@ -27,9 +27,13 @@ pub(super) struct Caller {
 
 impl Caller {
     /// Somebody with this session, on its device as the store has it now.
-    pub(super) async fn of_session(session: Option<Session>, store: &Store) -> Result<Self, StoreError> {
+    pub(super) async fn of_session(
+        session: Option<Session>,
+        store: &Store,
+        now: Now,
+    ) -> Result<Self, StoreError> {
         let device = match &session {
-            Some(session) => store.device_of(session).await?,
+            Some(session) => store.device_of(session, now.wall).await?,
             None => None,
         };
         Ok(Self { session, device, rejected: None })
@@ -52,6 +56,12 @@ impl Caller {
         self.session = None;
         self.device = None;
         Some(demand)
+    }
+
+    /// When it is no longer known what device this is: the proof has run out.
+    pub(super) fn proof_ends(&self, now: Now) -> Option<SystemTime> {
+        let proof = self.session.as_ref()?.proof_at(now.wall)?;
+        Some(proof.expires_at)
     }
 
     /// The question as policy takes it.
@@ -89,7 +99,8 @@ impl Proxy {
             Resolved::Invalid(_, why) => (None, Some(why)),
             Resolved::Absent => (None, None),
         };
-        let caller = Caller::of_session(session, &self.store).await.map_err(|error| store_failed(&error))?;
+        let caller =
+            Caller::of_session(session, &self.store, now).await.map_err(|error| store_failed(&error))?;
         Ok(Caller { rejected, ..caller })
     }
 }

@@ -178,6 +178,7 @@ mod tests {
             expires_at: now.wall,
             bound_to: None,
             vouched_until: None,
+            proof: None,
         }
     }
 

@@ -127,7 +127,7 @@ impl Watch {
     async fn still_allowed(&self, now: Now) -> Result<Standing, EndReason> {
         let live = self.live.load_full();
         let session = self.session_at(&live, now).await?;
-        let caller = Caller::of_session(session, &self.store).await.map_err(|_| EndReason::Session)?;
+        let caller = Caller::of_session(session, &self.store, now).await.map_err(|_| EndReason::Session)?;
         let route = self.question.route(&live.router).ok_or(EndReason::Policy)?;
         let unvouched_at =
             caller.session.as_ref().and_then(|session| session.unvouched_at(route.unreachable_grace));
@@ -138,7 +138,7 @@ impl Watch {
         let asked = Asked { route, caller: &caller, question, request_id };
         match live.check_again(asked, now).await {
             Ok((Verdict::Allow, edge)) => {
-                let edge = edge.into_iter().chain(unvouched_at).min();
+                let edge = edge.into_iter().chain(unvouched_at).chain(caller.proof_ends(now)).min();
                 Ok(Standing::Allowed { edge, recheck: live.decider.recheck() })
             }
             Ok((Verdict::SignIn, _)) => Err(EndReason::Session),

@@ -183,6 +183,7 @@ mod tests {
             expires_at: at(9_999),
             bound_to: None,
             vouched_until: None,
+            proof: None,
         }
     }
 

@@ -46,13 +46,23 @@ pub(super) async fn enrol(connection: &mut SqliteConnection, session: &Session) 
 }
 
 impl Store {
-    /// The device that a session is bound to; `None` when it is bound to none, or the device was removed.
+    /// The device that a session is bound to, or that its browser has proved to be; `None` when there is none, or the
+    /// device was removed.
     ///
     /// # Errors
     /// [`StoreError::Database`]: nothing is known, which is not "no".
-    pub async fn device_of(&self, session: &Session) -> Result<Option<Device>, StoreError> {
-        let Some(key) = &session.bound_to else { return Ok(None) };
-        let name: DeviceKey = (session.user_id.clone(), key.as_str().to_owned());
+    pub async fn device_of(&self, session: &Session, now: SystemTime) -> Result<Option<Device>, StoreError> {
+        let (id, is_client) = match (&session.bound_to, session.proof_at(now)) {
+            (Some(key), _) => (key.as_str(), true),
+            (None, Some(proof)) => (proof.device_id.as_str(), false),
+            (None, None) => return Ok(None),
+        };
+        let device = self.device((session.user_id.clone(), id.to_owned())).await?;
+        // An authenticator chooses its id, and might choose the one of its person's approved client.
+        Ok(device.filter(|device| (device.kind == DeviceKind::ClientKey) == is_client))
+    }
+
+    async fn device(&self, name: DeviceKey) -> Result<Option<Device>, StoreError> {
         let generation = {
             let cache = self.cache();
             if let Some(device) = cache.devices.get(&name) {
@@ -131,8 +141,8 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Forgets a device and ends the sessions that are bound to it; says how many those were. Its person may enrol it
-    /// again by signing in on it.
+    /// Forgets a device and ends the sessions that are bound to it; says how many those were. Those whose browser proved to
+    /// be it go on without it. Its person may enrol it again.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -143,6 +153,14 @@ impl Store {
             .bind(&device.id)
             .fetch_all(&mut *transaction)
             .await?;
+        let unproven = sqlx::query(
+            "UPDATE sessions SET proven_device = NULL, proven_until_ms = NULL WHERE user_id = ?1 AND proven_device = ?2 \
+             RETURNING id",
+        )
+        .bind(device.user_id.as_str())
+        .bind(&device.id)
+        .fetch_all(&mut *transaction)
+        .await?;
         sqlx::query("DELETE FROM devices WHERE user_id = ?1 AND id = ?2")
             .bind(device.user_id.as_str())
             .bind(&device.id)
@@ -150,7 +168,7 @@ impl Store {
             .await?;
         transaction.commit().await?;
         self.note_device_change(device);
-        for row in &ended {
+        for row in ended.iter().chain(&unproven) {
             self.note_change(&SessionId::new(row.try_get::<String, _>("id")?));
         }
         Ok(ended.len())

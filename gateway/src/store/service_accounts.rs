@@ -61,6 +61,7 @@ impl ServiceAccount {
             expires_at: self.expires_at,
             bound_to: None,
             vouched_until: None,
+            proof: None,
         }
     }
 }

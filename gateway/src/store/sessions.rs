@@ -11,7 +11,7 @@ use super::{
 use crate::{
     device::Thumbprint,
     secret::Secret,
-    session::{Session, SessionId, UserId},
+    session::{DeviceProof, Session, SessionId, UserId},
 };
 
 /// Rows that one round of refreshing takes at most.
@@ -418,5 +418,13 @@ pub(super) fn session_of_row(row: &SqliteRow) -> Result<Session, StoreError> {
         expires_at: from_millis(row.try_get("expires_at_ms")?),
         bound_to: row.try_get::<Option<String>, _>("bound_to")?.map(Thumbprint::from_text),
         vouched_until: row.try_get::<Option<i64>, _>("refresh_at_ms")?.map(from_millis),
+        proof: proof_of_row(row)?,
     })
+}
+
+fn proof_of_row(row: &SqliteRow) -> Result<Option<DeviceProof>, StoreError> {
+    let device_id: Option<String> = row.try_get("proven_device")?;
+    let until: Option<i64> = row.try_get("proven_until_ms")?;
+    let proof = |(device_id, until)| DeviceProof { device_id, expires_at: from_millis(until) };
+    Ok(device_id.zip(until).map(proof))
 }

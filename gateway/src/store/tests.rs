@@ -20,6 +20,7 @@ fn session(id: &str) -> Session {
         expires_at: at(51_400),
         bound_to: None,
         vouched_until: Some(at(4_600)),
+        proof: None,
     }
 }
 
@@ -248,14 +249,14 @@ mod devices {
     }
 
     async fn device(store: &Store) -> Device {
-        store.device_of(&bound("s1", b"a")).await.unwrap().unwrap()
+        store.device_of(&bound("s1", b"a"), at(0)).await.unwrap().unwrap()
     }
 
     #[tokio::test]
     async fn the_first_bound_session_enrols_its_device_and_the_next_keeps_it() {
         let store = Store::in_memory().await.unwrap();
         store.put_session(&session("s0"), &tokens()).await.unwrap();
-        assert_eq!(store.device_of(&session("s0")).await.unwrap(), None);
+        assert_eq!(store.device_of(&session("s0"), at(0)).await.unwrap(), None);
         store.put_session(&bound("s1", b"a"), &tokens()).await.unwrap();
         assert!(store.approve_device(&device(&store).await, true).await.unwrap());
         store.put_session(&bound("s2", b"a"), &tokens()).await.unwrap();
@@ -271,7 +272,7 @@ mod devices {
         store.approve_device(&device(&store).await, true).await.unwrap();
         let bobs = Session { user_id: UserId::new("u2"), ..bound("s2", b"a") };
         store.put_session(&bobs, &tokens()).await.unwrap();
-        assert!(!store.device_of(&bobs).await.unwrap().unwrap().is_approved);
+        assert!(!store.device_of(&bobs, at(0)).await.unwrap().unwrap().is_approved);
     }
 
     #[tokio::test]
@@ -297,7 +298,7 @@ mod devices {
             store.put_session(&session, &tokens()).await.unwrap();
         }
         assert_eq!(store.remove_device(&device(&store).await).await.unwrap(), 2);
-        assert_eq!(store.device_of(&bound("s1", b"a")).await.unwrap(), None);
+        assert_eq!(store.device_of(&bound("s1", b"a"), at(0)).await.unwrap(), None);
         for (id, is_there) in [("s1", false), ("s2", false), ("s3", true), ("s4", true)] {
             assert_eq!(store.session(&SessionId::new(id)).await.unwrap().is_some(), is_there, "{id}");
         }

@@ -437,7 +437,7 @@ async fn a_bound_sign_in_is_a_session_of_its_own_and_leaves_the_browsers_alone()
     let host = Some("app.example.com");
     let session = service.session_of(&headers, None, host, Some(&key), now.wall).await.unwrap().unwrap();
     assert_eq!(session.bound_to, Some(key.clone()));
-    assert!(service.store.device_of(&session).await.unwrap().is_some());
+    assert!(service.store.device_of(&session, at(NOW)).await.unwrap().is_some());
     for other in [None, Some(&Thumbprint::of(b"another certificate"))] {
         let resolved = service.resolve(&headers, None, host, other, now.wall).await.unwrap();
         assert_eq!(resolved, Resolved::Invalid(CredentialSource::Pomerium, InvalidCredential::OtherDevice));

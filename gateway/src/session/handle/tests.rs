@@ -20,6 +20,7 @@ fn session() -> Session {
         expires_at: at(2_000),
         bound_to: None,
         vouched_until: None,
+        proof: None,
     }
 }
 

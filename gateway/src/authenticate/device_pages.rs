@@ -1,0 +1,75 @@
+//! What people see of their devices. These pages alone have a script, and it is ours.
+
+use bytes::Bytes;
+use http::Response;
+use maud::{Markup, html};
+
+use super::{
+    browser_device::{DEVICES_PATH, ENROL_OPTIONS_PATH, ENROL_PATH, NAME_LEN_MAX, REMOVE_PATH},
+    device_proof::PROOF_OPTIONS_PATH,
+    pages,
+};
+use crate::{
+    device::{Device, DeviceKind},
+    session::Session,
+};
+
+/// Asks the browser for a credential, by the attributes of the page's one button.
+const SCRIPT: &str = include_str!("webauthn.js");
+
+/// A person's devices.
+pub(super) fn devices(session: &Session, devices: &[Device]) -> Response<Bytes> {
+    let body = html! {
+        h1 { "Your devices" }
+        p { "You are signed in as " strong { (session.email) } "." }
+        @if devices.is_empty() { p { "You have none." } } @else {
+            ul { @for device in devices { li { (one(device)) } } }
+        }
+        h2 { "This browser" }
+        p {
+            "Your browser makes a key for it, which stays on this device or on your security key. An administrator has to \
+             approve it before it opens anything."
+        }
+        p { label { "Name " input name="name" maxlength=(NAME_LEN_MAX) placeholder="My laptop" autocomplete="off"; } }
+        (button("create", ENROL_OPTIONS_PATH, ENROL_PATH, "Add this browser"))
+    };
+    pages::with_script("Your devices", &body, SCRIPT)
+}
+
+fn one(device: &Device) -> Markup {
+    let kind = match device.kind {
+        DeviceKind::ClientKey => "pomerium-cli",
+        DeviceKind::WebauthnAny | DeviceKind::WebauthnEnclave => "browser",
+    };
+    html! {
+        strong { @if device.name.is_empty() { (kind) } @else { (device.name) } }
+        ", " (kind) ", " @if device.is_approved { "approved" } @else { "waiting for approval" }
+        br;
+        code { (device.id.chars().take(16).collect::<String>()) }
+        form method="post" action=(REMOVE_PATH) {
+            button name="id" value=(device.id) { "Remove" }
+        }
+    }
+}
+
+/// Asks for the proof that this is the person's device. `here` is this page's own address, which says where they go then.
+pub(super) fn proof(session: &Session, here: &str, app: &str, has_any: bool) -> Response<Bytes> {
+    let body = html! {
+        h1 { "Is this your device?" }
+        p { strong { (app) } " asks on what device you are. You are signed in as " strong { (session.email) } "." }
+        @if has_any {
+            (button("get", PROOF_OPTIONS_PATH, here, "Show that it is"))
+            p { "If this browser is none of " a href=(DEVICES_PATH) { "your devices" } ", add it there." }
+        } @else {
+            p { "No browser of yours is known here. Add it to " a href=(DEVICES_PATH) { "your devices" } ", and open the application again." }
+        }
+    };
+    pages::with_script("Is this your device?", &body, SCRIPT)
+}
+
+fn button(ceremony: &str, options: &str, result: &str, text: &str) -> Markup {
+    html! {
+        p { button data-ceremony=(ceremony) data-options=(options) data-result=(result) { (text) } }
+        p role="status" {}
+    }
+}
