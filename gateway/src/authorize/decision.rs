@@ -61,6 +61,13 @@ impl Decision {
         }
     }
 
+    /// Whether it is refused because nobody knows on what device it is asked, which a browser could show.
+    #[must_use]
+    pub const fn wants_device(&self) -> bool {
+        matches!(self.verdict(), Verdict::Deny { status: DEVICE_NOT_AUTHORIZED })
+            && self.depends_on(Reason::DeviceUnauthenticated)
+    }
+
     /// The status of a refusal, by the reasons that the person may see.
     const fn status(&self) -> u16 {
         let reasons = self.visible_reasons();

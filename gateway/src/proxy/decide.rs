@@ -45,7 +45,7 @@ impl Proxy {
         let route = question.route(&live.router).filter(|route| route.id == asked.route_id);
         let route = route.ok_or(Undecided::OtherRoute)?;
         let session = self.session_named(&live, asked.session_id.as_deref(), now).await?;
-        let caller = Caller::of_session(session, &self.store).await?;
+        let caller = Caller::of_session(session, &self.store, now).await?;
         let is_again = asked.is_again;
         let asked = Asked { route, caller: &caller, question: &question, request_id: &asked.request_id };
         Ok(asked.here(&live, now, |check| {

@@ -85,6 +85,15 @@ impl Proxy {
                 let refusal = sign_in(live, whereto, parts, &route.sign_in, caller.rejected, now)?;
                 Err(refusal.unless_browser(unmet))
             }
+            Err(denial) if denial.decision.wants_device() && is_navigation(parts) => {
+                let session = caller.session.as_ref().filter(|session| session.bound_to.is_none());
+                let Some(session) = session else {
+                    return Err(denied(denial, route, caller.session.as_ref(), &sign_out_url(live)));
+                };
+                let back = whereto.url(parts.uri.query())?;
+                let redirect = live.authenticate.device_proof_response(&back, session, now.wall);
+                Err(Refusal::ShowDevice(Box::new(redirect)))
+            }
             Err(denial) => Err(denied(denial, route, caller.session.as_ref(), &sign_out_url(live))),
         }
     }
@@ -131,6 +140,14 @@ fn sign_out_url(live: &Live) -> String {
     live.settings.authenticate_url.join("/.pomerium/sign_out").map(String::from).unwrap_or_default()
 }
 
+/// Whether a browser opens a page, and may be sent elsewhere: no program with a token, no script, no form.
+fn is_navigation(parts: &http::request::Parts) -> bool {
+    let navigates = wants_html(&parts.headers) || !parts.headers.contains_key(header::ACCEPT);
+    let has_credential = parts.headers.contains_key(header::AUTHORIZATION)
+        || parts.headers.contains_key("x-pomerium-authorization");
+    navigates && !has_credential && parts.method == Method::GET
+}
+
 /// Sends a browser to sign in; a program gets 401.
 pub(super) fn sign_in(
     live: &Live,
@@ -140,10 +157,7 @@ pub(super) fn sign_in(
     rejected: Option<InvalidCredential>,
     now: Now,
 ) -> Result<Refusal, Refusal> {
-    let navigates = wants_html(&parts.headers) || !parts.headers.contains_key(header::ACCEPT);
-    let has_credential = parts.headers.contains_key(header::AUTHORIZATION)
-        || parts.headers.contains_key("x-pomerium-authorization");
-    if !navigates || has_credential || parts.method != Method::GET {
+    if !is_navigation(parts) {
         return Ok(Refusal::SignIn { redirect: None, rejected });
     }
     let original = whereto.url(parts.uri.query())?;

@@ -30,6 +30,8 @@ pub(crate) enum Refusal {
     SignIn { redirect: Option<Box<Response<Bytes>>>, rejected: Option<InvalidCredential> },
     /// Somebody is signed in, but not in the way that the route asks for (RFC 9470); `challenge` tells a program how.
     StepUp { challenge: String },
+    /// Policy asks on what device the person is; the browser is sent to show it.
+    ShowDevice(Box<Response<Bytes>>),
     /// Policy says no.
     Denied(Box<Denied>),
     /// The app behind cannot be reached or failed: 502, 503 or 504.
@@ -82,7 +84,9 @@ impl Refusal {
             _ => None,
         };
         let mut response = match self {
-            Self::SignIn { redirect: Some(redirect), .. } => redirect.map(body::full),
+            Self::SignIn { redirect: Some(redirect), .. } | Self::ShowDevice(redirect) => {
+                redirect.map(body::full)
+            }
             refusal if audience.wants_html => page(refusal.page(audience)),
             refusal => document(&refusal.problem(audience)),
         };
@@ -116,7 +120,7 @@ impl Refusal {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::SignIn { redirect: Some(_), .. } => StatusCode::FOUND,
+            Self::SignIn { redirect: Some(_), .. } | Self::ShowDevice(_) => StatusCode::FOUND,
             Self::SignIn { redirect: None, .. } | Self::StepUp { .. } => StatusCode::UNAUTHORIZED,
             Self::Denied(denied) => match denied.denial.verdict {
                 Verdict::Deny { status } => StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN),
@@ -129,65 +133,13 @@ impl Refusal {
     }
 
     fn problem(&self, audience: Audience<'_>) -> Problem {
-        let (kind, title, detail, reasons) = match self {
-            Self::BadRequest(why) => (ProblemKind::BadRequest, "Bad request", why.clone(), vec![]),
-            Self::Misdirected => (
-                ProblemKind::BadRequest,
-                "Misdirected request",
-                "The request names another host than the TLS connection it came on.".to_owned(),
-                vec![],
-            ),
-            Self::TooMany => (
-                ProblemKind::Other,
-                "Too many requests",
-                "Too many requests come from this address. Try again in a few seconds.".to_owned(),
-                vec![],
-            ),
-            Self::NoRoute => (
-                ProblemKind::NoRoute,
-                "No such route",
-                "No route of this gateway leads there. Check the name and the port.".to_owned(),
-                vec![],
-            ),
-            // Not `SignInRequired`, by which a client forgets its token: elsewhere it is good.
-            Self::SignIn { rejected: Some(why @ InvalidCredential::Unvouched), .. } => {
-                let detail = format!("Sign in again, or try later: {why}.");
-                (ProblemKind::Other, "Sign in again", detail, vec![])
+        let (kind, title, detail) = self.words();
+        let reasons = match self {
+            Self::Denied(denied) => {
+                denied.denial.decision.visible_reasons().iter().map(|r| r.as_str().to_owned()).collect()
             }
-            Self::SignIn { rejected, .. } => (
-                ProblemKind::SignInRequired,
-                "Unauthenticated",
-                match rejected {
-                    Some(why @ InvalidCredential::OtherDevice) => format!("Sign in on this device: {why}."),
-                    _ => "Sign in first: the session is missing, expired or revoked.".to_owned(),
-                },
-                vec![],
-            ),
-            // Not `SignInRequired`, by which a client forgets its token: elsewhere it is good.
-            Self::StepUp { .. } => (
-                ProblemKind::Other,
-                "Sign in again",
-                "This app asks for a more recent or a stronger sign-in. Sign in again.".to_owned(),
-                vec![],
-            ),
-            Self::Denied(denied) => (
-                ProblemKind::Denied,
-                denied.title(),
-                denied.explanations().into_iter().chain(denied.remedies()).collect::<Vec<_>>().join(" "),
-                denied.denial.decision.visible_reasons().iter().map(|r| r.as_str().to_owned()).collect(),
-            ),
-            Self::App { detail, .. } => {
-                (ProblemKind::AppUnreachable, "The app does not answer", detail.clone(), vec![])
-            }
-            Self::NoDecision => (
-                ProblemKind::Gateway,
-                "Nobody can decide",
-                "The service that decides who may pass does not answer, so nobody may. Try again in a moment; tell your \
-                 administrator if it stays."
-                    .to_owned(),
-                vec![AUTHORIZE_UNREACHABLE.to_owned()],
-            ),
-            Self::Gateway(detail) => (ProblemKind::Gateway, "The gateway failed", detail.clone(), vec![]),
+            Self::NoDecision => vec![AUTHORIZE_UNREACHABLE.to_owned()],
+            _ => Vec::new(),
         };
         Problem {
             kind,
@@ -196,6 +148,65 @@ impl Refusal {
             detail,
             request_id: audience.request_id.to_owned(),
             reasons,
+        }
+    }
+
+    /// What kind of refusal it is, its title, and what the person is told.
+    fn words(&self) -> (ProblemKind, &'static str, String) {
+        let said = |kind, title, detail: &str| (kind, title, detail.to_owned());
+        match self {
+            Self::BadRequest(why) => (ProblemKind::BadRequest, "Bad request", why.clone()),
+            Self::Misdirected => said(
+                ProblemKind::BadRequest,
+                "Misdirected request",
+                "The request names another host than the TLS connection it came on.",
+            ),
+            Self::TooMany => said(
+                ProblemKind::Other,
+                "Too many requests",
+                "Too many requests come from this address. Try again in a few seconds.",
+            ),
+            Self::NoRoute => said(
+                ProblemKind::NoRoute,
+                "No such route",
+                "No route of this gateway leads there. Check the name and the port.",
+            ),
+            // Not `SignInRequired`, by which a client forgets its token: elsewhere it is good.
+            Self::SignIn { rejected: Some(why @ InvalidCredential::Unvouched), .. } => {
+                (ProblemKind::Other, "Sign in again", format!("Sign in again, or try later: {why}."))
+            }
+            Self::SignIn { rejected, .. } => {
+                let detail = match rejected {
+                    Some(why @ InvalidCredential::OtherDevice) => format!("Sign in on this device: {why}."),
+                    _ => "Sign in first: the session is missing, expired or revoked.".to_owned(),
+                };
+                (ProblemKind::SignInRequired, "Unauthenticated", detail)
+            }
+            Self::ShowDevice(_) => said(
+                ProblemKind::Other,
+                "On which device?",
+                "This app asks on what device you are. Open it in a browser.",
+            ),
+            // As above.
+            Self::StepUp { .. } => said(
+                ProblemKind::Other,
+                "Sign in again",
+                "This app asks for a more recent or a stronger sign-in. Sign in again.",
+            ),
+            Self::Denied(denied) => {
+                let sentences: Vec<_> = denied.explanations().into_iter().chain(denied.remedies()).collect();
+                (ProblemKind::Denied, denied.title(), sentences.join(" "))
+            }
+            Self::App { detail, .. } => {
+                (ProblemKind::AppUnreachable, "The app does not answer", detail.clone())
+            }
+            Self::NoDecision => said(
+                ProblemKind::Gateway,
+                "Nobody can decide",
+                "The service that decides who may pass does not answer, so nobody may. Try again in a moment; tell your \
+                 administrator if it stays.",
+            ),
+            Self::Gateway(detail) => (ProblemKind::Gateway, "The gateway failed", detail.clone()),
         }
     }
 

@@ -131,7 +131,7 @@ fn keys_of_the_three_algorithms_verify_and_others_are_refused() {
         [(1, number(1)), (3, number(-8)), (-1, number(6))].map(|(label, value)| (number(label), value));
     let x = (number(-2), Value::Bytes(ed.public_key().as_ref().to_vec()));
     let parse = |fields: &[(Value, Value)]| cose::PublicKey::parse(&octets(&Value::Map(fields.to_vec())));
-    let key = parse(&[&ed_key[..], &[x.clone()]].concat()).unwrap();
+    let key = parse(&[&ed_key[..], std::slice::from_ref(&x)].concat()).unwrap();
     assert_eq!(key.verify(b"m", ed.sign(b"m").as_ref()), Ok(()));
     assert_eq!(key.verify(b"n", ed.sign(b"m").as_ref()), Err(WebauthnError::Signature));
 

@@ -41,6 +41,7 @@ fn session(id: &str, user_id: &str, email: &str) -> Session {
         expires_at: NOW + Duration::from_secs(3600),
         bound_to: None,
         vouched_until: None,
+        proof: None,
     }
 }
 
