@@ -35,7 +35,7 @@ fn token_file(cli: &Cli) -> PathBuf {
 }
 
 /// Runs `pomerium-gateway device` beside the gateway.
-async fn device(gateway: &Gateway, words: &[&str]) -> String {
+pub(crate) async fn device(gateway: &Gateway, words: &[&str]) -> String {
     let mut command = Command::new(binary("pomerium-gateway").unwrap());
     command.arg("device").arg("--config").arg(gateway.config()).args(words).current_dir(gateway.folder());
     let output = wait::within("the command", command.output()).await.unwrap().unwrap();

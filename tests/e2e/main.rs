@@ -44,3 +44,5 @@ mod streams;
 mod udp;
 #[cfg(test)]
 mod upstreams;
+#[cfg(test)]
+mod webauthn;

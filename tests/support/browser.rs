@@ -4,11 +4,13 @@
 use std::path::Path;
 
 use anyhow::bail;
-use fantoccini::{Client, ClientBuilder};
+use fantoccini::{Client, ClientBuilder, wd::WebDriverCompatibleCommand};
+use http::Method;
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::Command;
+use url::Url;
 
 use crate::{
     authority::Authority,
@@ -85,6 +87,15 @@ impl Browser {
         Ok(Self { client, _driver: driver, _home: home })
     }
 
+    /// Plugs in an authenticator for WebAuthn whose person always agrees (W3C Web Authentication, 11).
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub async fn add_authenticator(&self) -> anyhow::Result<()> {
+        self.client.issue_cmd(AddAuthenticator).await?;
+        Ok(())
+    }
+
     /// Closes the window and the browser; dropping kills it.
     ///
     /// # Errors
@@ -92,6 +103,24 @@ impl Browser {
     pub async fn close(self) -> anyhow::Result<()> {
         self.client.close().await?;
         Ok(())
+    }
+}
+
+/// The extension command "Add Virtual Authenticator".
+#[derive(Debug)]
+struct AddAuthenticator;
+
+impl WebDriverCompatibleCommand for AddAuthenticator {
+    fn endpoint(&self, base: &Url, session_id: Option<&str>) -> Result<Url, url::ParseError> {
+        base.join(&format!("session/{}/webauthn/authenticator", session_id.unwrap_or_default()))
+    }
+
+    fn method_and_body(&self, _url: &Url) -> (Method, Option<String>) {
+        let authenticator = json!({
+            "protocol": "ctap2", "transport": "internal", "hasResidentKey": false,
+            "hasUserVerification": true, "isUserConsenting": true, "isUserVerified": true,
+        });
+        (Method::POST, Some(authenticator.to_string()))
     }
 }
 

@@ -152,7 +152,7 @@ impl Store {
         Ok(Enrolled::New)
     }
 
-    /// A person's credentials, [`CREDENTIALS_MAX`] at most.
+    /// A person's credentials, 16 at most.
     ///
     /// # Errors
     /// [`StoreError::Database`].
