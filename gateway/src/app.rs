@@ -175,7 +175,12 @@ fn open_doors(
     if let Some(address) = settings.http_redirect_addr {
         let listeners = bind::tcp(address).with_context(|| format!("cannot listen on TCP {address}"))?;
         for listener in listeners {
-            lifetime.doors.spawn(redirect::run(listener, keys.challenges().clone(), lifetime.clone()));
+            lifetime.doors.spawn(redirect::run(
+                listener,
+                settings.use_proxy_protocol,
+                keys.challenges().clone(),
+                lifetime.clone(),
+            ));
         }
     }
     Ok(())

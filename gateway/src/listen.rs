@@ -10,6 +10,7 @@ mod h3_body;
 pub(crate) mod https;
 mod idle;
 pub(crate) mod inner;
+mod proxy_protocol;
 pub(crate) mod quic;
 pub(crate) mod redirect;
 #[cfg(test)]

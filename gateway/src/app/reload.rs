@@ -106,6 +106,7 @@ fn bound_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
     [
         ("address", old.address != new.address),
         ("http_redirect_addr", old.http_redirect_addr != new.http_redirect_addr),
+        ("use_proxy_protocol", old.use_proxy_protocol != new.use_proxy_protocol),
         ("codec_type", old.codec != new.codec),
         ("services", old.services != new.services),
         ("grpc_address", old.grpc != new.grpc),

@@ -64,6 +64,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     Some(Settings {
         address: address?,
         http_redirect_addr,
+        use_proxy_protocol: top.flag("use_proxy_protocol").unwrap_or(false),
         services,
         authorize_service,
         grpc,

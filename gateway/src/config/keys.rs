@@ -77,6 +77,7 @@ pub(super) const GLOBAL: &[&str] = &[
     "timeout_idle",
     "timeout_read",
     "timeout_write",
+    "use_proxy_protocol",
     "workload_issuers",
 ];
 
@@ -227,7 +228,6 @@ const GLOBAL_NOT_BUILT: &[&str] = &[
     "ssh_user_ca_key",
     "ssh_user_ca_key_file",
     "tls_derive",
-    "use_proxy_protocol",
     "xff_num_trusted_hops",
 ];
 

@@ -25,6 +25,8 @@ pub struct Settings {
     pub address: SocketAddr,
     /// `http_redirect_addr`: a plain listener that sends browsers to HTTPS.
     pub http_redirect_addr: Option<SocketAddr>,
+    /// `use_proxy_protocol`: whether a balancer says on each TCP connection whose it is.
+    pub use_proxy_protocol: bool,
     /// `services`: which parts this process runs.
     pub services: Services,
     /// `authorize_service_url(s)`: who decides, where this process does not.

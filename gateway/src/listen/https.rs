@@ -28,6 +28,7 @@ use super::{
     client_certificate::Asked,
     device_key,
     idle::{Activity, Held, UnderWay},
+    proxy_protocol,
     tls::ClientKey,
 };
 use crate::{
@@ -73,6 +74,7 @@ struct Door {
     builder: auto::Builder<TokioExecutor>,
     proxy: Arc<Proxy>,
     lifetime: Lifetime,
+    is_behind_balancer: bool,
     /// What tells browsers of HTTP/3, where it is spoken.
     alt_svc: Option<HeaderValue>,
 }
@@ -101,7 +103,8 @@ impl Https {
         let tls = Tls::new(keys, alpn)?;
         let alt_svc =
             http3_port.and_then(|port| HeaderValue::from_str(&format!("h3=\":{port}\"; ma=86400")).ok());
-        let door = Door { tls, builder: builder(), proxy, lifetime, alt_svc };
+        let is_behind_balancer = proxy.settings().use_proxy_protocol;
+        let door = Door { tls, builder: builder(), proxy, lifetime, is_behind_balancer, alt_svc };
         Ok(Self { listener, door: Arc::new(door), limit: Arc::new(Semaphore::new(CONNECTIONS_MAX)) })
     }
 
@@ -116,14 +119,10 @@ impl Https {
             let Some((stream, peer, permit)) = accepted else {
                 continue;
             };
-            let Some(place) = self.door.proxy.place(peer.ip()) else {
-                tracing::debug!(%peer, "connection refused: too many from there");
-                continue;
-            };
             let door = self.door.clone();
             let serve = async move {
-                door.serve(stream, peer).await;
-                drop((permit, place));
+                door.accept(stream, peer).await;
+                drop(permit);
             };
             self.door.lifetime.tracker.spawn(serve.instrument(tracing::debug_span!("https", %peer)));
         }
@@ -217,6 +216,28 @@ impl Tls {
 }
 
 impl Door {
+    /// Finds out who is there, and serves them unless there are too many of them.
+    async fn accept(self: Arc<Self>, mut stream: TcpStream, peer: SocketAddr) {
+        let peer = match self.client_of(&mut stream, peer).await {
+            Ok(peer) => peer,
+            Err(error) => return tracing::debug!(%error, "connection refused: nobody says whose it is"),
+        };
+        let Some(place) = self.proxy.place(peer.ip()) else {
+            return tracing::debug!(client = %peer, "connection refused: too many from there");
+        };
+        self.serve(stream, peer).await;
+        drop(place);
+    }
+
+    /// The client at the other end, by the word of a balancer where there is one.
+    async fn client_of(&self, stream: &mut TcpStream, peer: SocketAddr) -> io::Result<SocketAddr> {
+        if !self.is_behind_balancer {
+            return Ok(peer);
+        }
+        let told = tokio::time::timeout(HANDSHAKE_TIMEOUT, proxy_protocol::client_of(stream)).await??;
+        Ok(told.unwrap_or(peer))
+    }
+
     async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         if let Err(error) = relay::keepalive(&stream) {
             tracing::debug!(%error, "no keepalive on a client's connection");

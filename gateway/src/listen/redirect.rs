@@ -7,7 +7,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore};
 
-use super::Lifetime;
+use super::{Lifetime, proxy_protocol};
 use crate::{
     autocert::Challenges,
     body::{self, Body},
@@ -21,7 +21,12 @@ const CONNECTIONS_MAX: usize = 1_000;
 
 /// Answers every request with a redirect to HTTPS on the same host, until the lifetime drains; that of a certificate authority
 /// with the proof that it looks for.
-pub(crate) async fn run(listener: TcpListener, challenges: Arc<Challenges>, lifetime: Lifetime) {
+pub(crate) async fn run(
+    listener: TcpListener,
+    is_behind_balancer: bool,
+    challenges: Arc<Challenges>,
+    lifetime: Lifetime,
+) {
     let limit = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(permit) = limit.clone().acquire_owned().await else { return };
@@ -30,7 +35,7 @@ pub(crate) async fn run(listener: TcpListener, challenges: Arc<Challenges>, life
             () = lifetime.drain.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((mut stream, _)) = accepted else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
@@ -42,8 +47,14 @@ pub(crate) async fn run(listener: TcpListener, challenges: Arc<Challenges>, life
             });
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).keep_alive(false);
-            let serving = builder.serve_connection(TokioIo::new(stream), service);
-            if !matches!(tokio::time::timeout(REQUEST_TIMEOUT, serving).await, Ok(Ok(()))) {
+            let serving = async {
+                // Whose connection it is makes no difference here.
+                if is_behind_balancer && proxy_protocol::client_of(&mut stream).await.is_err() {
+                    return false;
+                }
+                builder.serve_connection(TokioIo::new(stream), service).await.is_ok()
+            };
+            if !matches!(tokio::time::timeout(REQUEST_TIMEOUT, serving).await, Ok(true)) {
                 tracing::debug!("a plain HTTP client went away");
             }
             drop(permit);

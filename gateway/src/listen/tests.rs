@@ -3,6 +3,7 @@
 mod grace;
 mod mtls;
 mod per_address;
+mod proxy_protocol;
 mod roaming;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

@@ -11,7 +11,7 @@ pub const TEXT_LEN_MAX: usize = 10 * 1024 * 1024;
 /// Nested lists and mappings at most; whoever walks a tree may recurse.
 pub const DEPTH_MAX: usize = 64;
 /// Nodes of a tree at most.
-pub const NODES_MAX: usize = 200_000;
+pub const NODES_MAX: usize = 1_000_000;
 
 /// Why a text is no tree.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +50,7 @@ pub enum YamlError {
         at: Position,
     },
     /// More than [`NODES_MAX`].
-    #[error("there are more than 200000 values")]
+    #[error("there are more than 1000000 values")]
     TooManyNodes {
         /// The first node too many.
         at: Position,
