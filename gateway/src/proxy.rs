@@ -295,11 +295,14 @@ impl AccessEntry {
         let header =
             |name| request.headers().get(name).and_then(|v| HeaderValue::to_str(v).ok()).unwrap_or("");
         let authority = request.uri().authority().map_or_else(|| header(header::HOST), |a| a.as_str());
+        // As policy and app see it; what is refused for its path stands there as it came.
+        let raw = request.uri().path();
+        let path = CanonicalPath::parse(raw).map_or_else(|_| raw.to_owned(), |path| path.as_str().to_owned());
         Self {
             request_id: request_id.to_owned(),
             method: request.method().to_string(),
             authority: authority.to_owned(),
-            path: request.uri().path().to_owned(),
+            path,
             user_agent: header(header::USER_AGENT).to_owned(),
             ip: connection.peer.ip().to_string(),
             protocol: connection.protocol,
@@ -320,5 +323,28 @@ impl AccessEntry {
             "duration" = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             "http-request"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body;
+
+    #[test]
+    fn the_access_log_names_the_path_that_policy_and_app_see() {
+        let connection = Connection {
+            peer: ([127, 0, 0, 1], 1).into(),
+            server_name: None,
+            protocol: "h1",
+            proven: None,
+            roaming: None,
+        };
+        let path = |uri: &str| {
+            let request = Request::get(uri).body(body::empty()).unwrap();
+            AccessEntry::of(&request, &connection, "id").path
+        };
+        assert_eq!(path("/public/../%61dmin//x?secret"), "/admin/x");
+        assert_eq!(path("/a%2fb"), "/a%2fb", "what is refused stands there as it came");
     }
 }

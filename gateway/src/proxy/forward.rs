@@ -89,6 +89,9 @@ impl Proxy {
         let draw = pool.draw(|| caller_key(&admitted, call.connection));
         let (mut response, under_way) = attempt::send(pool, &route.name, outgoing, draw, too_late).await?;
         *response.version_mut() = Version::HTTP_11;
+        headers::strip_hop_by_hop(response.headers_mut());
+        headers::strip_from_app(response.headers_mut(), &call.live.settings.cookie.name);
+        headers::rewrite(response.headers_mut(), &route.rewrite_response_headers);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client_side) = upgrade else {
                 return Err(Refusal::App {
@@ -98,13 +101,10 @@ impl Proxy {
             };
             let app_side = hyper::upgrade::on(&mut response);
             self.splice_upgrade(client_side, app_side, &admitted, call.request_id, under_way);
+            upgrade::set_websocket(response.headers_mut());
             return Ok(response.map(|_| body::empty()));
         }
-        let mut response = response.map(|body| watch().over(body::boxed(body::keeping(body, under_way))));
-        headers::strip_hop_by_hop(response.headers_mut());
-        headers::strip_from_app(response.headers_mut(), &call.live.settings.cookie.name);
-        headers::rewrite(response.headers_mut(), &route.rewrite_response_headers);
-        Ok(response)
+        Ok(response.map(|body| watch().over(body::boxed(body::keeping(body, under_way)))))
     }
 }
 

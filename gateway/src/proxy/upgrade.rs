@@ -39,7 +39,7 @@ pub(super) fn is_from_here(headers: &HeaderMap, is_host_here: impl Fn(&Authority
     }
 }
 
-/// Asks the app for a WebSocket; hop-by-hop headers have been stripped before.
+/// Says in a request or its answer that a WebSocket begins; hop-by-hop headers have been stripped before.
 pub(super) fn set_websocket(headers: &mut HeaderMap) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
