@@ -15,6 +15,7 @@ pub(crate) mod redirect;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod websocket;
 
 use std::time::Duration;
 

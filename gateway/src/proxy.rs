@@ -44,6 +44,7 @@ use self::{assertion::Signer, decider::Decider, respond::Audience, upstream::Poo
 pub(crate) use self::{
     assertion::SignerError,
     client_certificate::ProvenKey,
+    upgrade::KeptOpen,
     upstream::UpstreamError,
     verify::{HeaderChanges, Verified},
 };
@@ -55,7 +56,7 @@ pub(crate) use self::{decide::Undecided, respond::Refusal};
 pub use crate::path::{CanonicalPath, PathError};
 use crate::{
     authenticate::Authenticate,
-    body::Body,
+    body::{Body, patience},
     config::{Settings, Target},
     device::Thumbprint,
     per_address::{Connections, Place, Rate},
@@ -247,6 +248,7 @@ impl Proxy {
         let wants_html = respond::wants_html(request.headers());
         let host = entry.authority.clone();
         let audience = Audience { request_id: &request_id, host: &host, wants_html };
+        let request = patience::over(request, live.settings.timeouts.read);
         let result = Box::pin(self.answer(&live, request, connection, &request_id)).await;
         let mut response = result.unwrap_or_else(|refusal| refusal.into_response(audience));
         if let Ok(value) = HeaderValue::from_str(&request_id) {

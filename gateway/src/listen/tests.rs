@@ -1,8 +1,10 @@
 //! What a client's key is worth at each door: the same session, the same token, and other hands.
 
+mod frames;
 mod grace;
 mod mtls;
 mod per_address;
+mod protocols;
 mod refused;
 mod roaming;
 mod wire;
@@ -50,8 +52,14 @@ const PLACE: &str = "place.corp.test:5432";
 /// A web app for everybody.
 const OPEN: &str = "open.corp.test";
 
-/// A web app that is not there, a TCP app that asks for a firewall, one for people in one place, and a web app for
-/// everybody.
+/// A gRPC app for everybody.
+const RPC: &str = "rpc.corp.test";
+
+/// A web app for everybody, which must be quick.
+const BRIEF: &str = "brief.corp.test";
+
+/// A web app that is not there, a TCP app that asks for a firewall, one for people in one place, and apps
+/// for everybody.
 fn configuration(app: SocketAddr, more: &str) -> String {
     format!(
         "{more}databroker_storage_type: memory
@@ -81,6 +89,14 @@ routes:
   to: http://{app}
   allow_public_unauthenticated_access: true
   allow_websockets: true
+- from: https://{RPC}
+  to: h2c://{app}
+  allow_public_unauthenticated_access: true
+  timeout: 0s
+- from: https://{BRIEF}
+  to: http://{app}
+  allow_public_unauthenticated_access: true
+  timeout: 1s
 "
     )
 }
@@ -134,7 +150,7 @@ impl Key {
 }
 
 fn settings(folder: &TempDir, app: SocketAddr, more: &str) -> (Settings, RootCertStore) {
-    let names = [HOST, OPEN, "auth.corp.test"].map(str::to_owned);
+    let names = [HOST, OPEN, RPC, BRIEF, "auth.corp.test"].map(str::to_owned);
     let made = rcgen::generate_simple_self_signed(names).unwrap();
     std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();

@@ -18,7 +18,7 @@ use super::{
     upstream::{Count, Outcome, Pool, balance::Draw},
 };
 use crate::{
-    body::{self, Body},
+    body::{self, Body, patience},
     config::Upstream,
 };
 
@@ -88,6 +88,11 @@ pub(super) async fn send(
             }
             Err(error) => error,
         };
+        if patience::is_cause(&error) {
+            let detail =
+                "The request did not arrive in time. Send it again, over a faster connection.".to_owned();
+            return Err(Refusal::App { status: StatusCode::REQUEST_TIMEOUT, detail });
+        }
         let upstream = &pool.upstream(place).name;
         tracing::warn!(route, upstream, error = &error as &dyn std::error::Error, "app unreachable");
         // A body may break off by the fault of whoever sends it.
