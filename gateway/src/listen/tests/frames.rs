@@ -151,6 +151,7 @@ impl Peer {
 /// What is said after the settings, about stream 1, and how that ends.
 type Case = (&'static str, Vec<u8>, End);
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn connection_cases() -> Vec<Case> {
     let long = frame(DATA, 0, 1, &[0; 16_385]);
     let window = |stream, size: u32| frame(WINDOW_UPDATE, 0, stream, &size.to_be_bytes());
@@ -263,6 +264,7 @@ fn connection_cases() -> Vec<Case> {
     cases
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn stream_cases() -> Vec<Case> {
     let with = |more: &[(&str, &str)]| frame(HEADERS, END_HEADERS | END_STREAM, 1, &head(more));
     let only = |pairs: &[(&str, &str)]| frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields(pairs));

@@ -10,11 +10,11 @@ use pomerium_shared::tunnel::{Chunks, h3_quinn};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::mpsc,
+    task::JoinSet,
 };
-use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    wire::{ANSWER, PATIENCE, Witness, end, statuses},
+    wire::{ANSWER, PATIENCE, Witness, end, running, statuses},
     *,
 };
 
@@ -46,7 +46,7 @@ async fn over_http2(doors: &Doors, host: &'static str, request: Request<Sent>) -
 struct OverHttp3 {
     stream: h3::client::RequestStream<h3_quinn::BidiStream<Chunks>, Chunks>,
     _sender: h3::client::SendRequest<h3_quinn::OpenStreams, Chunks>,
-    _driver: AbortOnDropHandle<()>,
+    _driver: JoinSet<()>,
     _endpoint: quinn::Endpoint,
 }
 
@@ -57,10 +57,10 @@ async fn over_http3(doors: &Doors, head: http::request::Builder) -> OverHttp3 {
     let quic = endpoint.connect_with(config, doors.address, OPEN).unwrap().await.unwrap();
     let (mut driver, mut sender) =
         h3::client::builder().build(h3_quinn::Connection::new(quic)).await.unwrap();
-    let driven = tokio::spawn(async move { _ = poll_fn(|context| driver.poll_close(context)).await });
+    let driven = running(async move { _ = poll_fn(|context| driver.poll_close(context)).await });
     let request = head.uri(format!("https://{OPEN}/")).body(()).unwrap();
     let stream = sender.send_request(request).await.unwrap();
-    OverHttp3 { stream, _sender: sender, _driver: AbortOnDropHandle::new(driven), _endpoint: endpoint }
+    OverHttp3 { stream, _sender: sender, _driver: driven, _endpoint: endpoint }
 }
 
 /// Reads a head, and whatever came with it.
@@ -76,9 +76,9 @@ async fn head(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
 }
 
 /// An app that answers each handshake as `answer` says of its key, and gives back what comes after.
-fn socket_app(doors: &Doors, answer: impl Fn(&str) -> String + Send + 'static) -> AbortOnDropHandle<()> {
+fn socket_app(doors: &Doors, answer: impl Fn(&str) -> String + Send + 'static) -> JoinSet<()> {
     let app = doors.app.clone();
-    AbortOnDropHandle::new(tokio::spawn(async move {
+    running(async move {
         while let Ok((mut stream, _)) = app.accept().await {
             let head = head(&mut stream).await;
             assert!(head.starts_with("GET /socket HTTP/1.1\r\n"), "{head}");
@@ -90,7 +90,7 @@ fn socket_app(doors: &Doors, answer: impl Fn(&str) -> String + Send + 'static) -
             let (mut reader, mut writer) = stream.split();
             _ = tokio::io::copy(&mut reader, &mut writer).await;
         }
-    }))
+    })
 }
 
 /// RFC 6455, 4.2.2.
@@ -230,12 +230,12 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Sent>, std::convert
 async fn a_grpc_call_talks_both_ways_at_once_and_ends_with_its_status() {
     let doors = Doors::open().await;
     let (app, tracker) = (doors.app.clone(), doors.tracker.clone());
-    let _app = AbortOnDropHandle::new(tokio::spawn(async move {
+    let _app = running(async move {
         while let Ok((stream, _)) = app.accept().await {
             let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             tracker.spawn(builder.serve_connection(TokioIo::new(stream), service_fn(echo)));
         }
-    }));
+    });
     for content_type in ["application/grpc", "application/grpc-web+proto"] {
         let (say, said) = mpsc::channel::<Bytes>(1);
         let said = stream::unfold(said, |mut said| async move {
@@ -265,10 +265,10 @@ async fn a_grpc_call_talks_both_ways_at_once_and_ends_with_its_status() {
 }
 
 /// An app that sends one event each time that it is told to.
-fn event_app(doors: &Doors) -> (mpsc::Sender<()>, AbortOnDropHandle<()>) {
+fn event_app(doors: &Doors) -> (mpsc::Sender<()>, JoinSet<()>) {
     let (tick, mut ticks) = mpsc::channel(1);
     let app = doors.app.clone();
-    let task = tokio::spawn(async move {
+    let task = running(async move {
         while let Ok((mut stream, _)) = app.accept().await {
             head(&mut stream).await;
             let begin =
@@ -281,7 +281,7 @@ fn event_app(doors: &Doors) -> (mpsc::Sender<()>, AbortOnDropHandle<()>) {
             stream.write_all(b"0\r\n\r\n").await.unwrap();
         }
     });
-    (tick, AbortOnDropHandle::new(task))
+    (tick, task)
 }
 
 #[tokio::test]
@@ -442,7 +442,7 @@ async fn of_a_large_answer_no_more_is_taken_than_the_client_reads() {
     let doors = Doors::open().await;
     let app = doors.app.clone();
     let (stuck, is_stuck) = tokio::sync::oneshot::channel();
-    let _app = AbortOnDropHandle::new(tokio::spawn(async move {
+    let _app = running(async move {
         let (mut stream, _) = app.accept().await.unwrap();
         head(&mut stream).await;
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
@@ -450,7 +450,7 @@ async fn of_a_large_answer_no_more_is_taken_than_the_client_reads() {
         let written = written_until_stuck(&mut stream).await;
         stuck.send(written).unwrap();
         stream.write_all(&vec![0; LARGE - written]).await.unwrap();
-    }));
+    });
     let request = Request::get(format!("https://{OPEN}/")).body(body(vec![])).unwrap();
     let mut answer = over_http2(&doors, OPEN, request).await.into_body();
     assert!(is_stuck.await.unwrap() < LARGE, "the gateway took all of it");

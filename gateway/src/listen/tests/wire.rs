@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::task::JoinSet;
 
 use super::*;
 
@@ -13,10 +13,17 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// What an app answers to everything.
 pub(super) const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
+/// Runs until it ends, or until what is returned is dropped.
+pub(super) fn running(task: impl Future<Output = ()> + Send + 'static) -> JoinSet<()> {
+    let mut set = JoinSet::new();
+    set.spawn(task);
+    set
+}
+
 /// An app that writes down what it gets, byte for byte.
 pub(super) struct Witness {
     requests: Arc<Mutex<Vec<String>>>,
-    _task: AbortOnDropHandle<()>,
+    _task: JoinSet<()>,
 }
 
 impl Witness {
@@ -25,12 +32,12 @@ impl Witness {
         let (app, requests) = (doors.app.clone(), Arc::new(Mutex::new(Vec::new())));
         let written = requests.clone();
         let task = async move {
-            let mut connections = tokio::task::JoinSet::new();
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = app.accept().await {
                 connections.spawn(witness(stream, written.clone(), answer));
             }
         };
-        Self { requests, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
+        Self { requests, _task: running(task) }
     }
 
     /// The whole requests that came, each with its body.
