@@ -56,7 +56,7 @@ pub(crate) use self::{decide::Undecided, respond::Refusal};
 pub use crate::path::{CanonicalPath, PathError};
 use crate::{
     authenticate::Authenticate,
-    body::{Body, patience},
+    body::{self, Body},
     config::{Settings, Target},
     device::Thumbprint,
     per_address::{Connections, Place, Rate},
@@ -248,7 +248,7 @@ impl Proxy {
         let wants_html = respond::wants_html(request.headers());
         let host = entry.authority.clone();
         let audience = Audience { request_id: &request_id, host: &host, wants_html };
-        let request = patience::over(request, live.settings.timeouts.read);
+        let request = body::patience::over(request, live.settings.timeouts.read);
         let result = Box::pin(self.answer(&live, request, connection, &request_id)).await;
         let mut response = result.unwrap_or_else(|refusal| refusal.into_response(audience));
         if let Ok(value) = HeaderValue::from_str(&request_id) {
@@ -331,7 +331,6 @@ impl AccessEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::body;
 
     #[test]
     fn the_access_log_names_the_path_that_policy_and_app_see() {
