@@ -1,5 +1,7 @@
 //! The one body type that requests and responses carry between listener, proxy and app: streamed, never collected.
 
+pub(crate) mod patience;
+
 use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -7,6 +9,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use tokio::sync::oneshot;
@@ -36,20 +39,23 @@ where
     body.map_err(|error| -> BodyError { error.into() }).boxed_unsync()
 }
 
-/// A request's body on its way to an app: without trailers, which some apps take for headers that the gateway has checked.
-/// The receiver resolves when the app's connection needs no more of it.
+/// A body on its way to an app. The receiver resolves when the app's connection needs no more of it.
 pub(crate) fn upload(body: Body) -> (Body, oneshot::Receiver<()>) {
     let (done, ended) = oneshot::channel();
-    (Upload { body, _done: done }.boxed_unsync(), ended)
+    (keeping(body, done).boxed_unsync(), ended)
 }
 
-struct Upload {
+/// Lets `body` through, with its trailers as `clean` leaves them.
+pub(crate) fn with_trailers(body: Body, clean: impl Fn(&mut HeaderMap) + Send + Unpin + 'static) -> Body {
+    WithTrailers { body, clean }.boxed_unsync()
+}
+
+struct WithTrailers<F> {
     body: Body,
-    /// Dropped with the body, which tells the receiver.
-    _done: oneshot::Sender<()>,
+    clean: F,
 }
 
-impl HttpBody for Upload {
+impl<F: Fn(&mut HeaderMap) + Unpin> HttpBody for WithTrailers<F> {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -57,12 +63,14 @@ impl HttpBody for Upload {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        loop {
-            match Pin::new(&mut self.body).poll_frame(context) {
-                Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => {}
-                other => return other,
-            }
+        let mut frame = match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            other => return other,
+        };
+        if let Some(trailers) = frame.trailers_mut() {
+            (self.clean)(trailers);
         }
+        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -179,14 +187,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_upload_loses_its_trailers_and_tells_its_end() {
-        let mut trailers = http::HeaderMap::new();
-        trailers.insert("x-pomerium-jwt-assertion", http::HeaderValue::from_static("forged"));
+    async fn an_upload_tells_its_end_and_its_trailers_are_cleaned() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-forged", http::HeaderValue::from_static("1"));
+        trailers.insert("x-own", http::HeaderValue::from_static("2"));
         let frames: [Result<Frame<Bytes>, BodyError>; 2] =
             [Ok(Frame::data(Bytes::from_static(b"x"))), Ok(Frame::trailers(trailers))];
         let (body, ended) = upload(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync());
-        let collected = body.collect().await.unwrap();
-        assert!(collected.trailers().is_none());
+        let clean = |trailers: &mut HeaderMap| _ = trailers.remove("x-forged");
+        let collected = with_trailers(body, clean).collect().await.unwrap();
+        let trailers = collected.trailers().unwrap();
+        assert!(trailers.len() == 1 && trailers["x-own"] == "2");
         assert_eq!(collected.to_bytes(), "x");
         assert!(ended.await.is_err(), "nothing is sent; the end is the message");
     }

@@ -16,6 +16,7 @@ pub(crate) mod redirect;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod websocket;
 
 use std::time::Duration;
 

@@ -8,10 +8,11 @@ pub struct CanonicalPath(String);
 /// Why a path has no canonical form; answered with 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// An escaped slash, backslash or NUL, a raw backslash or control character, a dot segment with parameters: servers
-    /// disagree on what it means.
+    /// An escaped slash, backslash or NUL, a raw backslash or control character, a dot segment with parameters, an
+    /// overlong character: servers disagree on what it means.
     #[error(
-        "the path holds an escaped slash, a backslash, a control character or a dot segment with parameters"
+        "the path holds an escaped slash, a backslash, a control character, a dot segment with parameters or an \
+         overlong character"
     )]
     Ambiguous,
     /// A `%` without two hexadecimal digits.
@@ -74,13 +75,19 @@ impl CanonicalPath {
 fn decode_unreserved(raw: &str) -> Result<String, PathError> {
     let mut out = String::with_capacity(raw.len());
     let mut rest = raw.chars();
+    let mut before = None;
     while let Some(c) = rest.next() {
+        let last = before.take();
         match c {
             '\\' => return Err(PathError::Ambiguous),
             c if c.is_ascii_control() => return Err(PathError::Ambiguous),
             '%' => {
                 let byte = escaped_byte(&mut rest)?;
+                before = Some(byte);
                 match byte {
+                    _ if last.is_some_and(|last| is_overlong(last, byte)) => {
+                        return Err(PathError::Ambiguous);
+                    }
                     b'/' | b'\\' | 0 => return Err(PathError::Ambiguous),
                     b if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~') => {
                         out.push(char::from(b));
@@ -92,6 +99,11 @@ fn decode_unreserved(raw: &str) -> Result<String, PathError> {
         }
     }
     Ok(out)
+}
+
+/// Whether two octets begin a character that has a shorter spelling (RFC 3629, 3): some decoders take `%C0%AF` for a slash.
+const fn is_overlong(first: u8, second: u8) -> bool {
+    matches!((first, second), (0xC0 | 0xC1, 0x80..=0xBF) | (0xE0, 0x80..=0x9F) | (0xF0, 0x80..=0x8F))
 }
 
 fn escaped_byte(rest: &mut std::str::Chars<'_>) -> Result<u8, PathError> {
@@ -127,6 +139,7 @@ mod tests {
         assert_eq!(canonical("/a/b/%2E%2e").as_deref(), Ok("/a/"));
         assert_eq!(canonical("/a/").as_deref(), Ok("/a/"));
         assert_eq!(canonical("/caf%c3%a9").as_deref(), Ok("/caf%C3%A9"));
+        assert_eq!(canonical("/%e0%a4%85%f0%90%80%80%c0x").as_deref(), Ok("/%E0%A4%85%F0%90%80%80%C0x"));
     }
 
     #[test]
@@ -143,6 +156,10 @@ mod tests {
             "/a\\b",
             "/a%00",
             "/a\u{1}b",
+            "/a%c0%afb",
+            "/%C0%AE%C0%AE/b",
+            "/a%E0%80%AFb",
+            "/a%F0%80%80%AFb",
         ] {
             assert_eq!(canonical(raw), Err(PathError::Ambiguous), "{raw:?}");
         }

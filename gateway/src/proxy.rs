@@ -44,6 +44,7 @@ use self::{assertion::Signer, decider::Decider, respond::Audience, upstream::Poo
 pub(crate) use self::{
     assertion::SignerError,
     client_certificate::ProvenKey,
+    upgrade::KeptOpen,
     upstream::UpstreamError,
     verify::{HeaderChanges, Verified},
 };
@@ -55,7 +56,7 @@ pub(crate) use self::{decide::Undecided, respond::Refusal};
 pub use crate::path::{CanonicalPath, PathError};
 use crate::{
     authenticate::Authenticate,
-    body::Body,
+    body::{self, Body},
     config::{Settings, Target},
     device::Thumbprint,
     per_address::{Connections, Place, Rate},
@@ -247,6 +248,7 @@ impl Proxy {
         let wants_html = respond::wants_html(request.headers());
         let host = entry.authority.clone();
         let audience = Audience { request_id: &request_id, host: &host, wants_html };
+        let request = body::patience::over(request, live.settings.timeouts.read);
         let result = Box::pin(self.answer(&live, request, connection, &request_id)).await;
         let mut response = result.unwrap_or_else(|refusal| refusal.into_response(audience));
         if let Ok(value) = HeaderValue::from_str(&request_id) {
@@ -295,11 +297,14 @@ impl AccessEntry {
         let header =
             |name| request.headers().get(name).and_then(|v| HeaderValue::to_str(v).ok()).unwrap_or("");
         let authority = request.uri().authority().map_or_else(|| header(header::HOST), |a| a.as_str());
+        // As policy and app see it; what is refused for its path stands there as it came.
+        let raw = request.uri().path();
+        let path = CanonicalPath::parse(raw).map_or_else(|_| raw.to_owned(), |path| path.as_str().to_owned());
         Self {
             request_id: request_id.to_owned(),
             method: request.method().to_string(),
             authority: authority.to_owned(),
-            path: request.uri().path().to_owned(),
+            path,
             user_agent: header(header::USER_AGENT).to_owned(),
             ip: connection.peer.ip().to_string(),
             protocol: connection.protocol,
@@ -320,5 +325,27 @@ impl AccessEntry {
             "duration" = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             "http-request"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_access_log_names_the_path_that_policy_and_app_see() {
+        let connection = Connection {
+            peer: ([127, 0, 0, 1], 1).into(),
+            server_name: None,
+            protocol: "h1",
+            proven: None,
+            roaming: None,
+        };
+        let path = |uri: &str| {
+            let request = Request::get(uri).body(body::empty()).unwrap();
+            AccessEntry::of(&request, &connection, "id").path
+        };
+        assert_eq!(path("/public/../%61dmin//x?secret"), "/admin/x");
+        assert_eq!(path("/a%2fb"), "/a%2fb", "what is refused stands there as it came");
     }
 }

@@ -324,7 +324,7 @@ pub enum IssuerFormat {
 /// `timeout_*` and `default_upstream_timeout`; `None` means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// `timeout_read`: for the whole of a request to arrive.
+    /// `timeout_read`: for the whole of a request to arrive; a large one earns more.
     pub read: Option<Duration>,
     /// `timeout_write`: for the whole of a stream.
     pub write: Option<Duration>,

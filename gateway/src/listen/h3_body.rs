@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _};
+use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use pomerium_shared::tunnel::ServerRecv;
 
@@ -14,7 +15,7 @@ use crate::body::BodyError;
 
 /// The body; ends with an error where it is shorter or longer than announced.
 pub(super) struct RequestBody {
-    pieces: BoxStream<'static, Result<Bytes, BodyError>>,
+    pieces: BoxStream<'static, Result<Frame<Bytes>, BodyError>>,
     /// Bytes that must still come; `None`: none were announced.
     left: Option<u64>,
 }
@@ -24,13 +25,40 @@ pub(super) struct RequestBody {
 #[error("the request's body is not as long as its content-length says")]
 struct OtherLength;
 
+/// The request's header speaks of a connection, or does not say how long the body is: malformed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the request's header has no place in HTTP/3")]
+pub(super) struct Malformed;
+
+/// The announced length of a request's body, if its fields may stand in HTTP/3 at all (RFC 9114, 4.2 and 4.1.2).
+pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
+    let names = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+    if names.iter().any(|name| headers.contains_key(*name))
+        || headers.get_all(header::TE).iter().any(|te| te.as_bytes() != b"trailers")
+    {
+        return Err(Malformed);
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(None),
+        (Some(length), None) if length.as_bytes().iter().all(u8::is_ascii_digit) => {
+            length.to_str().ok().and_then(|length| length.parse().ok()).map(Some).ok_or(Malformed)
+        }
+        (Some(_), _) => Err(Malformed),
+    }
+}
+
 impl RequestBody {
     pub(super) fn new(recv: ServerRecv, length: Option<u64>) -> Self {
-        let pieces = futures_util::stream::unfold(recv, |mut recv| async move {
+        let pieces = futures_util::stream::unfold(Some(recv), |recv| async move {
+            let mut recv = recv?;
             match recv.recv().await {
-                Ok(Some(bytes)) => Some((Ok(bytes), recv)),
-                Ok(None) => None,
-                Err(error) => Some((Err(BodyError::from(error)), recv)),
+                Ok(Some(bytes)) => Some((Ok(Frame::data(bytes)), Some(recv))),
+                Ok(None) => match recv.trailers().await {
+                    Ok(trailers) => Some((Ok(Frame::trailers(trailers?)), None)),
+                    Err(error) => Some((Err(BodyError::from(error)), None)),
+                },
+                Err(error) => Some((Err(BodyError::from(error)), Some(recv))),
             }
         });
         Self { pieces: pieces.boxed(), left: length }
@@ -49,16 +77,23 @@ impl Body for RequestBody {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(piece) => piece,
         };
-        Poll::Ready(match (piece, self.left) {
-            (Some(Ok(bytes)), Some(left)) => match left.checked_sub(bytes.len() as u64) {
+        let length = match &piece {
+            Some(Ok(frame)) => frame.data_ref().map(Bytes::len),
+            Some(Err(_)) => return Poll::Ready(piece),
+            None => None,
+        };
+        Poll::Ready(match (length, self.left) {
+            (_, None) => piece,
+            (Some(length), Some(left)) => match left.checked_sub(length as u64) {
                 Some(left) => {
                     self.left = Some(left);
-                    Some(Ok(Frame::data(bytes)))
+                    piece
                 }
                 None => Some(Err(OtherLength.into())),
             },
+            // The end, or the trailers before it.
+            (None, Some(0)) => piece,
             (None, Some(1..)) => Some(Err(OtherLength.into())),
-            (piece, _) => piece.map(|piece| piece.map(Frame::data)),
         })
     }
 
@@ -74,8 +109,9 @@ mod tests {
     use super::*;
 
     async fn read(pieces: &'static [&'static str], length: Option<u64>) -> Option<Bytes> {
-        let pieces =
-            futures_util::stream::iter(pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))));
+        let pieces = futures_util::stream::iter(
+            pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes())))),
+        );
         let body = RequestBody { pieces: pieces.boxed(), left: length };
         body.collect().await.ok().map(http_body_util::Collected::to_bytes)
     }

@@ -4,11 +4,13 @@ use std::{convert::Infallible, io, net::SocketAddr, pin::Pin, sync::Arc, time::D
 
 use arc_swap::ArcSwapOption;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
+use hyper::{
+    body::Incoming,
+    ext::Protocol,
+    server::conn::{http1, http2},
+    service::service_fn,
 };
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pomerium_shared::{
     clock::Now,
     relay::{self, Leg},
@@ -30,11 +32,12 @@ use super::{
     idle::{Activity, Held, UnderWay},
     proxy_protocol,
     tls::ClientKey,
+    websocket,
 };
 use crate::{
     body::{self, Body},
     config::Codec,
-    proxy::{Connection, Proxy},
+    proxy::{Connection, KeptOpen, Proxy},
 };
 
 /// Between HTTP/2 pings on a quiet connection, and for the answer to one.
@@ -71,7 +74,11 @@ struct Naming {
 
 struct Door {
     tls: Tls,
-    builder: auto::Builder<TokioExecutor>,
+    /// What was agreed on in the handshake is spoken, and nothing else is listened for.
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    /// Whether a client that agrees on nothing is to speak HTTP/2.
+    is_http2_alone: bool,
     proxy: Arc<Proxy>,
     lifetime: Lifetime,
     is_behind_balancer: bool,
@@ -104,7 +111,9 @@ impl Https {
         let alt_svc =
             http3_port.and_then(|port| HeaderValue::from_str(&format!("h3=\":{port}\"; ma=86400")).ok());
         let is_behind_balancer = proxy.settings().use_proxy_protocol;
-        let door = Door { tls, builder: builder(), proxy, lifetime, is_behind_balancer, alt_svc };
+        let is_http2_alone = matches!(codec, Codec::Http2);
+        let (http1, http2) = (http1(), http2());
+        let door = Door { tls, http1, http2, is_http2_alone, proxy, lifetime, is_behind_balancer, alt_svc };
         Ok(Self { listener, door: Arc::new(door), limit: Arc::new(Semaphore::new(CONNECTIONS_MAX)) })
     }
 
@@ -145,16 +154,20 @@ async fn accept(
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HEADER_LEN_MAX as usize);
     builder
-        .http2()
+}
+
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_LEN_MAX)
         .initial_stream_window_size(1024 * 1024)
@@ -249,10 +262,11 @@ impl Door {
             Err(_) => return tracing::debug!("TLS handshake timed out"),
         };
         let state = tls.get_ref().1;
+        let is_http2 = state.alpn_protocol().map_or(self.is_http2_alone, |agreed| agreed == b"h2");
         let connection = Arc::new(Connection {
             peer,
             server_name: state.server_name().map(str::to_ascii_lowercase),
-            protocol: if state.alpn_protocol() == Some(b"h2") { "h2" } else { "h1" },
+            protocol: if is_http2 { "h2" } else { "h1" },
             proven: device_key::proven(state.peer_certificates()),
             roaming: None,
         });
@@ -264,25 +278,44 @@ impl Door {
                 Box::pin(async move { Ok(door.answer(request, &connection, under_way).await) });
             answering
         });
-        let mut serving =
-            std::pin::pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(tls), service));
-        let result = tokio::select! {
+        let io = TokioIo::new(tls);
+        let result = if is_http2 {
+            let serving = self.http2.serve_connection(io, service);
+            self.carry(serving, http2::Connection::graceful_shutdown, &activity).await
+        } else {
+            let serving = self.http1.serve_connection(io, service).with_upgrades();
+            self.carry(serving, http1::UpgradeableConnection::graceful_shutdown, &activity).await
+        };
+        if let Err(error) = result {
+            tracing::debug!(error = &error as &dyn std::error::Error, "connection ended with an error");
+        }
+    }
+
+    /// Lets a connection run to its end: its own, an idle one's, or the gateway's.
+    async fn carry<C>(
+        &self,
+        connection: C,
+        say_goodbye: fn(Pin<&mut C>),
+        activity: &Activity,
+    ) -> hyper::Result<()>
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let mut serving = std::pin::pin!(connection);
+        tokio::select! {
             result = serving.as_mut() => result,
             () = activity.idle() => {
-                serving.as_mut().graceful_shutdown();
+                say_goodbye(serving.as_mut());
                 // Whoever does not even say goodbye is not waited for.
                 tokio::time::timeout(HANDSHAKE_TIMEOUT, serving.as_mut()).await.unwrap_or(Ok(()))
             }
             () = self.lifetime.drain.cancelled() => {
-                serving.as_mut().graceful_shutdown();
+                say_goodbye(serving.as_mut());
                 tokio::select! {
                     result = serving.as_mut() => result,
                     () = self.lifetime.cut.cancelled() => Ok(()),
                 }
             }
-        };
-        if let Err(error) = result {
-            tracing::debug!(error = &*error, "connection ended with an error");
         }
     }
 
@@ -293,7 +326,13 @@ impl Door {
         under_way: UnderWay,
     ) -> Response<Body> {
         let mut response = if request.method() == Method::CONNECT {
-            self.connect(request, connection, under_way).await
+            match request.extensions().get::<Protocol>() {
+                None => self.connect(request, connection, under_way).await,
+                Some(protocol) if websocket::is_meant(protocol) => {
+                    self.websocket(request, connection, under_way).await
+                }
+                Some(_) => websocket::unknown_protocol(),
+            }
         } else if asks_for_udp(&request) {
             self.connect_udp(request, connection, under_way).await
         } else {
@@ -338,6 +377,19 @@ impl Door {
             }
         });
         response
+    }
+
+    /// Opens a WebSocket on a stream of HTTP/2 (RFC 8441): to policy and app the same as on HTTP/1.1.
+    async fn websocket(
+        &self,
+        request: Request<Incoming>,
+        connection: &Connection,
+        under_way: UnderWay,
+    ) -> Response<Body> {
+        let (mut request, key) = websocket::as_http1(request);
+        request.extensions_mut().insert(KeptOpen::new(under_way.clone()));
+        let response = self.proxy.handle(request.map(body::boxed), connection).await;
+        websocket::as_http2(response, &key).map(|body| body::boxed(Held::new(body, under_way)))
     }
 
     /// Opens a flow of datagrams (RFC 9298, 3.2), which go as capsules once the 101 is out and the connection is ours.

@@ -25,7 +25,7 @@ struct Count {
     any_ever: bool,
 }
 
-/// One request that is under way; it has ended when this is dropped.
+/// One request that is under way; it has ended when this and its clones are dropped.
 #[derive(Debug)]
 pub(super) struct UnderWay(watch::Sender<Count>);
 
@@ -56,6 +56,13 @@ impl Activity {
                 () = tokio::time::sleep(limit) => return,
             }
         }
+    }
+}
+
+impl Clone for UnderWay {
+    fn clone(&self) -> Self {
+        self.0.send_modify(|count| count.under_way += 1);
+        Self(self.0.clone())
     }
 }
 

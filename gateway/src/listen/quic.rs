@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use h3::ext::Protocol;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use pomerium_shared::{
     clock::Now,
@@ -18,7 +18,8 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::{
-    HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, Lifetime, TlsError, TlsKeys, device_key, h3_body::RequestBody,
+    HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, Lifetime, TlsError, TlsKeys, device_key,
+    h3_body::{self, RequestBody},
     tls::ClientKey,
 };
 use crate::{
@@ -248,9 +249,11 @@ async fn answer(
             Some(protocol) => refuse_protocol(*protocol, stream).await,
         };
     }
+    let Ok(length) = h3_body::length(request.headers()) else {
+        tracing::debug!("a malformed HTTP/3 request");
+        return refuse_with(StatusCode::BAD_REQUEST, stream).await;
+    };
     let (send, recv) = stream.split();
-    let length =
-        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let wants_body = request.method() != Method::HEAD;
     let request = request.map(|()| body::boxed(RequestBody::new(recv, length)));
     let response = proxy.handle(request, facts).await;
@@ -271,10 +274,12 @@ async fn respond(response: Response<Body>, mut send: ServerSend, wants_body: boo
                 return send.abort(EndReason::App);
             }
         };
-        // Trailers are dropped: nothing behind HTTP/1.1 apps sends them.
-        if let Ok(bytes) = frame.into_data()
-            && let Err(error) = send.send(bytes).await
-        {
+        let sent = match frame.into_data().map_err(http_body::Frame::into_trailers) {
+            Ok(bytes) => send.send(bytes).await,
+            Err(Ok(trailers)) => send.trailers(trailers).await,
+            Err(Err(_)) => Ok(()),
+        };
+        if let Err(error) = sent {
             return tracing::debug!(%error, "a response was not delivered");
         }
     }
@@ -342,10 +347,14 @@ async fn connect_udp(
 }
 
 /// An extended `CONNECT` (RFC 9220) for what this gateway does not speak: never taken for a plain one.
-async fn refuse_protocol(protocol: Protocol, mut stream: ServerStream) {
+async fn refuse_protocol(protocol: Protocol, stream: ServerStream) {
     tracing::debug!(?protocol, "an extended CONNECT was refused");
+    refuse_with(StatusCode::NOT_IMPLEMENTED, stream).await;
+}
+
+async fn refuse_with(status: StatusCode, mut stream: ServerStream) {
     let mut refusal = Response::new(());
-    *refusal.status_mut() = StatusCode::NOT_IMPLEMENTED;
+    *refusal.status_mut() = status;
     let answered = match stream.respond(refusal).await {
         Ok(()) => stream.finish().await,
         Err(error) => Err(error),

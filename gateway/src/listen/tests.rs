@@ -1,10 +1,14 @@
 //! What a client's key is worth at each door: the same session, the same token, and other hands.
 
+mod frames;
 mod grace;
 mod mtls;
 mod per_address;
+mod protocols;
 mod proxy_protocol;
+mod refused;
 mod roaming;
+mod wire;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -46,7 +50,17 @@ const TUNNEL: &str = "db.corp.test:5432";
 
 const PLACE: &str = "place.corp.test:5432";
 
-/// A web app that is not there, a TCP app that asks for a firewall, and one for people in one place.
+/// A web app for everybody.
+const OPEN: &str = "open.corp.test";
+
+/// A gRPC app for everybody.
+const RPC: &str = "rpc.corp.test";
+
+/// A web app for everybody, which must be quick.
+const BRIEF: &str = "brief.corp.test";
+
+/// A web app that is not there, a TCP app that asks for a firewall, one for people in one place, and apps
+/// for everybody.
 fn configuration(app: SocketAddr, more: &str) -> String {
     format!(
         "{more}databroker_storage_type: memory
@@ -72,6 +86,18 @@ routes:
   - allow:
       and:
       - source_ip: 127.0.0.1
+- from: https://{OPEN}
+  to: http://{app}
+  allow_public_unauthenticated_access: true
+  allow_websockets: true
+- from: https://{RPC}
+  to: h2c://{app}
+  allow_public_unauthenticated_access: true
+  timeout: 0s
+- from: https://{BRIEF}
+  to: http://{app}
+  allow_public_unauthenticated_access: true
+  timeout: 1s
 "
     )
 }
@@ -90,7 +116,7 @@ const WAYS: [Way; 3] = [Way::Http1, Way::Http2, Way::Http3];
 struct Doors {
     folder: TempDir,
     keys: TlsKeys,
-    app: TcpListener,
+    app: Arc<TcpListener>,
     address: SocketAddr,
     roots: RootCertStore,
     store: Store,
@@ -125,8 +151,8 @@ impl Key {
 }
 
 fn settings(folder: &TempDir, app: SocketAddr, more: &str) -> (Settings, RootCertStore) {
-    let made =
-        rcgen::generate_simple_self_signed(vec![HOST.to_owned(), "auth.corp.test".to_owned()]).unwrap();
+    let names = [HOST, OPEN, RPC, BRIEF, "auth.corp.test"].map(str::to_owned);
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
     std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
     let loaded = config::parse(&configuration(app, more), "test.yaml", &|_| None, folder.path())
@@ -143,7 +169,7 @@ impl Doors {
 
     /// With more lines of configuration, about files in `folder`.
     async fn open_with(folder: TempDir, more: &str) -> Self {
-        let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let app = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
         let (settings, roots) = settings(&folder, app.local_addr().unwrap(), more);
         let settings = Arc::new(settings);
         let store = Store::in_memory().await.unwrap();
@@ -272,9 +298,18 @@ impl Doors {
     }
 
     async fn tcp(&self, alpn: &[&[u8]], key: Option<&Key>) -> tokio_rustls::client::TlsStream<TcpStream> {
+        self.tcp_to(HOST, alpn, key).await
+    }
+
+    async fn tcp_to(
+        &self,
+        host: &'static str,
+        alpn: &[&[u8]],
+        key: Option<&Key>,
+    ) -> tokio_rustls::client::TlsStream<TcpStream> {
         let connector = tokio_rustls::TlsConnector::from(Arc::new(self.tls(alpn, key)));
         let stream = TcpStream::connect(self.address).await.unwrap();
-        connector.connect(ServerName::try_from(HOST).unwrap(), stream).await.unwrap()
+        connector.connect(ServerName::try_from(host).unwrap(), stream).await.unwrap()
     }
 
     async fn over_quic(&self, key: Option<&Key>, request: Request<Bytes>) -> Response<Bytes> {

@@ -18,7 +18,7 @@ use super::{
     upstream::{Count, Outcome, Pool, balance::Draw},
 };
 use crate::{
-    body::{self, Body},
+    body::{self, Body, patience},
     config::Upstream,
 };
 
@@ -88,6 +88,9 @@ pub(super) async fn send(
             }
             Err(error) => error,
         };
+        if patience::is_cause(&error) {
+            return Err(arrived_too_slowly());
+        }
         let upstream = &pool.upstream(place).name;
         tracing::warn!(route, upstream, error = &error as &dyn std::error::Error, "app unreachable");
         // A body may break off by the fault of whoever sends it.
@@ -116,6 +119,11 @@ pub(super) async fn send(
             Refusal::App { status: StatusCode::SERVICE_UNAVAILABLE, detail }
         }
     })
+}
+
+fn arrived_too_slowly() -> Refusal {
+    let detail = "The request did not arrive in time. Send it again, over a faster connection.".to_owned();
+    Refusal::App { status: StatusCode::REQUEST_TIMEOUT, detail }
 }
 
 /// The request as one upstream gets it. Its URI names the host that the app is asked for, as HTTP/2 sends it.

@@ -1,5 +1,7 @@
 //! The way of an allowed HTTP request to its app, and of the answer back.
 
+use std::{sync::Arc, time::Duration};
+
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts, uri::PathAndQuery,
 };
@@ -12,13 +14,17 @@ use super::{
     upstream::balance::hash,
 };
 use crate::{
-    body::{self, Body},
+    body::{
+        self, Body,
+        patience::{self, Patience, TooLate},
+    },
     config::{
         HttpTarget, PathMatch, PathRewrite, Redirect, RedirectPath, Route, RouteFrom, Target, UpstreamHost,
     },
     path::CanonicalPath,
 };
 use pomerium_shared::clock::Now;
+use tokio::sync::oneshot;
 
 impl Proxy {
     /// Puts the request before policy and brings it to its app.
@@ -68,27 +74,31 @@ impl Proxy {
                     .to_owned(),
             ));
         }
-        let upgrade = is_websocket.then(|| hyper::upgrade::on(&mut request));
+        let upgrade = is_websocket.then(|| upgrade::ClientSide::of(&mut request));
         let watch = || {
             let session = admitted.session.as_ref().map(|session| session.id.clone());
             self.watch(admitted.question.clone(), session, call.request_id)
         };
         let (parts, body) = request.into_parts();
+        let patience = parts.extensions.get::<Patience>().cloned();
+        let body = body::with_trailers(body, trailers_to_app(call.live, &route));
         let (body, uploaded) = body::upload(watch().over(body));
         let request = Request::from_parts(parts, body);
         let outgoing = outgoing_request(&call, &admitted, request, upgrade.is_some())?;
         let pool = call.live.pools.get(&route.id).ok_or(Refusal::NoRoute)?;
         // The app's time begins when it has the whole request: a long upload is no slow app.
-        let too_late = async {
-            let _ended = uploaded.await;
-            match route.timeout {
-                Some(limit) => tokio::time::sleep(limit).await,
-                None => std::future::pending().await,
-            }
-        };
+        let mut too_late = time_is_over(route.timeout, uploaded);
         let draw = pool.draw(|| caller_key(&admitted, call.connection));
-        let (mut response, under_way) = attempt::send(pool, &route.name, outgoing, draw, too_late).await?;
+        let (mut response, under_way) =
+            attempt::send(pool, &route.name, outgoing, draw, &mut too_late).await?;
+        // From here on the two may talk as they like.
+        if let Some(patience) = patience {
+            patience.is_over();
+        }
         *response.version_mut() = Version::HTTP_11;
+        headers::strip_hop_by_hop(response.headers_mut());
+        headers::strip_from_app(response.headers_mut(), &call.live.settings.cookie.name);
+        headers::rewrite(response.headers_mut(), &route.rewrite_response_headers);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client_side) = upgrade else {
                 return Err(Refusal::App {
@@ -98,13 +108,42 @@ impl Proxy {
             };
             let app_side = hyper::upgrade::on(&mut response);
             self.splice_upgrade(client_side, app_side, &admitted, call.request_id, under_way);
+            upgrade::set_websocket(response.headers_mut());
             return Ok(response.map(|_| body::empty()));
         }
-        let mut response = response.map(|body| watch().over(body::boxed(body::keeping(body, under_way))));
-        headers::strip_hop_by_hop(response.headers_mut());
-        headers::strip_from_app(response.headers_mut(), &call.live.settings.cookie.name);
-        headers::rewrite(response.headers_mut(), &route.rewrite_response_headers);
-        Ok(response)
+        let cookie_name = call.live.settings.cookie.name.clone();
+        let clean = move |trailers: &mut HeaderMap| {
+            headers::strip_trailers(trailers);
+            headers::strip_from_app(trailers, &cookie_name);
+        };
+        Ok(response.map(|body| {
+            let body = patience::until(body::boxed(body::keeping(body, under_way)), too_late);
+            watch().over(body::with_trailers(body, clean))
+        }))
+    }
+}
+
+/// Resolves when an app's time is over for its whole answer, which begins when it has the whole request.
+fn time_is_over(limit: Option<Duration>, uploaded: oneshot::Receiver<()>) -> TooLate {
+    Box::pin(async move {
+        let _ended = uploaded.await;
+        match limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    })
+}
+
+/// What a request's trailers keep: nothing that the gateway says, or that it would have taken out of the header.
+fn trailers_to_app(live: &Live, route: &Arc<Route>) -> impl Fn(&mut HeaderMap) + Send + Unpin + 'static {
+    let (settings, route) = (live.settings.clone(), route.clone());
+    move |trailers| {
+        headers::strip_trailers(trailers);
+        headers::strip_gateway_headers(trailers, &settings.cookie.name, &settings.jwt_claims_headers);
+        let set = route.set_request_headers.iter().map(|(name, _)| name);
+        for name in set.chain(&route.remove_request_headers) {
+            trailers.remove(name);
+        }
     }
 }
 

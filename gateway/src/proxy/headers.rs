@@ -8,14 +8,13 @@ use super::authority::Authority;
 use crate::{config::HeaderRewrite, session::credentials};
 
 /// Headers that speak of one connection only (RFC 9110, 7.6.1), and what some clients send beside them.
-const HOP_BY_HOP: [&str; 9] = [
+const HOP_BY_HOP: [&str; 8] = [
     "connection",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
     "proxy-connection",
     "te",
-    "trailer",
     "transfer-encoding",
     "upgrade",
 ];
@@ -86,6 +85,44 @@ pub(crate) fn strip_gateway_headers(
         }
     }
     strip_cookie(headers, cookie_name);
+}
+
+/// Headers that mean what they say at a message's beginning only (RFC 9110, 6.5.1): how it is framed, routed, allowed,
+/// or to be read. Beside those that begin with `content-` or `if-`.
+const NEVER_TRAILERS: [&str; 17] = [
+    "accept",
+    "age",
+    "authorization",
+    "cache-control",
+    "cookie",
+    "date",
+    "expect",
+    "expires",
+    "host",
+    "location",
+    "max-forwards",
+    "origin",
+    "pragma",
+    "range",
+    "set-cookie",
+    "trailer",
+    "www-authenticate",
+];
+
+/// Removes what has no place after a body, so that nothing which is checked at its beginning comes in at its end.
+pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    let misplaced: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| {
+            let name = name.as_str();
+            name.starts_with("content-") || name.starts_with("if-") || NEVER_TRAILERS.contains(&name)
+        })
+        .cloned()
+        .collect();
+    for name in misplaced {
+        trailers.remove(name);
+    }
 }
 
 /// Removes from an app's answer what only the gateway may say to a browser: its headers and its cookies.
@@ -261,6 +298,21 @@ mod tests {
         ]);
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers, map(&[("te", "trailers"), ("x-end", "1")]));
+    }
+
+    #[test]
+    fn what_counts_at_a_messages_beginning_does_not_come_at_its_end() {
+        let mut trailers = map(&[
+            ("content-length", "1"),
+            ("if-match", "1"),
+            ("host", "x"),
+            ("authorization", "x"),
+            ("te", "gzip"),
+            ("set-cookie", "x=1"),
+            ("grpc-status", "0"),
+        ]);
+        strip_trailers(&mut trailers);
+        assert_eq!(trailers, map(&[("grpc-status", "0")]));
     }
 
     #[test]

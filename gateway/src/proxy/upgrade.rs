@@ -1,5 +1,7 @@
 //! WebSockets (RFC 6455): after the app's 101 the two upgraded connections are spliced, under a live decision.
 
+use std::{any::Any, sync::Arc};
+
 use http::{HeaderMap, HeaderValue, Request, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -8,6 +10,31 @@ use tracing::Instrument as _;
 
 use super::{Proxy, attempt::UnderWay, authority::Authority, gate::Admitted};
 use crate::body::Body;
+
+/// What a listener wants to have kept for as long as a connection that left HTTP is open; travels with the request.
+#[derive(Clone)]
+pub(crate) struct KeptOpen(
+    #[expect(dead_code, reason = "dropped at the end, and no more")] Arc<dyn Any + Send + Sync>,
+);
+
+impl KeptOpen {
+    pub(crate) fn new(kept: impl Any + Send + Sync) -> Self {
+        Self(Arc::new(kept))
+    }
+}
+
+/// The client's side of a request that may leave HTTP.
+pub(super) struct ClientSide {
+    upgrade: OnUpgrade,
+    kept: Option<KeptOpen>,
+}
+
+impl ClientSide {
+    pub(super) fn of(request: &mut Request<Body>) -> Self {
+        let kept = request.extensions_mut().remove();
+        Self { upgrade: hyper::upgrade::on(request), kept }
+    }
+}
 
 /// Whether the client asks for a WebSocket on this HTTP/1.1 connection.
 pub(super) fn is_websocket(request: &Request<Body>) -> bool {
@@ -39,7 +66,7 @@ pub(super) fn is_from_here(headers: &HeaderMap, is_host_here: impl Fn(&Authority
     }
 }
 
-/// Asks the app for a WebSocket; hop-by-hop headers have been stripped before.
+/// Says in a request or its answer that a WebSocket begins; hop-by-hop headers have been stripped before.
 pub(super) fn set_websocket(headers: &mut HeaderMap) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -49,7 +76,7 @@ impl Proxy {
     /// Joins the two sides once both have switched; ends when either does, or when the decision changes.
     pub(super) fn splice_upgrade(
         &self,
-        client: OnUpgrade,
+        client: ClientSide,
         app: OnUpgrade,
         admitted: &Admitted,
         request_id: &str,
@@ -63,8 +90,9 @@ impl Proxy {
         );
         let span = tracing::info_span!("websocket", "request-id" = request_id);
         let task = async move {
-            let _counted = under_way;
-            let (Ok(client), Ok(app)) = tokio::join!(client, app) else {
+            let ClientSide { upgrade, kept } = client;
+            let _counted = (under_way, kept);
+            let (Ok(client), Ok(app)) = tokio::join!(upgrade, app) else {
                 return tracing::debug!("an upgrade was not completed");
             };
             let (client_read, client_write) = tokio::io::split(TokioIo::new(client));

@@ -2,7 +2,7 @@
 
 use bytes::{Buf as _, Bytes};
 use h3::{error::Code, server::RequestStream};
-use http::Response;
+use http::{HeaderMap, Response};
 
 use super::{Chunks, FIELD_SECTION_LEN_MAX, TunnelError, h3_quinn};
 use crate::{
@@ -130,6 +130,14 @@ impl ServerSend {
         Ok(self.stream.send_data(bytes.into()).await?)
     }
 
+    /// Sends what comes after the body; [`finish`](Self::finish) ends it. Not cancel-safe.
+    ///
+    /// # Errors
+    /// [`TunnelError::Stream`].
+    pub async fn trailers(&mut self, trailers: HeaderMap) -> Result<(), TunnelError> {
+        Ok(self.stream.send_trailers(trailers).await?)
+    }
+
     /// Ends the answer. Not cancel-safe.
     ///
     /// # Errors
@@ -156,6 +164,14 @@ impl ServerRecv {
     /// [`TunnelError::Stream`]: among others, the body was cut.
     pub async fn recv(&mut self) -> Result<Option<Bytes>, TunnelError> {
         Ok(self.stream.recv_data().await?.map(|mut buf| buf.copy_to_bytes(buf.remaining())))
+    }
+
+    /// What comes after the body, if anything does; only after [`recv`](Self::recv) has said that it ended.
+    ///
+    /// # Errors
+    /// [`TunnelError::Stream`]: among others, pseudo-header fields stand there.
+    pub async fn trailers(&mut self) -> Result<Option<HeaderMap>, TunnelError> {
+        Ok(self.stream.recv_trailers().await?)
     }
 
     /// Tells the peer with a reason that no more of the body is wanted.
