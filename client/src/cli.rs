@@ -7,7 +7,9 @@ mod connect;
 mod daemon;
 mod login;
 mod logout;
+mod open;
 mod routes;
+mod ssh_config;
 mod status;
 mod tcp;
 mod udp;
@@ -74,6 +76,10 @@ enum Command {
     Udp(udp::Udp),
     /// Hold sign-in, connections and kept forwards for all other commands
     Daemon(daemon::Daemon),
+    /// Open a web route in the browser
+    Open(open::Open),
+    /// Print lines for ~/.ssh/config, so that plain ssh reaches your SSH routes
+    SshConfig(ssh_config::SshConfig),
     /// Print a valid token, signing in if there is none
     Auth(auth::Auth),
     /// Show or clear the folder with tokens
@@ -239,11 +245,16 @@ impl Shared {
         if let Some(text) = text {
             return Ok(Caller::ServiceAccount(Token::parse(&text).map_err(Failure::ServiceAccount)?));
         }
-        Ok(Caller::Person(match &self.browser_cmd {
+        Ok(Caller::Person(self.browser()))
+    }
+
+    /// How pages are opened.
+    fn browser(&self) -> Browser {
+        match &self.browser_cmd {
             Some(command) => Browser::Command(command.clone()),
             None if self.no_browser => Browser::None,
             None => Browser::Desktop,
-        }))
+        }
     }
 }
 
@@ -304,6 +315,8 @@ fn in_runtime(command: Command) -> Result<(), Failure> {
             Command::Tcp(command) => Box::pin(command.run()).await,
             Command::Udp(command) => Box::pin(command.run()).await,
             Command::Daemon(command) => Box::pin(command.run(handed_over)).await,
+            Command::Open(command) => command.run().await,
+            Command::SshConfig(command) => command.run().await,
             Command::Auth(command) => command.run().await,
             Command::Cache(command) => command.run(),
             Command::Completion(command) => command.run(),

@@ -80,7 +80,9 @@ pub(crate) fn verdict(failure: &Failure) -> (Exit, &'static str) {
             (Exit::Usage, "Choose another address with --listen, or stop what uses this one.")
         }
         Failure::NoGateway => (Exit::Usage, "Name it: pomerium-cli login https://gateway.example"),
-        Failure::NoSuchRoute { .. } => (Exit::Usage, "Choose a name from `pomerium-cli routes`."),
+        Failure::NoSuchRoute { .. } | Failure::NoSuchPage { .. } => {
+            (Exit::Usage, "Choose a name from `pomerium-cli routes`.")
+        }
         Failure::NoRoutes { .. } => (
             Exit::NotAllowed,
             "Ask your administrator for a route, or sign in as someone else: pomerium-cli logout",

@@ -65,6 +65,14 @@ pub(crate) enum Failure {
         /// The names that exist.
         known: String,
     },
+    /// A page that was asked for does not exist or is not for this person.
+    #[error("no web route is called {name}; there are: {known}")]
+    NoSuchPage {
+        /// As the person wrote it.
+        name: String,
+        /// The names that exist.
+        known: String,
+    },
     /// The list of routes has nothing to connect.
     #[error("{gateway} lists no TCP route for you")]
     NoRoutes {

@@ -198,7 +198,10 @@ mod tests {
             ..GatewayStatus::default()
         };
         let text = held(&DaemonStatus { gateways: vec![gateway], ..DaemonStatus::default() });
-        for said in ["https://g.example: QUIC, round trip 12 ms, 1 of 100 packets lost, not signed in", "127.70.1.2:5432"] {
+        for said in [
+            "https://g.example: QUIC, round trip 12 ms, 1 of 100 packets lost, not signed in",
+            "127.70.1.2:5432",
+        ] {
             assert!(text.contains(said), "{text}");
         }
     }

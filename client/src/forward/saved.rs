@@ -134,7 +134,8 @@ type Fields = Vec<(String, String)>;
 /// The mappings of the list `forwards`, each with its line.
 fn entries(text: &str) -> Result<Vec<(usize, Fields)>, SavedError> {
     let mut parser = Parser::new_from_str(text);
-    let (mut all, mut fields): (Vec<(usize, Fields)>, Option<(usize, Fields)>) = (Vec::new(), None);
+    let mut all = Vec::new();
+    let mut fields: Option<(usize, Fields)> = None;
     let (mut depth, mut key, mut is_list, mut is_document) = (0_usize, None::<String>, false, false);
     while let Some(event) = parser.next_event() {
         let (event, span) = event
