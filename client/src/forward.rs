@@ -3,9 +3,9 @@
 //! How the stream is opened is `access`; what the person sees of it is [`board`].
 
 pub(crate) mod board;
-pub(crate) mod udp;
 pub(crate) mod refused;
 pub(crate) mod saved;
+pub(crate) mod udp;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -189,7 +189,9 @@ pub(super) async fn serve(
                 listeners.spawn(forward.run(Arc::clone(&reach), seen, streams, stop))
             }
             // Datagrams go by this process's own connection.
-            Opened::Udp(forward) => listeners.spawn(forward.run(Arc::clone(reach.own()), board, streams, stop)),
+            Opened::Udp(forward) => {
+                listeners.spawn(forward.run(Arc::clone(reach.own()), board, streams, stop))
+            }
         };
     }
     tokio::select! {
