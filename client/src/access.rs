@@ -2,6 +2,8 @@
 //!
 //! Local connections that wait for an answer are held meanwhile; they never see the sign-in.
 
+mod route;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -16,9 +18,13 @@ use pomerium_shared::{
     clock::Now, destination::Destination, posture::PostureReport, relay::Leg, tunnel::Connected,
     udp::Carriage,
 };
-use serde::Deserialize;
-use tokio::{sync::Mutex, time::sleep};
+use tokio::{
+    sync::{Mutex, watch},
+    time::sleep,
+};
 
+pub(crate) use self::route::Route;
+use self::route::RouteList;
 use crate::{
     cache::Cache,
     device::{key::DeviceKey, posture},
@@ -38,34 +44,6 @@ const LOGIN_PATH: &str = "/.pomerium/api/v1/login?pomerium_redirect_uri=";
 const POSTURE_PATH: &str = "/.pomerium/api/v1/posture";
 const SIGN_OUT_PATH: &str = "/.pomerium/sign_out";
 const ROUTES_PATH: &str = "/.pomerium/api/v1/routes";
-
-/// A route as the gateway lists it.
-#[derive(Debug, Clone, Deserialize, serde::Serialize)]
-pub(crate) struct Route {
-    /// Its id.
-    #[serde(default)]
-    pub(crate) id: String,
-    /// What people call it.
-    #[serde(default)]
-    pub(crate) name: String,
-    /// `http`, `tcp`, `udp` or `mcp`.
-    #[serde(default, rename = "type")]
-    pub(crate) kind: String,
-    /// The URL that leads to it.
-    #[serde(default)]
-    pub(crate) from: String,
-    /// What it is for.
-    #[serde(default)]
-    pub(crate) description: String,
-    /// The command that connects to it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) connect_command: String,
-}
-
-#[derive(Deserialize)]
-struct RouteList {
-    routes: Vec<Route>,
-}
 
 /// Who asks.
 #[derive(Debug)]
@@ -108,6 +86,8 @@ pub(crate) struct Access {
     key: Option<DeviceKey>,
     flight: Flight,
     reports: Mutex<Reports>,
+    /// The page that waits for the person to sign in.
+    page: watch::Sender<Option<String>>,
 }
 
 /// What the gateway has heard of this machine from this process.
@@ -123,12 +103,25 @@ impl Access {
     /// Nothing is dialled or read yet.
     pub(crate) fn new(link: Link, cache: Option<Cache>, caller: Caller, key: Option<DeviceKey>) -> Self {
         let cache = cache.map(|cache| if key.is_some() { cache.for_device() } else { cache });
-        Self { link, cache, caller, key, flight: Flight::default(), reports: Mutex::default() }
+        Self {
+            link,
+            cache,
+            caller,
+            key,
+            flight: Flight::default(),
+            reports: Mutex::default(),
+            page: watch::Sender::default(),
+        }
     }
 
     /// The link under it.
     pub(crate) const fn link(&self) -> &Link {
         &self.link
+    }
+
+    /// The page that waits for the person to sign in, as it comes and goes.
+    pub(crate) fn page(&self) -> watch::Receiver<Option<String>> {
+        self.page.subscribe()
     }
 
     /// Where it leads.
@@ -217,6 +210,14 @@ impl Access {
         Ok(self.link.get(SIGN_OUT_PATH, headers).await?.status().is_success())
     }
 
+    /// Forgets every token of the gateway; says whether there was one.
+    pub(crate) fn forget(&self) -> Result<bool, Failure> {
+        let Some(cache) = &self.cache else { return Ok(false) };
+        let had_any = cache.clone().for_programs().forget_any(self.gateway())?
+            | cache.clone().for_device().forget_any(self.gateway())?;
+        Ok(had_any)
+    }
+
     /// Asks, signs in if the token is refused, and asks once more.
     async fn ask<A: Answer, F: Future<Output = Result<A, LinkError>>>(
         &self,
@@ -258,7 +259,8 @@ impl Access {
     pub(crate) async fn keep_reporting(&self) {
         loop {
             sleep(posture::LOOK_INTERVAL).await;
-            if let Some(token) = self.token_at_hand() {
+            // Nothing is dialled for it: a link that is not in use has nothing to report for.
+            if let Some(token) = self.token_at_hand().filter(|_| self.link.is_used()) {
                 self.report(&token, &mut *self.reports.lock().await).await;
             }
         }
@@ -320,7 +322,8 @@ impl Access {
         }
     }
 
-    fn token_at_hand(&self) -> Option<Token> {
+    /// The token that would be sent now.
+    pub(crate) fn token_at_hand(&self) -> Option<Token> {
         if let Caller::ServiceAccount(token) = &self.caller {
             return Some(token.clone());
         }
@@ -352,7 +355,9 @@ impl Access {
             .flight
             .renew(self.cache.as_ref(), self.gateway(), stale, sign_in)
             .await
-            .map_err(|source| self.login_failure(source))?;
+            .map_err(|source| self.login_failure(source));
+        self.page.send_replace(None);
+        let token = token?;
         if let Some(key) = &self.key
             && token.bound_to().as_deref() != Some(key.thumbprint())
         {
@@ -378,8 +383,10 @@ impl Access {
             let what = "cannot ask where to sign in".to_owned();
             return Err(Failure::Refused { what, refusal: Box::new(refusal) });
         }
-        String::from_utf8(response.into_body().into())
-            .map_err(|_| Failure::BadAnswer { what: "the request for a sign-in page" })
+        let page = String::from_utf8(response.into_body().into())
+            .map_err(|_| Failure::BadAnswer { what: "the request for a sign-in page" })?;
+        self.page.send_replace(Some(page.trim().to_owned()));
+        Ok(page)
     }
 
     fn login_failure(&self, source: Arc<LoginError>) -> Failure {

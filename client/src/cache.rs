@@ -62,6 +62,11 @@ impl Cache {
         Self { kind: Kind::Bound, ..self }
     }
 
+    /// The same folder, for tokens that any program may use.
+    pub(crate) fn for_programs(self) -> Self {
+        Self { kind: Kind::Bearer, ..self }
+    }
+
     /// The folder of this user: below `XDG_CACHE_HOME` or `HOME/.cache`; `None` without either.
     pub(crate) fn of_user(xdg_cache_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<Self> {
         let base = xdg_cache_home
@@ -192,6 +197,14 @@ pub(crate) fn read_private(path: &Path, len_max: u64) -> Result<Option<String>, 
         Ok(if fits { String::from_utf8(bytes).ok() } else { None })
     };
     read().map_err(|source| CacheError { path: path.to_owned(), source })
+}
+
+/// Replaces a file of ours as a whole, and makes its folder.
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), CacheError> {
+    if let Some(folder) = path.parent() {
+        make_private_folder(folder)?;
+    }
+    write_renamed(path, text).map_err(|source| CacheError { path: path.to_owned(), source })
 }
 
 /// A part of a file name that no other process has.

@@ -4,9 +4,12 @@ mod auth;
 mod cache;
 mod completion;
 mod connect;
+mod daemon;
 mod login;
 mod logout;
+mod open;
 mod routes;
+mod ssh_config;
 mod status;
 mod tcp;
 mod udp;
@@ -31,7 +34,9 @@ use crate::{
     failure::Failure,
     gateway::Gateway,
     link::Link,
+    local_api,
     login::browser::Browser,
+    reach::Reach,
     token::Token,
     trust::{Trust, TrustSettings},
 };
@@ -69,6 +74,12 @@ enum Command {
     Tcp(tcp::Tcp),
     /// Open one local UDP port for one destination
     Udp(udp::Udp),
+    /// Hold sign-in, connections and kept forwards for all other commands
+    Daemon(daemon::Daemon),
+    /// Open a web route in the browser
+    Open(open::Open),
+    /// Print lines for ~/.ssh/config, so that plain ssh reaches your SSH routes
+    SshConfig(ssh_config::SshConfig),
     /// Print a valid token, signing in if there is none
     Auth(auth::Auth),
     /// Show or clear the folder with tokens
@@ -112,6 +123,9 @@ pub(crate) struct Shared {
     /// Show the gateway no key of this device: the session is then worth the same on any machine
     #[arg(long, help_heading = "Sign-in")]
     no_device_key: bool,
+    /// Do without the daemon, even if it runs. So do all commands with options of trust or sign-in of their own
+    #[arg(long)]
+    no_daemon: bool,
 }
 
 /// The gateway that a command is about.
@@ -139,6 +153,18 @@ fn named_or_last(named: Option<&str>, cache: Option<&Cache>) -> Result<Gateway, 
 fn user_cache() -> Option<Cache> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from);
     Cache::of_user(folder("XDG_CACHE_HOME"), folder("HOME"))
+}
+
+/// The daemon's socket.
+fn socket_path() -> Option<PathBuf> {
+    local_api::socket::path(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
+}
+
+/// The file of forwards that are kept.
+fn forwards_file() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let settings = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")))?;
+    Some(settings.join("pomerium").join("forwards.yaml"))
 }
 
 /// The folder with the device key.
@@ -173,6 +199,25 @@ impl Shared {
         self.access_of(self.caller()?, gateway, tracker)
     }
 
+    /// The daemon's socket, for a command that leaves trust and sign-in to the daemon.
+    fn daemon(&self) -> Option<local_api::caller::Caller> {
+        let has_own = self.no_daemon
+            || self.disable_tls_verification
+            || self.no_browser
+            || self.no_device_key
+            || self.alternate_ca_path.is_some()
+            || self.ca_cert.is_some()
+            || self.browser_cmd.is_some()
+            || self.service_account.is_some()
+            || self.service_account_file.is_some();
+        if has_own { None } else { socket_path().map(local_api::caller::Caller::at) }
+    }
+
+    /// The gateway, through the daemon while it runs.
+    fn reach(&self, gateway: Gateway, tracker: &TaskTracker) -> Result<Arc<Reach>, Failure> {
+        Ok(Arc::new(Reach::new(self.access(gateway, tracker)?, self.daemon())))
+    }
+
     /// The same for a caller that is known.
     fn access_of(
         &self,
@@ -200,11 +245,16 @@ impl Shared {
         if let Some(text) = text {
             return Ok(Caller::ServiceAccount(Token::parse(&text).map_err(Failure::ServiceAccount)?));
         }
-        Ok(Caller::Person(match &self.browser_cmd {
+        Ok(Caller::Person(self.browser()))
+    }
+
+    /// How pages are opened.
+    fn browser(&self) -> Browser {
+        match &self.browser_cmd {
             Some(command) => Browser::Command(command.clone()),
             None if self.no_browser => Browser::None,
             None => Browser::Desktop,
-        }))
+        }
     }
 }
 
@@ -250,6 +300,10 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn in_runtime(command: Command) -> Result<(), Failure> {
+    let handed_over = match &command {
+        Command::Daemon(_) => daemon::handed_over(),
+        _ => None,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         match command {
@@ -260,6 +314,9 @@ fn in_runtime(command: Command) -> Result<(), Failure> {
             Command::Connect(command) => Box::pin(command.run()).await,
             Command::Tcp(command) => Box::pin(command.run()).await,
             Command::Udp(command) => Box::pin(command.run()).await,
+            Command::Daemon(command) => Box::pin(command.run(handed_over)).await,
+            Command::Open(command) => command.run().await,
+            Command::SshConfig(command) => command.run().await,
             Command::Auth(command) => command.run().await,
             Command::Cache(command) => command.run(),
             Command::Completion(command) => command.run(),

@@ -16,6 +16,7 @@ use std::error::Error;
 use crate::{
     failure::Failure,
     link::{LinkError, answer::Verdict},
+    local_api::socket::SocketError,
     login::LoginError,
 };
 
@@ -50,6 +51,21 @@ pub(crate) enum Exit {
     NotAllowed = 77,
 }
 
+impl Exit {
+    /// The meaning of a code that another process of ours gave.
+    const fn of_code(code: u8) -> Self {
+        match code {
+            64 => Self::Usage,
+            67 => Self::NotSignedIn,
+            69 => Self::Unreachable,
+            74 => Self::AppDown,
+            76 => Self::Untrusted,
+            77 => Self::NotAllowed,
+            _ => Self::Ours,
+        }
+    }
+}
+
 /// What a failure costs, and what to do about it.
 pub(crate) fn verdict(failure: &Failure) -> (Exit, &'static str) {
     match failure {
@@ -64,7 +80,9 @@ pub(crate) fn verdict(failure: &Failure) -> (Exit, &'static str) {
             (Exit::Usage, "Choose another address with --listen, or stop what uses this one.")
         }
         Failure::NoGateway => (Exit::Usage, "Name it: pomerium-cli login https://gateway.example"),
-        Failure::NoSuchRoute { .. } => (Exit::Usage, "Choose a name from `pomerium-cli routes`."),
+        Failure::NoSuchRoute { .. } | Failure::NoSuchPage { .. } => {
+            (Exit::Usage, "Choose a name from `pomerium-cli routes`.")
+        }
         Failure::NoRoutes { .. } => (
             Exit::NotAllowed,
             "Ask your administrator for a route, or sign in as someone else: pomerium-cli logout",
@@ -86,6 +104,23 @@ pub(crate) fn verdict(failure: &Failure) -> (Exit, &'static str) {
         Failure::Stream(_) => {
             (Exit::Unreachable, "Run the command again; the gateway's log has the details.")
         }
+        Failure::Socket(SocketError::Taken(_)) => {
+            (Exit::Usage, "Use that one: every command finds it. To begin anew, stop it first.")
+        }
+        Failure::Socket(_) => (Exit::Ours, "Set XDG_RUNTIME_DIR to a folder that only you can enter."),
+        Failure::Daemon(_) => (
+            Exit::Ours,
+            "Start it again: systemctl --user restart pomerium-cli. Or go without it: --no-daemon",
+        ),
+        Failure::Forwards { .. } => {
+            (Exit::Usage, "Mend that line, or write the file anew with: pomerium-cli connect --save")
+        }
+        Failure::NoSettings => (Exit::Ours, "Set HOME."),
+        Failure::Told { exit, .. } => (Exit::of_code(*exit), ""),
+        Failure::TooManyGateways { .. } => (
+            Exit::Usage,
+            "Restart the daemon to forget those that are not in use, or go without it: --no-daemon",
+        ),
         Failure::Local(_) => (Exit::Ours, "Run it again with LOG_LEVEL=debug for details."),
     }
 }
@@ -177,6 +212,11 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 
 /// What happened, why, and what to do.
 pub(crate) fn message(failure: &Failure) -> String {
+    // The daemon's words end with its advice.
+    if let Failure::Told { message, .. } = failure {
+        let safe = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
+        return message.lines().map(safe).collect::<Vec<_>>().join("\n");
+    }
     let (_, advice) = verdict(failure);
     format!("pomerium-cli: {}\n  {advice}", chain(failure))
 }

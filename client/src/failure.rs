@@ -1,13 +1,15 @@
 //! What can go wrong for a command, as one closed set. What each costs and says is decided in `exit`.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use pomerium_shared::destination::Destination;
 
 use crate::{
     cache::CacheError,
+    forward::saved::SavedError,
     gateway::{Gateway, GatewayError},
     link::{LinkError, answer::Refusal},
+    local_api::socket::SocketError,
     login::LoginError,
     target::TargetError,
     token::TokenError,
@@ -63,6 +65,14 @@ pub(crate) enum Failure {
         /// The names that exist.
         known: String,
     },
+    /// A page that was asked for does not exist or is not for this person.
+    #[error("no web route is called {name}; there are: {known}")]
+    NoSuchPage {
+        /// As the person wrote it.
+        name: String,
+        /// The names that exist.
+        known: String,
+    },
     /// The list of routes has nothing to connect.
     #[error("{gateway} lists no TCP route for you")]
     NoRoutes {
@@ -93,6 +103,37 @@ pub(crate) enum Failure {
     /// A live stream broke.
     #[error("the stream ended: {0}")]
     Stream(pomerium_shared::reason::EndReason),
+    /// The daemon's socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The daemon did not answer, or not as a daemon does.
+    #[error("the daemon does not answer")]
+    Daemon(#[source] io::Error),
+    /// The daemon failed, and said how.
+    #[error("{message}")]
+    Told {
+        /// The exit code that it gave.
+        exit: u8,
+        /// What happened and what to do, in its words.
+        message: String,
+    },
+    /// The daemon serves as many gateways as it may.
+    #[error("the daemon serves {max} gateways already")]
+    TooManyGateways {
+        /// How many.
+        max: usize,
+    },
+    /// The file of forwards says something else.
+    #[error("{} holds no forwards", path.display())]
+    Forwards {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong.
+        source: SavedError,
+    },
+    /// There is no folder for settings.
+    #[error("there is no folder for settings: HOME and XDG_CONFIG_HOME are not set")]
+    NoSettings,
     /// Output or signals of this machine failed.
     #[error("this machine's input or output failed")]
     Local(#[from] io::Error),

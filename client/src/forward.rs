@@ -3,6 +3,8 @@
 //! How the stream is opened is `access`; what the person sees of it is [`board`].
 
 pub(crate) mod board;
+pub(crate) mod refused;
+pub(crate) mod saved;
 pub(crate) mod udp;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -19,17 +21,13 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::board::Board;
-use crate::{
-    access::{Access, random},
-    failure::Failure,
-    link::backoff::Backoff,
-};
+use self::refused::Protocol;
+use crate::{access::random, failure::Failure, link::backoff::Backoff, reach::Reach};
 
 /// Streams of one listener at a time; further connections wait in the kernel's queue.
 const STREAMS_MAX: usize = 4096;
 /// How long an accepted connection is held while the gateway is away.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// When to stop: first accepting, then everything.
 #[derive(Debug, Clone, Default)]
@@ -40,27 +38,37 @@ pub(crate) struct Stop {
     pub(crate) streams: CancellationToken,
 }
 
+/// Who hears of the streams of a forward.
+pub(crate) trait Seen: Send + Sync + 'static {
+    /// One began.
+    fn began(&self);
+    /// One ended: bytes to and from the app, and how.
+    fn ended(&self, up: u64, down: u64, how: &str);
+}
+
 /// A local port that leads to one app.
 #[derive(Debug)]
 pub(crate) struct Forward {
     listener: TcpListener,
     destination: Destination,
-    row: usize,
+    protocol: Option<Protocol>,
 }
 
 impl Forward {
     /// Takes a local port.
-    pub(crate) async fn bind(
-        address: SocketAddr,
-        destination: Destination,
-        row: usize,
-    ) -> Result<Self, Failure> {
+    pub(crate) async fn bind(address: SocketAddr, destination: Destination) -> Result<Self, Failure> {
         let listener = TcpListener::bind(address).await.map_err(|source| Failure::Listen {
             wanted_by: destination.clone(),
             address,
             source,
         })?;
-        Ok(Self { listener, destination, row })
+        let protocol = Protocol::of_port(destination.port());
+        Ok(Self { listener, destination, protocol })
+    }
+
+    /// The same for an app that speaks this protocol.
+    pub(crate) fn speaking(self, protocol: Option<Protocol>) -> Self {
+        Self { protocol: protocol.or(self.protocol), ..self }
     }
 
     /// Where programs connect.
@@ -69,7 +77,7 @@ impl Forward {
     }
 
     /// Accepts until told to stop; its streams live in the tracker and may outlive it.
-    pub(crate) async fn run(self, access: Arc<Access>, board: Arc<Board>, tracker: TaskTracker, stop: Stop) {
+    pub(crate) async fn run(self, reach: Arc<Reach>, seen: Arc<dyn Seen>, tracker: TaskTracker, stop: Stop) {
         let slots = Arc::new(Semaphore::new(STREAMS_MAX));
         let mut backoff = Backoff::default();
         loop {
@@ -88,12 +96,12 @@ impl Forward {
                 }
             };
             backoff = Backoff::default();
-            let (access, board, cut) = (Arc::clone(&access), Arc::clone(&board), stop.streams.clone());
-            let (destination, row) = (self.destination.clone(), self.row);
+            let (reach, seen, cut) = (Arc::clone(&reach), Arc::clone(&seen), stop.streams.clone());
+            let (destination, protocol) = (self.destination.clone(), self.protocol);
             tracker.spawn(async move {
-                board.began(row);
-                let told = carry(&access, stream, &destination, &cut).await;
-                board.ended(row, &told);
+                seen.began();
+                let (up, down, told) = carry(&reach, stream, &destination, protocol, &cut).await;
+                seen.ended(up, down, &told);
                 drop(slot);
             });
         }
@@ -109,31 +117,34 @@ async fn accept(
     Ok((stream, slot))
 }
 
-/// Carries one local connection to its end and says in words how it ended.
-async fn carry(access: &Access, local: TcpStream, to: &Destination, cut: &CancellationToken) -> String {
+/// Carries one local connection to its end; says how many bytes went up and down, and in words how it ended.
+async fn carry(
+    reach: &Reach,
+    local: TcpStream,
+    to: &Destination,
+    protocol: Option<Protocol>,
+    cut: &CancellationToken,
+) -> (u64, u64, String) {
     if let Err(error) = relay::keepalive(&local) {
         tracing::debug!(%error, "keep-alive is off for a local connection");
     }
-    let local = Leg::tcp(local);
     let opened = tokio::select! {
         biased;
         () = cut.cancelled() => {
-            local.abort(EndReason::Shutdown);
-            return format!("stream ended: {}", EndReason::Shutdown);
+            Leg::tcp(local).abort(EndReason::Shutdown);
+            return (0, 0, format!("stream ended: {}", EndReason::Shutdown));
         }
-        opened = access.connect_patiently(to, PATIENCE) => opened,
+        opened = reach.connect_patiently(to, PATIENCE) => opened,
     };
     match opened {
         Ok(app) => {
-            let end = relay::run(local, app, RelayOptions::default(), shutdown(cut)).await;
-            format!(
-                "stream ended: {} ({} B up, {} B down)",
-                end.reason, end.bytes_from_client, end.bytes_from_app
-            )
+            let end = relay::run(Leg::tcp(local), app, RelayOptions::default(), shutdown(cut)).await;
+            let (up, down) = (end.bytes_from_client, end.bytes_from_app);
+            (up, down, format!("stream ended: {} ({up} B up, {down} B down)", end.reason))
         }
         Err(failure) => {
-            local.abort(EndReason::App);
-            crate::exit::message(&failure)
+            refused::tell(local, protocol, &failure, cut).await;
+            (0, 0, crate::exit::message(&failure))
         }
     }
 }

@@ -8,6 +8,7 @@
 mod access;
 mod cache;
 mod cli;
+mod daemon;
 mod device;
 mod ending;
 mod exit;
@@ -15,7 +16,9 @@ mod failure;
 mod forward;
 mod gateway;
 mod link;
+mod local_api;
 mod login;
+mod reach;
 mod target;
 mod token;
 mod trust;

@@ -294,6 +294,22 @@ impl Link {
         })
     }
 
+    /// Whether anything has been asked over it, and nobody closed it since.
+    pub(crate) fn is_used(&self) -> bool {
+        self.carrier.try_lock().is_ok_and(|carrier| !matches!(*carrier, Carrier::None))
+    }
+
+    /// What carries streams now: with QUIC's own figures, where it does.
+    pub(crate) async fn carried_by(&self) -> CarriedBy {
+        match &*self.carrier.lock().await {
+            Carrier::Http3(dialled) if dialled.is_open() => {
+                CarriedBy::Quic(Box::new(dialled.tunnel().quic().stats()))
+            }
+            Carrier::Http1 { .. } => CarriedBy::Tcp,
+            Carrier::Http3(_) | Carrier::None => CarriedBy::Nothing,
+        }
+    }
+
     /// Says goodbye to the gateway, so that it need not wait for a time-out.
     pub(crate) async fn close(&self) {
         let carrier = std::mem::replace(&mut *self.carrier.lock().await, Carrier::None);
@@ -339,6 +355,17 @@ impl Link {
     fn no_answer(&self) -> LinkError {
         LinkError::NoAnswer { gateway: self.gateway.clone() }
     }
+}
+
+/// What a link consists of at the moment.
+#[derive(Debug)]
+pub(crate) enum CarriedBy {
+    /// Nothing: the next request dials.
+    Nothing,
+    /// One QUIC connection.
+    Quic(Box<quinn::ConnectionStats>),
+    /// A TLS connection for each stream.
+    Tcp,
 }
 
 /// A link that is up.

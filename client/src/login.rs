@@ -82,6 +82,13 @@ fn announce(url: &Url) {
     eprintln!("Sign in with your browser:\n\n  {url}\n");
 }
 
+/// Shows a sign-in page that the daemon waits for, if it is one.
+pub(crate) fn tell_page(text: &str) {
+    if let Ok(url) = sign_in_page(text) {
+        announce(&url);
+    }
+}
+
 fn sign_in_page(body: &str) -> Result<Url, LoginError> {
     let url = Url::parse(body.trim()).map_err(|_| LoginError::BadAddress)?;
     if matches!(url.scheme(), "https" | "http") && url.host().is_some() {

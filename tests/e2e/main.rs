@@ -13,6 +13,8 @@ mod configuration;
 #[cfg(test)]
 mod continuous;
 #[cfg(test)]
+mod daemon;
+#[cfg(test)]
 mod devices;
 #[cfg(test)]
 mod directory;

@@ -147,6 +147,27 @@ impl Cli {
         Process::spawn(&format!("pomerium-cli {}", words.join(" ")), &mut self.command(words)?, input)
     }
 
+    /// Runs the client's daemon, which trusts the gateway and opens this person's browser.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn daemon(&self) -> anyhow::Result<Process> {
+        let mut command = self.plain(&["daemon", "--alternate-ca-path"])?;
+        command.arg(&self.root).arg("--browser-cmd").arg(self.folder.path().join("browser"));
+        Process::spawn("pomerium-cli daemon", &mut command, Input::None)
+    }
+
+    /// A command that leaves trust and sign-in to the daemon; the gateway is in `POMERIUM_URL`.
+    ///
+    /// # Errors
+    /// The client is not built.
+    pub fn plain(&self, words: &[&str]) -> anyhow::Result<Command> {
+        let mut command = Command::new(binary("pomerium-cli")?);
+        self.environment(&mut command);
+        command.args(words).env("POMERIUM_URL", &self.gateway_url);
+        Ok(command)
+    }
+
     /// Begins a sign-in by a code, as on a machine without a browser.
     ///
     /// # Errors

@@ -5,21 +5,26 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use clap::Args;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Shared, named_or_last, remember, user_cache};
+use super::{Shared, forwards_file, named_or_last, print, remember, user_cache};
 use crate::{
-    access::{Access, Route, random},
+    access::Route,
+    cache::write_private,
+    daemon,
     failure::Failure,
     forward::{
         Forward, Stop,
-        board::{Board, Row},
+        board::{Board, BoardRow, Row},
+        saved::{self, Saved},
         udp::UdpForward,
     },
     gateway::Gateway,
-    link::{Held, Link, answer::shown, backoff::Backoff},
+    link::answer::shown,
+    local_api::wire::{Reply, Request},
+    reach::Reach,
     target::Target,
 };
 
@@ -36,6 +41,9 @@ pub(crate) struct Connect {
     /// Names of routes, or their host:port; all TCP routes if none is given
     #[arg(value_name = "ROUTE")]
     routes: Vec<String>,
+    /// Keep these forwards in forwards.yaml, each on a loopback address of its own, for the daemon to hold open
+    #[arg(long)]
+    save: bool,
     /// Any host of the gateway, as https://host:port; the one used last if not given
     #[arg(long, alias = "pomerium-url", value_name = "URL", env = "POMERIUM_URL")]
     gateway: Option<String>,
@@ -47,15 +55,19 @@ impl Connect {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let gateway = named_or_last(self.gateway.as_deref(), user_cache().as_ref())?;
         let tracker = TaskTracker::new();
-        let access = self.shared.access(gateway, &tracker)?;
+        let reach = self.shared.reach(gateway, &tracker)?;
         let routes = tokio::select! {
-            routes = access.routes() => routes?,
+            routes = reach.routes() => routes?,
             stopped = stop_signal() => return stopped,
         };
-        remember(access.gateway());
+        remember(reach.gateway());
         let (mut forwards, mut rows) = (Vec::new(), Vec::new());
-        for (name, target) in chosen(&routes, &self.routes, access.gateway())? {
-            let forward = bind_near(&target, forwards.len()).await?;
+        let chosen = chosen(&routes, &self.routes, reach.gateway())?;
+        if self.save {
+            return save(&reach, chosen).await;
+        }
+        for (name, target) in chosen {
+            let forward = bind_near(&target).await?;
             if let Some(note) = moved(&name, &target, forward.local()?) {
                 tell(&note);
             }
@@ -63,7 +75,7 @@ impl Connect {
             rows.push(Row { name, local: forward.local()?, destination, streams: 0 });
             forwards.push(Opened::Tcp(forward));
         }
-        serve(access, forwards, Arc::new(Board::new(rows)), tracker).await
+        serve(reach, forwards, Arc::new(Board::new(rows)), tracker).await
     }
 }
 
@@ -99,12 +111,37 @@ fn chosen(routes: &[Route], names: &[String], gateway: &Gateway) -> Result<Vec<(
         .collect()
 }
 
+/// Keeps forwards in the file, beside those that are there, and lets the daemon know.
+async fn save(reach: &Reach, chosen: Vec<(String, Target)>) -> Result<(), Failure> {
+    let path = forwards_file().ok_or(Failure::NoSettings)?;
+    let mut all = daemon::forwards::read(&path)?;
+    let mut told = String::new();
+    for (name, target) in chosen {
+        let (gateway, route) = (target.gateway, target.destination);
+        let listen = saved::address_of(&gateway, &route);
+        told.push_str(&format!("{}: {listen} leads to {route}\n", shown(&name)));
+        let new = Saved { name, gateway, route, listen, protocol: None };
+        all.retain(|old| old.name != new.name && old.listen != new.listen);
+        all.push(new);
+    }
+    write_private(&path, &saved::text_of(&all))?;
+    told.push_str(&match reach.line().await {
+        None => "Kept. Start the daemon to open them: pomerium-cli daemon\n".to_owned(),
+        Some(mut line) => match line.ask(Request::Reload, |_| {}).await? {
+            Reply::Reloaded { forwards } => format!("Kept; the daemon holds {forwards} forwards.\n"),
+            _ => return Err(Failure::BadAnswer { what: "a change of forwards" }),
+        },
+    });
+    reach.close().await;
+    print(&told)
+}
+
 /// The route's own port on the loopback address if it is free, else any.
-async fn bind_near(target: &Target, row: usize) -> Result<Forward, Failure> {
+async fn bind_near(target: &Target) -> Result<Forward, Failure> {
     let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
     let own = at(target.destination.port());
-    match Forward::bind(own, target.destination.clone(), row).await {
-        Err(Failure::Listen { .. }) => Forward::bind(at(0), target.destination.clone(), row).await,
+    match Forward::bind(own, target.destination.clone()).await {
+        Err(Failure::Listen { .. }) => Forward::bind(at(0), target.destination.clone()).await,
         bound => bound,
     }
 }
@@ -137,26 +174,31 @@ pub(super) enum Opened {
 
 /// Runs forwards until Ctrl-C, then drains them.
 pub(super) async fn serve(
-    access: Arc<Access>,
+    reach: Arc<Reach>,
     forwards: Vec<Opened>,
     board: Arc<Board>,
     connections: TaskTracker,
 ) -> Result<(), Failure> {
     let (stop, streams, listeners) = (Stop::default(), TaskTracker::new(), TaskTracker::new());
     board.show();
-    for forward in forwards {
-        let (access, board) = (Arc::clone(&access), Arc::clone(&board));
-        let (streams, stop) = (streams.clone(), stop.clone());
+    for (row, forward) in forwards.into_iter().enumerate() {
+        let (board, streams, stop) = (Arc::clone(&board), streams.clone(), stop.clone());
         match forward {
-            Opened::Tcp(forward) => listeners.spawn(forward.run(access, board, streams, stop)),
-            Opened::Udp(forward) => listeners.spawn(forward.run(access, board, streams, stop)),
+            Opened::Tcp(forward) => {
+                let seen = Arc::new(BoardRow { board, row });
+                listeners.spawn(forward.run(Arc::clone(&reach), seen, streams, stop))
+            }
+            // Datagrams go by this process's own connection.
+            Opened::Udp(forward) => {
+                listeners.spawn(forward.run(Arc::clone(reach.own()), board, streams, stop))
+            }
         };
     }
     tokio::select! {
         stopped = stop_signal() => stopped?,
-        () = keep_up(access.link(), &board) => {}
-        () = access.keep_reporting() => {}
-        () = access.keep_warning(|told| board.tell(told)) => {}
+        () = reach.keep_up(&board) => {}
+        () = reach.own().keep_reporting() => {}
+        () = reach.own().keep_warning(|told| board.tell(told)) => {}
     }
     stop.accepting.cancel();
     listeners.close();
@@ -172,35 +214,9 @@ pub(super) async fn serve(
     stop.streams.cancel();
     // What does not end by then ends with the process.
     let _late = timeout(CUT_TIMEOUT, streams.wait()).await;
-    access.link().close().await;
+    reach.close().await;
     connections.close();
     Ok(())
-}
-
-/// Keeps the link up and the board informed; never returns.
-async fn keep_up(link: &Link, board: &Board) {
-    let mut backoff = Backoff::default();
-    loop {
-        match link.hold().await {
-            Ok(Held::Connection(tunnel)) => {
-                board.link("connected");
-                backoff = Backoff::default();
-                let why = tunnel.closed().await;
-                tracing::debug!(error = %why, "the connection to the gateway ended");
-                board.link("reconnecting");
-            }
-            Ok(Held::EachByItself) => {
-                board.link("ready (TCP)");
-                sleep(Duration::from_secs(30)).await;
-                continue;
-            }
-            Err(error) => {
-                tracing::debug!(error = %crate::exit::chain(&error), "the gateway is not reached");
-                board.link(if error.may_pass() { "unreachable" } else { "not trusted" });
-            }
-        }
-        sleep(backoff.after_failure(random())).await;
-    }
 }
 
 /// Waits for Ctrl-C or a polite end from outside.

@@ -4,7 +4,14 @@ use clap::Args;
 use tokio_util::task::TaskTracker;
 
 use super::{GatewayArg, Shared, print, remember, user_cache};
-use crate::{access::Caller, failure::Failure};
+use crate::{
+    access::Caller,
+    failure::Failure,
+    gateway::Gateway,
+    link::answer::shown,
+    local_api::wire::{Reply, Request},
+    login,
+};
 
 /// Sign in to a gateway. Any host of it will do; later commands use this gateway when none is named.
 #[derive(Debug, Args)]
@@ -22,6 +29,16 @@ impl Login {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let gateway = self.gateway.resolve(user_cache().as_ref())?;
         let tracker = TaskTracker::new();
+        let daemon = self.shared.daemon().filter(|_| !self.device);
+        if let Some(daemon) = daemon
+            && let Some(mut line) = daemon.line().await
+        {
+            let request = Request::Login { gateway: gateway.to_string() };
+            let Reply::SignedIn { person } = line.ask(request, login::tell_page).await? else {
+                return Err(Failure::BadAnswer { what: "a sign-in" });
+            };
+            return done(&gateway, person);
+        }
         let access = if self.device {
             self.shared.access_of(Caller::Device, gateway, &tracker)?
         } else {
@@ -30,8 +47,12 @@ impl Login {
         let signed_in = access.signed_in_for_long().await;
         access.link().close().await;
         let token = signed_in?;
-        remember(access.gateway());
-        let person = token.person().map(|name| format!(" as {name}")).unwrap_or_default();
-        print(&format!("Signed in to {}{person}.\n", access.gateway()))
+        done(access.gateway(), token.person())
     }
+}
+
+fn done(gateway: &Gateway, person: Option<String>) -> Result<(), Failure> {
+    remember(gateway);
+    let person = person.map(|name| format!(" as {}", shown(&name))).unwrap_or_default();
+    print(&format!("Signed in to {gateway}{person}.\n"))
 }

@@ -7,7 +7,12 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::{GatewayArg, Shared, print, user_cache};
-use crate::{exit, failure::Failure};
+use crate::{
+    exit,
+    failure::Failure,
+    gateway::Gateway,
+    local_api::wire::{Reply, Request},
+};
 
 /// How long the gateway may take to hear of it: the token is forgotten in any case.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,6 +30,15 @@ impl Logout {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let cache = user_cache().ok_or(Failure::NoCache)?;
         let gateway = self.gateway.resolve(Some(&cache))?;
+        if let Some(daemon) = self.shared.daemon()
+            && let Some(mut line) = daemon.line().await
+        {
+            let request = Request::Logout { gateway: gateway.to_string() };
+            let Reply::SignedOut { had_one } = line.ask(request, |_| {}).await? else {
+                return Err(Failure::BadAnswer { what: "a sign-out" });
+            };
+            return done(&gateway, had_one);
+        }
         if cache.clone().for_device().token(&gateway)?.is_some() {
             let access = self.shared.access(gateway.clone(), &TaskTracker::new())?;
             let ended = timeout(PATIENCE, access.end_session()).await;
@@ -41,7 +55,11 @@ impl Logout {
             }
         }
         let had_one = cache.forget_any(&gateway)? | cache.for_device().forget_any(&gateway)?;
-        let told = if had_one { "Signed out of" } else { "There was no token for" };
-        print(&format!("{told} {gateway}.\n"))
+        done(&gateway, had_one)
     }
+}
+
+fn done(gateway: &Gateway, had_one: bool) -> Result<(), Failure> {
+    let told = if had_one { "Signed out of" } else { "There was no token for" };
+    print(&format!("{told} {gateway}.\n"))
 }

@@ -40,11 +40,11 @@ impl Routes {
             None => self.list,
         };
         let gateway = list.gateway.resolve(user_cache().as_ref())?;
-        let access = list.shared.access(gateway, &TaskTracker::new())?;
-        let routes = access.routes().await;
-        access.link().close().await;
+        let reach = list.shared.reach(gateway, &TaskTracker::new())?;
+        let routes = reach.routes().await;
+        reach.close().await;
         let routes = routes?;
-        remember(access.gateway());
+        remember(reach.gateway());
         if list.json {
             let text = serde_json::to_string_pretty(&routes).map_err(std::io::Error::other)?;
             return print(&format!("{text}\n"));

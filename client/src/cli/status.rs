@@ -1,19 +1,25 @@
-//! `status`: what this machine knows; asks nobody.
+//! `status`: what this machine knows, and what the daemon holds.
 
 use clap::Args;
 use pomerium_shared::{clock::Now, posture::PostureReport};
 use serde::Serialize;
 
-use super::{device_folder, named_or_last, print, user_cache};
+use super::{device_folder, named_or_last, print, socket_path, user_cache};
 use crate::{
     device::{key::DeviceKey, posture},
     ending::Ending,
     failure::Failure,
+    forward::board::aligned,
+    link::answer::shown as safe,
+    local_api::{
+        caller::Caller,
+        wire::{DaemonStatus, Reply, Request, Transport},
+    },
     token::Token,
 };
 
-/// Show the gateway used last, who you are there and until when, and what it is told of this device. Asks nobody: the
-/// gateway decides in the end.
+/// Show the gateway used last, who you are there and until when, and what it is told of this device; and, where the daemon
+/// runs, how its connections and forwards fare now. The gateway decides in the end.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// The gateway to show instead of the one used last
@@ -38,6 +44,9 @@ struct Shown {
     /// Whether the session is worth nothing on another one.
     bound_to_device: bool,
     posture: PostureReport,
+    /// What the daemon holds, if it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    daemon: Option<DaemonStatus>,
 }
 
 impl Status {
@@ -62,6 +71,7 @@ impl Status {
                 && bound_to.as_deref() == key.as_ref().map(DeviceKey::thumbprint),
             device: key.map(|key| key.thumbprint().to_owned()),
             posture: posture::collect().await,
+            daemon: daemon().await?,
         };
         if self.json {
             let text = serde_json::to_string_pretty(&shown).map_err(std::io::Error::other)?;
@@ -88,8 +98,64 @@ impl Status {
             text.push_str(&format!("device   {device} ({bound})\n"));
         }
         text.push_str(&format!("posture  {}\n", in_words(&shown.posture)));
+        if let Some(daemon) = &shown.daemon {
+            text.push_str(&held(daemon));
+        }
         print(&text)
     }
+}
+
+/// What the daemon says, if it runs.
+async fn daemon() -> Result<Option<DaemonStatus>, Failure> {
+    let Some(path) = socket_path() else { return Ok(None) };
+    let Some(mut line) = Caller::at(path).line().await else { return Ok(None) };
+    match line.ask(Request::Status, |_| {}).await? {
+        Reply::Status(status) => Ok(Some(status)),
+        _ => Err(Failure::BadAnswer { what: "a question for the state" }),
+    }
+}
+
+/// What the daemon holds, as text: a gateway a paragraph, with its routes below.
+fn held(daemon: &DaemonStatus) -> String {
+    let mut text = format!("daemon   version {}, process {}\n", safe(&daemon.program), daemon.pid);
+    for gateway in &daemon.gateways {
+        let carried = gateway.transport.as_str();
+        text.push_str(&format!("\n{}: {carried}", safe(&gateway.gateway)));
+        match (gateway.transport, gateway.round_trip_ms) {
+            (Transport::None, _) => {}
+            (_, Some(ms)) => text.push_str(&format!(", round trip {ms} ms")),
+            (_, None) => text.push_str(", does not answer"),
+        }
+        if gateway.transport == Transport::Quic {
+            text.push_str(&format!(", {} of {} packets lost", gateway.packets_lost, gateway.packets_sent));
+        }
+        let person = gateway.person.as_deref().filter(|_| gateway.signed_in).map(safe);
+        match (person, &gateway.expires) {
+            (Some(person), Some(end)) => text.push_str(&format!(", {person} until {}", safe(end))),
+            (Some(person), None) => text.push_str(&format!(", {person}")),
+            (None, _) => text.push_str(", not signed in"),
+        }
+        text.push('\n');
+        if let Some(page) = &gateway.sign_in_page {
+            text.push_str(&format!("sign in with your browser: {}\n", safe(page)));
+        }
+        let lines = gateway.routes.iter().map(|route| {
+            [
+                safe(route.name.as_deref().unwrap_or("-")),
+                safe(route.listen.as_deref().unwrap_or("-")),
+                safe(&route.destination),
+                route.streams.to_string(),
+                route.bytes_up.to_string(),
+                route.bytes_down.to_string(),
+                safe(route.last_end.as_deref().unwrap_or("")),
+            ]
+        });
+        let head = ["NAME", "LOCAL", "DESTINATION", "STREAMS", "UP", "DOWN", "LAST END"].map(str::to_owned);
+        if !gateway.routes.is_empty() {
+            text.push_str(&aligned(head, lines));
+        }
+    }
+    text
 }
 
 fn in_words(report: &PostureReport) -> String {
@@ -106,4 +172,37 @@ fn in_words(report: &PostureReport) -> String {
         known(report.firewall),
         known(report.screen_lock),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local_api::wire::{GatewayStatus, RouteStatus};
+
+    #[test]
+    fn the_daemons_connections_and_routes_are_told() {
+        let route = RouteStatus {
+            destination: "db:5432".to_owned(),
+            name: Some("db".to_owned()),
+            listen: Some("127.70.1.2:5432".to_owned()),
+            streams: 3,
+            ..RouteStatus::default()
+        };
+        let gateway = GatewayStatus {
+            gateway: "https://g.example".to_owned(),
+            transport: Transport::Quic,
+            round_trip_ms: Some(12),
+            packets_sent: 100,
+            packets_lost: 1,
+            routes: vec![route],
+            ..GatewayStatus::default()
+        };
+        let text = held(&DaemonStatus { gateways: vec![gateway], ..DaemonStatus::default() });
+        for said in [
+            "https://g.example: QUIC, round trip 12 ms, 1 of 100 packets lost, not signed in",
+            "127.70.1.2:5432",
+        ] {
+            assert!(text.contains(said), "{text}");
+        }
+    }
 }

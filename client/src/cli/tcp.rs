@@ -15,13 +15,13 @@ use super::{
     remember,
 };
 use crate::{
-    access::Access,
     failure::Failure,
     forward::{
         Forward,
         board::{Board, Row},
         shutdown,
     },
+    reach::Reach,
     target::Target,
 };
 
@@ -74,36 +74,36 @@ impl Tcp {
         let gateway = self.pomerium_url.as_deref().map(str::parse).transpose()?;
         let target = self.destination.parse::<Target>()?.through(gateway);
         let tracker = TaskTracker::new();
-        let access = self.shared.access(target.gateway.clone(), &tracker)?;
+        let reach = self.shared.reach(target.gateway.clone(), &tracker)?;
         match self.listen {
             Listen::Stdio => {
-                let ended = stdio(&access, &target).await;
-                access.link().close().await;
+                let ended = stdio(&reach, &target).await;
+                reach.close().await;
                 ended
             }
             Listen::At(address) => {
-                let forward = Forward::bind(address, target.destination.clone(), 0).await?;
+                let forward = Forward::bind(address, target.destination.clone()).await?;
                 let name = target.destination.to_string();
                 let row = Row { name: name.clone(), local: forward.local()?, destination: name, streams: 0 };
-                connect::serve(access, vec![Opened::Tcp(forward)], Arc::new(Board::new(vec![row])), tracker)
-                    .await
+                let forwards = vec![Opened::Tcp(forward)];
+                connect::serve(reach, forwards, Arc::new(Board::new(vec![row])), tracker).await
             }
         }
     }
 }
 
-async fn stdio(access: &Access, target: &Target) -> Result<(), Failure> {
+async fn stdio(reach: &Reach, target: &Target) -> Result<(), Failure> {
     let cut = CancellationToken::new();
     let carried = async {
-        let app = access.connect(&target.destination).await?;
-        remember(access.gateway());
+        let app = reach.connect(&target.destination).await?;
+        remember(reach.gateway());
         let local = Leg::io(tokio::io::stdin(), tokio::io::stdout());
         Ok::<_, Failure>(relay::run(local, app, RelayOptions::default(), shutdown(&cut)).await)
     };
     tokio::pin!(carried);
     let end = tokio::select! {
         end = &mut carried => end?,
-        () = access.keep_reporting() => return Ok(()),
+        () = reach.own().keep_reporting() => return Ok(()),
         stopped = connect::stop_signal() => {
             stopped?;
             return Ok(());

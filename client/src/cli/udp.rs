@@ -16,6 +16,7 @@ use crate::{
         board::{Board, Row},
         udp::UdpForward,
     },
+    reach::Reach,
     target::Target,
 };
 
@@ -44,6 +45,7 @@ impl Udp {
         let forward = UdpForward::bind(self.listen, target.destination.clone(), 0).await?;
         let name = target.destination.to_string();
         let row = Row { name: name.clone(), local: forward.local()?, destination: name, streams: 0 };
-        connect::serve(access, vec![Opened::Udp(forward)], Arc::new(Board::new(vec![row])), tracker).await
+        let reach = Arc::new(Reach::new(access, None));
+        connect::serve(reach, vec![Opened::Udp(forward)], Arc::new(Board::new(vec![row])), tracker).await
     }
 }

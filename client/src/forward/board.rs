@@ -5,9 +5,10 @@
 use std::{
     io::{self, IsTerminal as _, Write as _},
     net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use super::Seen;
 use crate::link::answer::shown;
 
 /// One forward.
@@ -36,6 +37,23 @@ struct Screen {
 pub(crate) struct Board {
     screen: Mutex<Screen>,
     in_place: bool,
+}
+
+/// A row of a board, for the forward that it shows.
+#[derive(Debug)]
+pub(crate) struct BoardRow {
+    pub(crate) board: Arc<Board>,
+    pub(crate) row: usize,
+}
+
+impl Seen for BoardRow {
+    fn began(&self) {
+        self.board.began(self.row);
+    }
+
+    fn ended(&self, _up: u64, _down: u64, how: &str) {
+        self.board.ended(self.row, how);
+    }
 }
 
 impl Board {
@@ -69,7 +87,7 @@ impl Board {
     }
 
     /// A stream of a row began.
-    pub(crate) fn began(&self, row: usize) {
+    pub(super) fn began(&self, row: usize) {
         let mut screen = self.lock();
         let Some(line) = screen.rows.get_mut(row) else { return };
         line.streams += 1;
@@ -78,7 +96,7 @@ impl Board {
     }
 
     /// A stream of a row ended, and how.
-    pub(crate) fn ended(&self, row: usize, how: &str) {
+    pub(super) fn ended(&self, row: usize, how: &str) {
         let mut screen = self.lock();
         let Some(line) = screen.rows.get_mut(row) else { return };
         line.streams = line.streams.saturating_sub(1);

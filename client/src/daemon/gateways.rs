@@ -1,0 +1,216 @@
+//! The gateways that the daemon serves: for each one connection, one sign-in, one ledger.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use http::HeaderMap;
+use pomerium_shared::clock::Now;
+use tokio::time::{sleep, timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::ledger::Ledger;
+use crate::{
+    access::{Access, random},
+    failure::Failure,
+    forward::Seen,
+    gateway::Gateway,
+    link::{CarriedBy, Held, backoff::Backoff},
+    local_api::wire::{GatewayStatus, Transport},
+    reach::Reach,
+    token::Token,
+};
+
+/// Gateways at a time; each holds a connection.
+const GATEWAYS_MAX: usize = 16;
+/// How long a gateway may take to answer for `status`.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+const PING_PATH: &str = "/ping";
+
+type Make = dyn Fn(Gateway) -> Result<Arc<Access>, Failure> + Send + Sync;
+
+/// All gateways.
+pub(crate) struct Gateways {
+    make: Box<Make>,
+    served: Mutex<HashMap<Gateway, Arc<Served>>>,
+    keepers: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl fmt::Debug for Gateways {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateways").field("served", &self.served).finish_non_exhaustive()
+    }
+}
+
+/// One gateway.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) reach: Arc<Reach>,
+    pub(super) ledger: Arc<Ledger>,
+}
+
+/// A destination's account, as a forward sees it.
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) destination: String,
+}
+
+impl Account {
+    /// The account of a stream that was asked for just now.
+    pub(super) fn begun(ledger: Arc<Ledger>, destination: String) -> Self {
+        ledger.began(&destination);
+        Self { ledger, destination }
+    }
+}
+
+impl Seen for Account {
+    fn began(&self) {
+        self.ledger.began(&self.destination);
+    }
+
+    fn ended(&self, up: u64, down: u64, how: &str) {
+        tracing::debug!(destination = %self.destination, up, down, how, "a stream ended");
+        self.ledger.ended(&self.destination, up, down, how);
+    }
+}
+
+impl Gateways {
+    /// None yet; `make` says how each is asked.
+    pub(crate) fn new(
+        make: impl Fn(Gateway) -> Result<Arc<Access>, Failure> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            make: Box::new(make),
+            served: Mutex::default(),
+            keepers: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    pub(super) const fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// The gateway of this address, which is served from now on.
+    pub(super) fn at(&self, text: &str) -> Result<Arc<Served>, Failure> {
+        let gateway: Gateway = text.parse()?;
+        let mut all = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(served) = all.get(&gateway) {
+            return Ok(Arc::clone(served));
+        }
+        if all.len() >= GATEWAYS_MAX {
+            return Err(Failure::TooManyGateways { max: GATEWAYS_MAX });
+        }
+        let access = (self.make)(gateway.clone())?;
+        let reach = Arc::new(Reach::new(Arc::clone(&access), None));
+        let served = Arc::new(Served { reach, ledger: Arc::default() });
+        let stop = self.stop.clone();
+        self.keepers.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = keep_up(&access) => {}
+                () = access.keep_reporting() => {}
+                () = access.keep_warning(|told| tracing::warn!(gateway = %access.gateway(), "{told}")) => {}
+            }
+        });
+        all.insert(gateway, Arc::clone(&served));
+        Ok(served)
+    }
+
+    /// How each fares, asked of each now.
+    pub(super) async fn status(&self) -> Vec<GatewayStatus> {
+        let all: Vec<_> =
+            self.served.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mut asked = tokio::task::JoinSet::new();
+        for served in all {
+            asked.spawn(async move { served.status().await });
+        }
+        let mut all = asked.join_all().await;
+        all.sort_by(|a, b| a.gateway.cmp(&b.gateway));
+        all
+    }
+
+    /// Says goodbye to all.
+    pub(super) async fn close(&self) {
+        self.stop.cancel();
+        self.keepers.close();
+        self.keepers.wait().await;
+        let all: Vec<_> = self
+            .served
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain()
+            .map(|(_, served)| served)
+            .collect();
+        for served in all {
+            served.reach.close().await;
+        }
+    }
+}
+
+impl Served {
+    pub(super) fn access(&self) -> &Access {
+        self.reach.own()
+    }
+
+    async fn status(&self) -> GatewayStatus {
+        let access = self.access();
+        let round_trip_ms = if access.link().is_used() { round_trip(access).await } else { None };
+        let token = access.token_at_hand();
+        let (transport, quic) = match access.link().carried_by().await {
+            CarriedBy::Nothing => (Transport::None, None),
+            CarriedBy::Tcp => (Transport::Tcp, None),
+            CarriedBy::Quic(stats) => (Transport::Quic, Some(stats)),
+        };
+        let end = token.as_ref().and_then(Token::expires).and_then(|end| jiff::Timestamp::try_from(end).ok());
+        GatewayStatus {
+            gateway: access.gateway().to_string(),
+            signed_in: token.as_ref().is_some_and(|token| !token.is_expired(Now::read().wall)),
+            person: token.as_ref().and_then(Token::person),
+            expires: end.map(|end| format!("{end:.0}")),
+            sign_in_page: access.page().borrow().clone(),
+            transport,
+            round_trip_ms,
+            packets_sent: quic.as_ref().map_or(0, |stats| stats.path.sent_packets),
+            packets_lost: quic.as_ref().map_or(0, |stats| stats.path.lost_packets),
+            routes: self.ledger.routes(),
+        }
+    }
+}
+
+/// A question and its answer over what carries the streams.
+async fn round_trip(access: &Access) -> Option<u64> {
+    let began = Now::read().monotonic;
+    let answer = timeout(PING_TIMEOUT, access.link().get(PING_PATH, HeaderMap::new())).await;
+    let took = Now::read().monotonic.saturating_duration_since(began);
+    answer.ok()?.ok()?;
+    u64::try_from(took.as_millis()).ok()
+}
+
+/// Keeps the connection up, with growing pauses while the gateway is away; never returns.
+async fn keep_up(access: &Access) {
+    let mut backoff = Backoff::default();
+    loop {
+        match access.link().hold().await {
+            Ok(Held::Connection(tunnel)) => {
+                backoff = Backoff::default();
+                let why = tunnel.closed().await;
+                tracing::info!(gateway = %access.gateway(), error = %why, "the connection was lost: connecting again");
+            }
+            Ok(Held::EachByItself) => {
+                backoff = Backoff::default();
+                sleep(Duration::from_secs(30)).await;
+                continue;
+            }
+            Err(error) => {
+                tracing::info!(error = %crate::exit::chain(&error), "the gateway is not reached: trying again");
+            }
+        }
+        sleep(backoff.after_failure(random())).await;
+    }
+}

@@ -1,0 +1,205 @@
+//! One local caller: its requests in order, until it asks for a stream and becomes that, or leaves.
+
+use std::{io, pin::pin, sync::Arc, time::Duration};
+
+use pomerium_shared::{
+    destination::Destination,
+    relay::{self, Leg, RelayOptions},
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+    time::timeout,
+};
+
+use super::{
+    Daemon,
+    gateways::{Account, Served},
+};
+use crate::{
+    exit,
+    failure::Failure,
+    forward::{PATIENCE, Seen as _, shutdown},
+    local_api::{
+        frames::{FrameReader, FrameWriter},
+        wire::{self, DaemonStatus, REQUEST_LEN_MAX, Reply, Request, VERSION, Versioned},
+    },
+};
+
+/// How long a gateway may take to hear that its session ends.
+const SIGN_OUT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The caller's connection.
+#[derive(Debug)]
+struct Caller {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+}
+
+/// Serves a caller to its end.
+pub(super) async fn run(daemon: &Daemon, stream: UnixStream) -> io::Result<()> {
+    let (reader, writer) = stream.into_split();
+    let mut caller = Caller { reader: BufReader::new(reader), writer };
+    loop {
+        let asked: Versioned = match wire::read(&mut caller.reader, REQUEST_LEN_MAX).await {
+            Ok(Some(asked)) => asked,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                let message = format!(
+                    "pomerium-cli: {error}\n  Write one JSON object a line, as docs/local-api.md says."
+                );
+                return caller.say(&Reply::Failed { exit: 64, message }).await;
+            }
+        };
+        if asked.version != VERSION {
+            let message = format!(
+                "pomerium-cli: the daemon speaks version {VERSION} of its API, not {}\n  Restart the daemon, so that it is \
+                 of the same version as the command.",
+                asked.version
+            );
+            return caller.say(&Reply::Failed { exit: 64, message }).await;
+        }
+        match asked.request {
+            Request::Open { gateway, destination, patient } => {
+                match opened(daemon, &mut caller, &gateway, &destination, patient).await? {
+                    Ok((app, account)) => return carry(daemon, caller, app, account).await,
+                    Err(failure) => caller.say(&failed(&failure)).await?,
+                }
+            }
+            other => {
+                let reply =
+                    answer(daemon, &mut caller, other).await?.unwrap_or_else(|failure| failed(&failure));
+                caller.say(&reply).await?;
+            }
+        }
+    }
+}
+
+fn failed(failure: &Failure) -> Reply {
+    Reply::Failed { exit: exit::verdict(failure).0 as u8, message: exit::message(failure) }
+}
+
+impl Caller {
+    async fn say(&mut self, reply: &Reply) -> io::Result<()> {
+        wire::write(&mut self.writer, reply).await
+    }
+
+    /// Works for a caller that stays, and tells it of a sign-in page meanwhile.
+    async fn wait<T>(
+        &mut self,
+        mut page: watch::Receiver<Option<String>>,
+        work: impl Future<Output = T>,
+    ) -> io::Result<T> {
+        let mut work = pin!(work);
+        // A page that waits already is news to this caller.
+        page.mark_changed();
+        let mut is_silent = true;
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return Ok(done),
+                Ok(()) = page.changed() => {
+                    let url = page.borrow_and_update().clone();
+                    if let Some(url) = url {
+                        wire::write(&mut self.writer, &Reply::SignIn { url }).await?;
+                    }
+                }
+                more = self.reader.fill_buf(), if is_silent => {
+                    if more?.is_empty() {
+                        return Err(io::ErrorKind::ConnectionAborted.into());
+                    }
+                    is_silent = false;
+                }
+            }
+        }
+    }
+}
+
+async fn answer(
+    daemon: &Daemon,
+    caller: &mut Caller,
+    request: Request,
+) -> io::Result<Result<Reply, Failure>> {
+    let gateway = match &request {
+        Request::Status => {
+            let gateways = daemon.gateways.status().await;
+            let program = env!("CARGO_PKG_VERSION").to_owned();
+            return Ok(Ok(Reply::Status(DaemonStatus { program, pid: std::process::id(), gateways })));
+        }
+        Request::Reload => {
+            let done = daemon.forwards.reload(&daemon.gateways).await;
+            return Ok(done.map(|forwards| Reply::Reloaded { forwards }));
+        }
+        Request::Routes { gateway } | Request::Login { gateway } | Request::Logout { gateway } => gateway,
+        Request::Open { gateway, .. } => gateway,
+    };
+    let served = match daemon.gateways.at(gateway) {
+        Ok(served) => served,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let page = served.access().page();
+    caller.wait(page, ask(&served, &request)).await
+}
+
+async fn ask(served: &Served, request: &Request) -> Result<Reply, Failure> {
+    let access = served.access();
+    match request {
+        Request::Routes { .. } => Ok(Reply::Routes { routes: access.routes().await? }),
+        Request::Login { .. } => {
+            let token = access.signed_in_for_long().await?;
+            Ok(Reply::SignedIn { person: token.person() })
+        }
+        Request::Logout { .. } => {
+            let told = timeout(SIGN_OUT_TIMEOUT, access.end_session()).await;
+            if !matches!(told, Ok(Ok(_))) {
+                tracing::warn!("the gateway was not told: the session goes on there until it expires");
+            }
+            Ok(Reply::SignedOut { had_one: access.forget()? })
+        }
+        Request::Status | Request::Reload | Request::Open { .. } => {
+            Err(Failure::BadAnswer { what: "a request" })
+        }
+    }
+}
+
+async fn opened(
+    daemon: &Daemon,
+    caller: &mut Caller,
+    gateway: &str,
+    destination: &str,
+    is_patient: bool,
+) -> io::Result<Result<(Leg, Account), Failure>> {
+    let known = || -> Result<(Arc<Served>, Destination), Failure> {
+        let to = destination.parse::<Destination>().map_err(crate::target::TargetError::from)?;
+        Ok((daemon.gateways.at(gateway)?, to))
+    };
+    let (served, to) = match known() {
+        Ok(known) => known,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let account = Account::begun(Arc::clone(&served.ledger), to.to_string());
+    let patience = if is_patient { PATIENCE } else { Duration::ZERO };
+    let page = served.access().page();
+    let asked = caller.wait(page, served.reach.own().connect_patiently(&to, patience)).await;
+    let asked = asked.inspect_err(|_| account.ended(0, 0, "the program left before the app answered"))?;
+    Ok(match asked {
+        Ok(app) => Ok((app, account)),
+        Err(failure) => {
+            account.ended(0, 0, &exit::message(&failure));
+            Err(failure)
+        }
+    })
+}
+
+async fn carry(daemon: &Daemon, mut caller: Caller, app: Leg, account: Account) -> io::Result<()> {
+    let said = caller.say(&Reply::Open).await;
+    said.inspect_err(|_| account.ended(0, 0, "the program left before the app answered"))?;
+    let local = Leg::io(FrameReader::new(caller.reader), FrameWriter::new(caller.writer));
+    let end = relay::run(local, app, RelayOptions::default(), shutdown(&daemon.stop)).await;
+    account.ended(end.bytes_from_client, end.bytes_from_app, &format!("stream ended: {}", end.reason));
+    Ok(())
+}

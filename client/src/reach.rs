@@ -1,0 +1,125 @@
+//! How a command reaches a gateway: through this person's daemon while one runs, and by itself while none does.
+//!
+//! It is asked anew for each stream, so that a daemon that ends or begins in between loses no forward.
+
+use std::{sync::Arc, time::Duration};
+
+use pomerium_shared::{destination::Destination, relay::Leg};
+use tokio::time::sleep;
+
+use crate::{
+    access::{Access, Route, random},
+    failure::Failure,
+    forward::board::Board,
+    gateway::Gateway,
+    link::{Held, backoff::Backoff},
+    local_api::{
+        caller::{Caller, Line},
+        wire::{Reply, Request},
+    },
+    login,
+};
+
+/// A gateway, by whichever way there is.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    access: Arc<Access>,
+    daemon: Option<Caller>,
+}
+
+impl Reach {
+    /// Through the daemon that may answer there, else by itself.
+    pub(crate) const fn new(access: Arc<Access>, daemon: Option<Caller>) -> Self {
+        Self { access, daemon }
+    }
+
+    /// Which gateway.
+    pub(crate) fn gateway(&self) -> &Gateway {
+        self.access.gateway()
+    }
+
+    /// The way without the daemon.
+    pub(crate) const fn own(&self) -> &Arc<Access> {
+        &self.access
+    }
+
+    /// The daemon, if it runs.
+    pub(crate) async fn line(&self) -> Option<Line> {
+        match &self.daemon {
+            Some(daemon) => daemon.line().await,
+            None => None,
+        }
+    }
+
+    /// Opens a stream to an app.
+    pub(crate) async fn connect(&self, to: &Destination) -> Result<Leg, Failure> {
+        match self.line().await {
+            Some(line) => line.open(self.gateway(), to, false, login::tell_page).await,
+            None => self.access.connect(to).await,
+        }
+    }
+
+    /// The same, but waits for a gateway that is gone for a while, up to `patience`.
+    pub(crate) async fn connect_patiently(
+        &self,
+        to: &Destination,
+        patience: Duration,
+    ) -> Result<Leg, Failure> {
+        match self.line().await {
+            Some(line) => line.open(self.gateway(), to, true, login::tell_page).await,
+            None => self.access.connect_patiently(to, patience).await,
+        }
+    }
+
+    /// The routes that the gateway lists for this person.
+    pub(crate) async fn routes(&self) -> Result<Vec<Route>, Failure> {
+        let Some(mut line) = self.line().await else {
+            return self.access.routes().await;
+        };
+        let request = Request::Routes { gateway: self.gateway().to_string() };
+        match line.ask(request, login::tell_page).await? {
+            Reply::Routes { routes } => Ok(routes),
+            _ => Err(Failure::BadAnswer { what: "the list of routes" }),
+        }
+    }
+
+    /// Keeps the way up and the board informed; never returns.
+    ///
+    /// # Cancellation
+    /// Cancel-safe.
+    pub(crate) async fn keep_up(&self, board: &Board) {
+        let mut backoff = Backoff::default();
+        loop {
+            if let Some(line) = self.line().await {
+                board.link("through the daemon");
+                line.gone().await;
+                tracing::info!("the daemon has ended: going on without it");
+                continue;
+            }
+            match self.access.link().hold().await {
+                Ok(Held::Connection(tunnel)) => {
+                    board.link("connected");
+                    backoff = Backoff::default();
+                    let why = tunnel.closed().await;
+                    tracing::debug!(error = %why, "the connection to the gateway ended");
+                    board.link("reconnecting");
+                }
+                Ok(Held::EachByItself) => {
+                    board.link("ready (TCP)");
+                    sleep(Duration::from_secs(30)).await;
+                    continue;
+                }
+                Err(error) => {
+                    tracing::debug!(error = %crate::exit::chain(&error), "the gateway is not reached");
+                    board.link(if error.may_pass() { "unreachable" } else { "not trusted" });
+                }
+            }
+            sleep(backoff.after_failure(random())).await;
+        }
+    }
+
+    /// Says goodbye, where this process has a connection of its own.
+    pub(crate) async fn close(&self) {
+        self.access.link().close().await;
+    }
+}

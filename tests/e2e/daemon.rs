@@ -1,0 +1,94 @@
+//! The client's daemon, and commands that find it.
+
+use std::{net::SocketAddr, process::Stdio};
+
+use support::{
+    cli::Cli,
+    echo::{Echo, FAREWELL},
+    gateway::{Gateway, Route},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+const DESTINATION: &str = "echo.corp.test:7007";
+/// What the gateway logs once a handshake.
+const HANDSHAKE: &str = "quic connection opened";
+
+async fn output(cli: &Cli, words: &[&str]) -> String {
+    let output = cli.plain(words).unwrap().output().await.unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words:?}: {errors} {}", cli.trouble());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_commands_share_the_daemons_sign_in_and_connection() {
+    let echo = Echo::start().await.unwrap();
+    let gateway = Gateway::start(&[Route::tcp(DESTINATION, echo.address)]).await.unwrap();
+    let cli = Cli::new(&gateway, "alice").unwrap();
+    let daemon = cli.daemon().unwrap();
+    daemon.errors.line_with("the daemon answers").await.unwrap();
+
+    // A forward that is kept: on an address of its own, held by the daemon.
+    let kept = output(&cli, &["connect", "--save", DESTINATION]).await;
+    assert!(kept.contains("the daemon holds 1 forwards"), "{kept}");
+    let words: Vec<&str> = kept.split_whitespace().collect();
+    let address: SocketAddr = words.iter().find_map(|word| word.parse().ok()).unwrap();
+    assert!(address.ip().is_loopback() && address.port() == 7007, "{kept}");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"kept").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, [&b"kept"[..], FAREWELL].concat());
+
+    // A command's own stream.
+    let mut command = cli.plain(&["tcp", DESTINATION, "--listen", "-"]).unwrap();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"mine").await.unwrap();
+    let answer = child.wait_with_output().await.unwrap();
+    assert!(answer.status.success());
+    assert_eq!(answer.stdout, [&b"mine"[..], FAREWELL].concat());
+
+    let status: serde_json::Value = serde_json::from_str(&output(&cli, &["status", "--json"]).await).unwrap();
+    let held = &status["daemon"]["gateways"][0];
+    assert_eq!((&held["transport"], &held["signed_in"]), (&"quic".into(), &true.into()), "{status}");
+    assert_eq!(held["routes"][0]["streams_total"], 2, "{status}");
+    assert!(held["round_trip_ms"].is_number(), "{status}");
+    assert_eq!(cli.sign_ins(), 1);
+    assert_eq!(gateway.log().count(HANDSHAKE), 1, "one connection for all");
+
+    let second = cli.plain(&["daemon"]).unwrap().output().await.unwrap();
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(second.status.code() == Some(64) && said.contains("a daemon runs already"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bob_reads_why_in_the_browsers_own_words_and_the_port_stays() {
+    let echo = Echo::start().await.unwrap();
+    let gateway = Gateway::start(&[Route::tcp("app.corp.test:8080", echo.address)]).await.unwrap();
+    let cli = Cli::new(&gateway, "bob").unwrap();
+    let folder = cli.cache().parent().unwrap().join("config/pomerium");
+    std::fs::create_dir_all(&folder).unwrap();
+    let text = format!(
+        "forwards:\n  - gateway: https://localhost:{}\n    route: app.corp.test:8080\n",
+        gateway.port
+    );
+    std::fs::write(folder.join("forwards.yaml"), text).unwrap();
+    let daemon = cli.daemon().unwrap();
+    let find = |line: &str| {
+        let words: Vec<&str> = line.split("listen=").collect();
+        words.get(1)?.split_whitespace().next()?.parse::<SocketAddr>().ok()
+    };
+    let address = daemon.errors.find("a forward that is open", find).await.unwrap();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("not allowed"), "{answer}");
+    }
+    assert_eq!(echo.dials(), 0);
+}
