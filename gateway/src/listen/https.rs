@@ -331,6 +331,9 @@ impl Door {
                 Some(protocol) if websocket::is_meant(protocol) => {
                     self.websocket(request, connection, under_way).await
                 }
+                Some(protocol) if protocol.as_str() == udp::UPGRADE => {
+                    self.connect_udp(request, connection, under_way).await
+                }
                 Some(_) => websocket::unknown_protocol(),
             }
         } else if asks_for_udp(&request) {
@@ -392,7 +395,8 @@ impl Door {
         websocket::as_http2(response, &key).map(|body| body::boxed(Held::new(body, under_way)))
     }
 
-    /// Opens a flow of datagrams (RFC 9298, 3.2), which go as capsules once the 101 is out and the connection is ours.
+    /// Opens a flow of datagrams (RFC 9298, 3), which go as capsules once the answer is out and the connection or h2 stream is
+    /// ours.
     async fn connect_udp(
         &self,
         mut request: Request<Incoming>,
@@ -406,10 +410,12 @@ impl Door {
             Err(refusal) => return refusal,
         };
         let mut response = Response::new(body::empty());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        if parts.method != Method::CONNECT {
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(udp::UPGRADE));
+        }
         let headers = response.headers_mut();
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static(udp::UPGRADE));
         let (name, value) = udp::CAPSULE_PROTOCOL;
         headers.insert(name, HeaderValue::from_static(value));
         if let Ok(value) = HeaderValue::from_str(&flow.request_id) {

@@ -8,6 +8,7 @@ mod protocols;
 mod proxy_protocol;
 mod refused;
 mod roaming;
+mod udp;
 mod wire;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
