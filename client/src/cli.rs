@@ -68,7 +68,7 @@ enum Command {
     Status(status::Status),
     /// List the routes that you may use
     Routes(routes::Routes),
-    /// Open local ports for TCP routes, and keep them open
+    /// Open local ports for TCP and UDP routes, and keep them open
     Connect(connect::Connect),
     /// Open one local port (or standard input and output) for one destination
     Tcp(tcp::Tcp),

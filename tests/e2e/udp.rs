@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use support::{
-    cli::Cli,
-    echo::UdpEcho,
+    cli::{Cli, loopback_port},
+    echo::{Echo, UdpEcho},
     gateway::{Gateway, Options, Route},
+    process::Input,
     wait,
 };
 use tokio::net::UdpSocket;
@@ -95,4 +96,16 @@ async fn a_flow_ends_when_its_route_does_not_allow_it_any_more() {
         .await
         .unwrap();
     assert_eq!(echo.datagrams(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connect_opens_a_port_for_datagrams_beside_those_for_streams() {
+    let (echo, tcp) = (UdpEcho::start().await.unwrap(), Echo::start().await.unwrap());
+    let routes = [Route::udp(DESTINATION, echo.address), Route::tcp("tcp.corp.test:7", tcp.address)];
+    let gateway = Gateway::start(&routes).await.unwrap();
+    let cli = Cli::new(&gateway, "alice").unwrap();
+    let client = cli.spawn(&["connect"], Input::None).unwrap();
+    let port = loopback_port(&client, DESTINATION).await.unwrap();
+    exchange(&program(port).await, b"ping").await.unwrap();
+    loopback_port(&client, "tcp.corp.test:7").await.unwrap();
 }

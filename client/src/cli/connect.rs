@@ -33,12 +33,12 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long cut streams may take to tell their peers.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Open a local port for each TCP route (or only for those named) and keep them open until Ctrl-C.
+/// Open a local port for each TCP and UDP route (or only for those named) and keep them open until Ctrl-C.
 ///
 /// Ctrl-C lets live streams end for up to 10 seconds; a second one cuts them.
 #[derive(Debug, Args)]
 pub(crate) struct Connect {
-    /// Names of routes, or their host:port; all TCP routes if none is given
+    /// Names of routes, or their host:port; all TCP and UDP routes if none is given
     #[arg(value_name = "ROUTE")]
     routes: Vec<String>,
     /// Keep these forwards in forwards.yaml, each on a loopback address of its own, for the daemon to hold open
@@ -66,57 +66,73 @@ impl Connect {
         if self.save {
             return save(&reach, chosen).await;
         }
-        for (name, target) in chosen {
-            let forward = bind_near(&target).await?;
-            if let Some(note) = moved(&name, &target, forward.local()?) {
+        for route in chosen {
+            let forward = bind_near(&route, rows.len()).await?;
+            let local = forward.local()?;
+            if let Some(note) = moved(&route, local) {
                 tell(&note);
             }
-            let destination = target.destination.to_string();
-            rows.push(Row { name, local: forward.local()?, destination, streams: 0 });
-            forwards.push(Opened::Tcp(forward));
+            let destination = route.target.destination.to_string();
+            rows.push(Row { name: route.name, local, destination, streams: 0 });
+            forwards.push(forward);
         }
         serve(reach, forwards, Arc::new(Board::new(rows)), tracker).await
     }
 }
 
-/// The routes to open: those named, or all TCP routes. Each name must be one.
-fn chosen(routes: &[Route], names: &[String], gateway: &Gateway) -> Result<Vec<(String, Target)>, Failure> {
-    let tcp: Vec<(String, Target)> = routes
+/// A route that a local port can lead to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Chosen {
+    name: String,
+    is_udp: bool,
+    target: Target,
+}
+
+/// The routes to open: those named, or all that a local port can lead to. Each name must be one.
+fn chosen(routes: &[Route], names: &[String], gateway: &Gateway) -> Result<Vec<Chosen>, Failure> {
+    let all: Vec<Chosen> = routes
         .iter()
-        .filter(|route| route.kind == "tcp")
+        .filter(|route| matches!(route.kind.as_str(), "tcp" | "udp"))
         .filter_map(|route| {
             // The gateway that listed the route carries it, over the connection that is open already.
             let target = route.from.parse::<Target>().ok()?.through(Some(gateway.clone()));
             let name =
                 if route.name.is_empty() { target.destination.to_string() } else { route.name.clone() };
-            Some((name, target))
+            Some(Chosen { name, is_udp: route.kind == "udp", target })
         })
         .collect();
-    if tcp.is_empty() {
+    if all.is_empty() {
         return Err(Failure::NoRoutes { gateway: gateway.clone() });
     }
     if names.is_empty() {
-        return Ok(tcp);
+        return Ok(all);
     }
     names
         .iter()
         .map(|wanted| {
-            let found =
-                tcp.iter().find(|(name, target)| name == wanted || target.destination.to_string() == *wanted);
-            found.cloned().ok_or_else(|| Failure::NoSuchRoute {
+            let is_meant =
+                |route: &&Chosen| route.name == *wanted || route.target.destination.to_string() == *wanted;
+            all.iter().find(is_meant).cloned().ok_or_else(|| Failure::NoSuchRoute {
                 name: wanted.clone(),
-                known: tcp.iter().map(|(name, _)| shown(name)).collect::<Vec<_>>().join(", "),
+                known: all.iter().map(|route| shown(&route.name)).collect::<Vec<_>>().join(", "),
             })
         })
         .collect()
 }
 
 /// Keeps forwards in the file, beside those that are there, and lets the daemon know.
-async fn save(reach: &Reach, chosen: Vec<(String, Target)>) -> Result<(), Failure> {
+async fn save(reach: &Reach, chosen: Vec<Chosen>) -> Result<(), Failure> {
     let path = forwards_file().ok_or(Failure::NoSettings)?;
     let mut all = daemon::forwards::read(&path)?;
     let mut told = String::new();
-    for (name, target) in chosen {
+    for Chosen { name, is_udp, target } in chosen {
+        if is_udp {
+            told.push_str(&format!(
+                "{}: not kept, for it speaks UDP; open it with pomerium-cli udp\n",
+                shown(&name)
+            ));
+            continue;
+        }
         let (gateway, route) = (target.gateway, target.destination);
         let listen = saved::address_of(&gateway, &route);
         told.push_str(&format!("{}: {listen} leads to {route}\n", shown(&name)));
@@ -137,24 +153,31 @@ async fn save(reach: &Reach, chosen: Vec<(String, Target)>) -> Result<(), Failur
 }
 
 /// The route's own port on the loopback address if it is free, else any.
-async fn bind_near(target: &Target) -> Result<Forward, Failure> {
-    let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let own = at(target.destination.port());
-    match Forward::bind(own, target.destination.clone()).await {
-        Err(Failure::Listen { .. }) => Forward::bind(at(0), target.destination.clone()).await,
+async fn bind_near(route: &Chosen, row: usize) -> Result<Opened, Failure> {
+    let own = SocketAddr::from(([127, 0, 0, 1], route.target.destination.port()));
+    match bind(route, own, row).await {
+        Err(Failure::Listen { .. }) => bind(route, SocketAddr::from(([127, 0, 0, 1], 0)), row).await,
         bound => bound,
     }
 }
 
+async fn bind(route: &Chosen, at: SocketAddr, row: usize) -> Result<Opened, Failure> {
+    let to = route.target.destination.clone();
+    Ok(match route.is_udp {
+        true => Opened::Udp(UdpForward::bind(at, to, row).await?),
+        false => Opened::Tcp(Forward::bind(at, to).await?),
+    })
+}
+
 /// What the person must know when a forward is not on the port where they would look for it: there, something else answers.
-fn moved(name: &str, target: &Target, local: SocketAddr) -> Option<String> {
-    let wanted = target.destination.port();
+fn moved(route: &Chosen, local: SocketAddr) -> Option<String> {
+    let wanted = route.target.destination.port();
     (local.port() != wanted).then(|| {
-        let name = shown(name);
+        let (name, command) = (shown(&route.name), if route.is_udp { "udp" } else { "tcp" });
         format!(
             "note: {name} is on {local}, not on its own port {wanted}, which is taken or not free to use: what answers \
-             there is not {name}. To choose a port: pomerium-cli tcp {} --listen 127.0.0.1:PORT",
-            target.destination
+             there is not {name}. To choose a port: pomerium-cli {command} {} --listen 127.0.0.1:PORT",
+            route.target.destination
         )
     })
 }
@@ -170,6 +193,16 @@ pub(super) enum Opened {
     Tcp(Forward),
     /// For datagrams.
     Udp(UdpForward),
+}
+
+impl Opened {
+    /// Where programs find it.
+    fn local(&self) -> std::io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(forward) => forward.local(),
+            Self::Udp(forward) => forward.local(),
+        }
+    }
 }
 
 /// Runs forwards until Ctrl-C, then drains them.
@@ -248,29 +281,37 @@ mod tests {
     }
 
     #[test]
-    fn all_tcp_routes_go_through_the_gateway_that_listed_them() {
+    fn all_routes_with_a_port_go_through_the_gateway_that_listed_them() {
         let routes = [
             route("web", "http", "https://web.example"),
             route("db", "tcp", "tcp+https://db.example:5432"),
             route("", "tcp", "tcp+https://gate.example/ssh:22"),
+            route("dns", "udp", "udp+https://dns.example:53"),
             route("broken", "tcp", "nonsense"),
         ];
         let all = chosen(&routes, &[], &gateway()).unwrap();
-        let names: Vec<_> =
-            all.iter().map(|(name, target)| (name.as_str(), target.destination.to_string())).collect();
-        assert_eq!(names, [("db", "db.example:5432".to_owned()), ("ssh:22", "ssh:22".to_owned())]);
-        assert!(all.iter().all(|(_, target)| target.gateway == gateway()));
+        let names: Vec<_> = all
+            .iter()
+            .map(|route| (route.name.as_str(), route.target.destination.to_string(), route.is_udp))
+            .collect();
+        let expected =
+            [("db", "db.example:5432", false), ("ssh:22", "ssh:22", false), ("dns", "dns.example:53", true)];
+        assert_eq!(names, expected.map(|(name, to, is_udp)| (name, to.to_owned(), is_udp)));
+        assert!(all.iter().all(|route| route.target.gateway == gateway()));
     }
 
     #[test]
     fn a_forward_on_another_port_than_its_own_is_told() {
         let target: Target = "db.example:5432".parse().unwrap();
+        let db = Chosen { name: "db".to_owned(), is_udp: false, target };
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        assert_eq!(moved("db", &target, at(5432)), None);
-        let note = moved("db", &target, at(40_000)).unwrap();
+        assert_eq!(moved(&db, at(5432)), None);
+        let note = moved(&db, at(40_000)).unwrap();
         for said in ["db is on 127.0.0.1:40000", "5432", "pomerium-cli tcp db.example:5432 --listen"] {
             assert!(note.contains(said), "{note}");
         }
+        let note = moved(&Chosen { is_udp: true, ..db }, at(40_000)).unwrap();
+        assert!(note.contains("pomerium-cli udp db.example:5432"), "{note}");
     }
 
     #[test]
