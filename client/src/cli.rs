@@ -41,7 +41,7 @@ use crate::{
     trust::{Trust, TrustSettings},
 };
 
-/// Reach what is behind the gateway: ssh, databases and anything else over TCP, with your browser's sign-in.
+/// Reach what is behind the gateway: ssh, databases and anything else over TCP and UDP, with your browser's sign-in.
 #[derive(Debug, Parser)]
 #[command(name = "pomerium-cli", version, after_help = exit::HELP, propagate_version = false)]
 struct Root {
