@@ -4,6 +4,7 @@
 //! answers go out whole. The ways in: [`Authenticate::handle_authenticate_host`], [`Authenticate::handle_route_host`],
 //! [`Authenticate::session_of`] and [`Authenticate::sign_in_response`].
 
+mod account;
 mod back_channel;
 mod browser_device;
 mod consent;
@@ -41,7 +42,10 @@ use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use url::Url;
 
-pub use self::route_host::{LOGIN_PATH, ROUTE_HOST_PATHS};
+pub use self::{
+    device_pages::{SCRIPT as WEBAUTHN_SCRIPT, SCRIPT_PATH as WEBAUTHN_SCRIPT_PATH},
+    route_host::{LOGIN_PATH, ROUTE_HOST_PATHS},
+};
 use self::{
     issuer::Issuer,
     provider::{Provider, ProviderError},
@@ -51,6 +55,7 @@ use crate::{
     config::{CookieSettings, IdentityProvider, WorkloadIssuer},
     device::Thumbprint,
     https_client::HttpsClient,
+    portal::Look,
     secret::Secret,
     session::{
         Session,
@@ -78,6 +83,8 @@ pub struct AuthenticateConfig {
     pub workload_issuers: Vec<WorkloadIssuer>,
     /// `device_proof_expire`.
     pub device_proof_life: Duration,
+    /// `branding`.
+    pub look: Look,
     /// Roots to trust for the provider, beside the system's.
     pub extra_roots: Vec<CertificateDer<'static>>,
     /// Signs handles and URLs.
@@ -322,6 +329,10 @@ impl Authenticate {
 
     /// Answers a request to the sign-in host; what is not ours to answer is a 404.
     pub async fn handle_authenticate_host(&self, req: AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
+        pages::framed(self.answer_authenticate_host(req, now).await, &self.config.look)
+    }
+
+    async fn answer_authenticate_host(&self, req: AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
         let is_read = req.method == Method::GET || req.method == Method::HEAD;
         match req.url.path() {
             "/" if is_read => pages::redirect("/.pomerium/"),
@@ -338,6 +349,7 @@ impl Authenticate {
             device_grant::DEVICE_PATH if is_read => self.device_page(&req, now).await,
             device_grant::DEVICE_PATH if req.method == Method::POST => self.decide_device(&req, now).await,
             consent::CONTINUE_PATH if req.method == Method::POST => self.go_on(&req, now).await,
+            account::END_PATH if req.method == Method::POST => self.end_own_session(&req, now).await,
             back_channel::BACK_CHANNEL_PATH if req.method == Method::POST => {
                 self.back_channel_logout(&req, now).await
             }
@@ -347,6 +359,7 @@ impl Authenticate {
             | sign_in::RENEW_PATH
             | device_grant::DEVICE_PATH
             | consent::CONTINUE_PATH
+            | account::END_PATH
             | back_channel::BACK_CHANNEL_PATH
             | sign_in::CALLBACK_PATH
             | sign_out::SIGN_OUT_PATH
@@ -357,13 +370,6 @@ impl Authenticate {
                 Some(response) => response,
                 None => pages::problem(StatusCode::NOT_FOUND, "There is no such page."),
             },
-        }
-    }
-
-    async fn account_page(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
-        match self.sign_in_host_session(req, now).await {
-            Ok(session) => pages::account(session.as_ref()),
-            Err(error) => store_failed(&error),
         }
     }
 

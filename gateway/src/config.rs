@@ -9,6 +9,7 @@
 mod access;
 mod authorize_service;
 mod autocert;
+mod branding;
 pub mod check;
 mod diagnostic;
 mod downstream_mtls;

@@ -1,123 +1,60 @@
-//! The gateway's own pages: pure functions from what is to be said to HTML. No script, no third party, one stylesheet.
+//! The gateway's own pages: pure functions from what is to be said to HTML. One stylesheet, no inline script, and nothing
+//! from another host. What a script adds is a convenience; only enrolling a browser needs one.
+
+pub mod look;
+mod person;
+mod refusal;
+mod routes;
 
 use maud::{DOCTYPE, Markup, html};
 
-/// The policy that every page is sent with.
-pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+pub use self::{
+    look::Look,
+    person::{UserPage, user},
+    refusal::{DeniedPage, ErrorPage, denied, error},
+    routes::{Entry, Kind, routes},
+};
 
-/// The stylesheet, served at `/.pomerium/index.css`.
-pub const STYLESHEET: &str = include_str!("portal.css");
+/// Where the stylesheet is, on each host of the gateway.
+pub const STYLESHEET_PATH: &str = "/.pomerium/index.css";
+/// Where the script of [`routes`] is.
+pub const SCRIPT_PATH: &str = "/.pomerium/index.js";
+/// Where the icon is.
+pub const ICON_PATH: &str = "/.pomerium/icon";
+/// Searching, copying, and times as on the reader's clock.
+pub const SCRIPT: &str = include_str!("portal/portal.js");
 
-/// A refusal by policy.
-#[derive(Debug)]
-pub struct DeniedPage<'a> {
-    /// The route's name.
-    pub route_name: &'a str,
-    /// The host that was asked for.
-    pub host: &'a str,
-    /// Who is signed in; empty if nobody.
-    pub email: &'a str,
-    /// The reasons that the person may see, as sentences.
-    pub explanations: Vec<String>,
-    /// What would help, as sentences.
-    pub remedies: Vec<String>,
-    /// Each rule with what it came to, where the route shows them.
-    pub traces: Vec<String>,
-    /// Under which the log has this request.
-    pub request_id: &'a str,
-    /// Where to become somebody else.
-    pub sign_out_url: &'a str,
-    /// The HTTP status.
-    pub status: u16,
-}
+/// The policy of pages whose forms end where they began.
+pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+     form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-/// Something that went wrong.
-#[derive(Debug)]
-pub struct ErrorPage<'a> {
-    /// The HTTP status.
-    pub status: u16,
-    /// A few words.
+/// What stands around a page's content.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame<'a> {
+    /// The operator's look.
+    pub look: &'a Look,
+    /// The page's name, for tabs and histories.
     pub title: &'a str,
-    /// What happened and what to do.
-    pub detail: &'a str,
-    /// Under which the log has this request; empty if it has none.
-    pub request_id: &'a str,
+    /// Which page of the bar this is, if somebody is signed in.
+    pub place: Option<Place>,
+    /// A script of ours.
+    pub script: Option<&'a str>,
 }
 
-/// Who somebody is to the gateway.
-#[derive(Debug)]
-pub struct UserPage<'a> {
-    /// The email address.
-    pub email: &'a str,
-    /// The display name.
-    pub name: &'a str,
-    /// The groups.
-    pub groups: &'a [String],
-    /// When the session ends.
-    pub session_expires: &'a str,
-    /// Claims and their values.
-    pub claims: &'a [(String, String)],
+/// The pages of whoever is signed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// What they may open.
+    Routes,
+    /// Who they are.
+    Person,
 }
 
-/// Policy says no.
+/// A whole page.
 #[must_use]
-pub fn denied(page: &DeniedPage<'_>) -> String {
-    layout(
-        "Not allowed",
-        &html! {
-            p.status { (page.status) }
-            h1 { "Not allowed" }
-            p { "You may not use " strong { (page.route_name) } " at " (page.host) "." }
-            ul { @for line in &page.explanations { li { (line) } } }
-            @if !page.remedies.is_empty() {
-                h2 { "What would help" }
-                ul { @for line in &page.remedies { li { (line) } } }
-            }
-            @if !page.traces.is_empty() {
-                details { summary { "The rules and what they came to" } ul { @for line in &page.traces { li { code { (line) } } } } }
-            }
-            @if !page.email.is_empty() {
-                p { "You are signed in as " strong { (page.email) } ". If that is the wrong account, "
-                    a href=(page.sign_out_url) { "sign out" } " and sign in with another; otherwise ask your administrator and give the request id." }
-            }
-            p.id { "Request id " code { (page.request_id) } }
-        },
-    )
-}
-
-/// Something went wrong.
-#[must_use]
-pub fn error(page: &ErrorPage<'_>) -> String {
-    layout(
-        page.title,
-        &html! {
-            p.status { (page.status) }
-            h1 { (page.title) }
-            p { (page.detail) }
-            @if !page.request_id.is_empty() { p.id { "Request id " code { (page.request_id) } } }
-        },
-    )
-}
-
-/// Who the person is to the gateway.
-#[must_use]
-pub fn user(page: &UserPage<'_>) -> String {
-    layout(
-        "You",
-        &html! {
-            h1 { @if page.name.is_empty() { (page.email) } @else { (page.name) } }
-            dl {
-                dt { "Email" } dd { (page.email) }
-                dt { "Groups" } dd { (page.groups.join(", ")) }
-                dt { "Session ends" } dd { (page.session_expires) }
-                @for (name, value) in page.claims { dt { code { (name) } } dd { (value) } }
-            }
-            p { a href="/.pomerium/sign_out" { "Sign out" } }
-        },
-    )
-}
-
-fn layout(title: &str, content: &Markup) -> String {
+pub fn layout(frame: Frame<'_>, content: &Markup) -> String {
+    let Frame { look, title, place, script } = frame;
+    let links = [(Place::Routes, "/.pomerium/routes", "Apps"), (Place::Person, "/.pomerium/", "You")];
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -125,45 +62,111 @@ fn layout(title: &str, content: &Markup) -> String {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { (title) }
-                link rel="stylesheet" href="/.pomerium/index.css";
+                title { (title) " · " (look.title) }
+                link rel="stylesheet" href=(STYLESHEET_PATH);
+                link rel="icon" href=(ICON_PATH);
+                @if let Some(script) = script { script src=(script) defer {} }
             }
-            body { main { (content) } }
+            body {
+                header.bar {
+                    span.brand {
+                        @match &look.logo {
+                            Some(logo) => img src=(logo.data_url()) alt=(look.title);,
+                            None => (look.title),
+                        }
+                    }
+                    @if place.is_some() {
+                        nav {
+                            @for (at, href, text) in links {
+                                a href=(href) aria-current=[(place == Some(at)).then_some("page")] { (text) }
+                            }
+                        }
+                    }
+                }
+                main.narrow[place != Some(Place::Routes)] { (content) }
+            }
         }
     }
     .into_string()
 }
 
+/// A moment: in UTC, which the script turns into the reader's own time.
+#[must_use]
+pub fn moment(at: std::time::SystemTime) -> Markup {
+    let Ok(at) = jiff::Timestamp::try_from(at) else { return html! {} };
+    let machine = at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    html! { time datetime=(machine) { (at.strftime("%Y-%m-%d %H:%M UTC").to_string()) } }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
     fn markup_in_any_field_is_text() {
-        let evil = "<script>alert(1)</script>";
+        let evil = "\"><script>alert(1)</script>";
+        let look = Look { title: evil.to_owned(), first_paragraph: Some(evil.to_owned()), ..Look::default() };
         let pages = [
-            denied(&DeniedPage {
-                route_name: evil,
-                host: evil,
-                email: evil,
-                explanations: vec![evil.to_owned()],
-                remedies: vec![evil.to_owned()],
-                traces: vec![evil.to_owned()],
-                request_id: evil,
-                sign_out_url: "\"><script>",
-                status: 403,
-            }),
-            error(&ErrorPage { status: 400, title: evil, detail: evil, request_id: evil }),
-            user(&UserPage {
-                email: evil,
-                name: evil,
-                groups: &[evil.to_owned()],
-                session_expires: evil,
-                claims: &[(evil.to_owned(), evil.to_owned())],
-            }),
+            denied(
+                &look,
+                &DeniedPage {
+                    route_name: evil,
+                    host: evil,
+                    email: evil,
+                    explanations: vec![evil.to_owned()],
+                    remedies: vec![evil.to_owned()],
+                    traces: vec![evil.to_owned()],
+                    request_id: evil,
+                    sign_out_url: evil,
+                    status: 403,
+                },
+            ),
+            error(&look, &ErrorPage { status: 400, title: evil, detail: evil, request_id: evil }),
+            user(
+                &look,
+                &UserPage {
+                    email: evil,
+                    name: evil,
+                    groups: &[evil.to_owned()],
+                    session_expires: SystemTime::UNIX_EPOCH,
+                    claims: &[(evil.to_owned(), evil.to_owned())],
+                    account_url: evil,
+                },
+            ),
+            routes(
+                &look,
+                &[
+                    Entry {
+                        name: evil,
+                        description: evil,
+                        logo_url: Some("javascript:alert(1)"),
+                        from: evil,
+                        kind: Kind::Page,
+                    },
+                    Entry {
+                        name: evil,
+                        description: evil,
+                        logo_url: None,
+                        from: evil,
+                        kind: Kind::Command(evil),
+                    },
+                ],
+                evil,
+            ),
         ];
         for page in pages {
-            assert!(!page.contains("<script"), "{page}");
+            assert!(!page.contains("<script>"), "{page}");
+            assert!(!page.contains("javascript:"), "{page}");
         }
+    }
+
+    #[test]
+    fn the_bar_leads_on_only_for_whoever_is_signed_in() {
+        let look = Look::default();
+        let page = |place| layout(Frame { look: &look, title: "x", place, script: None }, &html! {});
+        assert!(!page(None).contains("<nav>"));
+        assert!(page(Some(Place::Person)).contains(r#"<a href="/.pomerium/" aria-current="page">"#));
     }
 }

@@ -247,7 +247,11 @@ impl Proxy {
         let entry = AccessEntry::of(&request, connection, &request_id);
         let wants_html = respond::wants_html(request.headers());
         let host = entry.authority.clone();
-        let audience = Audience { request_id: &request_id, host: &host, wants_html };
+        let audience = Audience {
+            request_id: &request_id,
+            host: &host,
+            page: wants_html.then_some(&live.settings.look),
+        };
         let request = body::patience::over(request, live.settings.timeouts.read);
         let result = Box::pin(self.answer(&live, request, connection, &request_id)).await;
         let mut response = result.unwrap_or_else(|refusal| refusal.into_response(audience));

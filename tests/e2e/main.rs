@@ -30,6 +30,7 @@ mod forward_auth;
 mod identity;
 #[cfg(test)]
 mod mtls;
+mod pages;
 #[cfg(test)]
 mod protocols;
 #[cfg(test)]

@@ -96,6 +96,19 @@ impl Browser {
         Ok(())
     }
 
+    /// Shows pages as a screen of this width and taste would, in CSS pixels.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub async fn look_as(&self, width: u32, is_dark: bool) -> anyhow::Result<()> {
+        let scheme = if is_dark { "dark" } else { "light" };
+        let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        self.client.issue_cmd(DevTools("Emulation.setEmulatedMedia", media)).await?;
+        let screen = json!({"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": false});
+        self.client.issue_cmd(DevTools("Emulation.setDeviceMetricsOverride", screen)).await?;
+        Ok(())
+    }
+
     /// Closes the window and the browser; dropping kills it.
     ///
     /// # Errors
@@ -103,6 +116,20 @@ impl Browser {
     pub async fn close(self) -> anyhow::Result<()> {
         self.client.close().await?;
         Ok(())
+    }
+}
+
+/// A command of the DevTools protocol, with its parameters.
+#[derive(Debug)]
+struct DevTools(&'static str, serde_json::Value);
+
+impl WebDriverCompatibleCommand for DevTools {
+    fn endpoint(&self, base_url: &Url, session_id: Option<&str>) -> Result<Url, url::ParseError> {
+        base_url.join(&format!("session/{}/goog/cdp/execute", session_id.unwrap_or_default()))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
+        (Method::POST, Some(json!({"cmd": self.0, "params": self.1}).to_string()))
     }
 }
 

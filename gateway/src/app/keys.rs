@@ -66,6 +66,7 @@ pub(crate) fn live(settings: Arc<Settings>, secrets: &Secrets, store: &Store) ->
         unreachable_grace: settings.longest_unreachable_grace(),
         workload_issuers: settings.workload_issuers.clone(),
         device_proof_life: settings.device_proof_life,
+        look: settings.look.clone(),
         extra_roots: Vec::new(),
         shared_secret: secrets.shared.clone(),
         cookie_secret: secrets.cookie.clone(),

@@ -14,8 +14,11 @@ use crate::{
     session::Session,
 };
 
+/// Where the script is.
+pub const SCRIPT_PATH: &str = "/.pomerium/webauthn.js";
+
 /// Asks the browser for a credential, by the attributes of the page's one button.
-const SCRIPT: &str = include_str!("webauthn.js");
+pub const SCRIPT: &str = include_str!("webauthn.js");
 
 /// A person's devices.
 pub(super) fn devices(session: &Session, devices: &[Device]) -> Response<Bytes> {
@@ -23,7 +26,7 @@ pub(super) fn devices(session: &Session, devices: &[Device]) -> Response<Bytes> 
         h1 { "Your devices" }
         p { "You are signed in as " strong { (session.email) } "." }
         @if devices.is_empty() { p { "You have none." } } @else {
-            ul { @for device in devices { li { (one(device)) } } }
+            ul.items { @for device in devices { li { (one(device)) } } }
         }
         h2 { "This browser" }
         p {
@@ -33,21 +36,24 @@ pub(super) fn devices(session: &Session, devices: &[Device]) -> Response<Bytes> 
         p { label { "Name " input name="name" maxlength=(NAME_LEN_MAX) placeholder="My laptop" autocomplete="off"; } }
         (button("create", ENROL_OPTIONS_PATH, ENROL_PATH, "Add this browser"))
     };
-    pages::with_script("Your devices", &body, SCRIPT)
+    pages::with_script("Your devices", body, SCRIPT_PATH)
 }
 
-fn one(device: &Device) -> Markup {
+/// A device in a list, with the button that removes it.
+pub(super) fn one(device: &Device) -> Markup {
     let kind = match device.kind {
         DeviceKind::ClientKey => "pomerium-cli",
         DeviceKind::WebauthnAny | DeviceKind::WebauthnEnclave => "browser",
     };
     html! {
-        strong { @if device.name.is_empty() { (kind) } @else { (device.name) } }
-        ", " (kind) ", " @if device.is_approved { "approved" } @else { "waiting for approval" }
-        br;
-        code { (device.id.chars().take(16).collect::<String>()) }
+        div {
+            strong { @if device.name.is_empty() { (kind) } @else { (device.name) } }
+            span.mark { @if device.is_approved { "approved" } @else { "waiting for approval" } }
+            br;
+            span.quiet { (kind) ", " code { (device.id.chars().take(16).collect::<String>()) } }
+        }
         form method="post" action=(REMOVE_PATH) {
-            button name="id" value=(device.id) { "Remove" }
+            button.second.small name="id" value=(device.id) { "Remove" }
         }
     }
 }
@@ -64,7 +70,7 @@ pub(super) fn proof(session: &Session, here: &str, app: &str, has_any: bool) -> 
             p { "No browser of yours is known here. Add it to " a href=(DEVICES_PATH) { "your devices" } ", and open the application again." }
         }
     };
-    pages::with_script("Is this your device?", &body, SCRIPT)
+    pages::with_script("Is this your device?", body, SCRIPT_PATH)
 }
 
 fn button(ceremony: &str, options: &str, result: &str, text: &str) -> Markup {

@@ -1,40 +1,37 @@
-//! What people see while they sign in and out. No resource from elsewhere, and no script but the one of `device_pages`.
+//! What people see while they sign in and out. A page is its content until [`framed`] puts the operator's look around it.
 
-use std::sync::LazyLock;
-
-use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
-use sha2::{Digest, Sha256};
+use maud::{Markup, html};
 use url::Url;
 
 use super::consent::{Program, Question};
-use crate::session::Session;
+use crate::{
+    portal::{self, Frame, Look, Place},
+    session::Session,
+};
 
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:4rem auto;padding:0 1rem;\
-    color:#1b1f24}h1{font-size:1.4rem}button{font:inherit;padding:.5rem 1rem}\
-    @media(prefers-color-scheme:dark){body{background:#15181c;color:#e6e6e6}}";
+/// `form-action` lets forms go on to the identity provider, to apps and to programs that listen on this computer, whose
+/// address may be one that no source expression can name: browsers hold it against redirects too.
+const POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self' data:; \
+     form-action 'self' https: http:; frame-ancestors 'none'; base-uri 'none'";
 
-/// Only our own style applies. `form-action` lets forms go on to the identity provider, to apps and to programs that listen
-/// on this computer, whose address may be one that no source expression can name: browsers hold it against redirects too.
-static POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| {
-    let style = STANDARD.encode(Sha256::digest(STYLE));
-    HeaderValue::from_str(&format!(
-        "default-src 'none'; style-src 'sha256-{style}'; form-action 'self' https: http:; frame-ancestors 'none'; \
-         base-uri 'none'"
-    ))
-    .ok()
-});
+/// What a page says, on its way to [`framed`].
+#[derive(Debug, Clone)]
+struct Content {
+    title: String,
+    body: Markup,
+    place: Option<Place>,
+    script: Option<&'static str>,
+}
 
-/// The same where one script runs, which speaks to this host alone.
-fn policy_with(script: &str) -> Option<HeaderValue> {
-    let [style, script] = [STYLE, script].map(|text| STANDARD.encode(Sha256::digest(text)));
-    HeaderValue::from_str(&format!(
-        "default-src 'none'; script-src 'sha256-{script}'; connect-src 'self'; style-src 'sha256-{style}'; \
-         form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-    ))
-    .ok()
+/// Puts the frame around a page; whatever is none stays as it is.
+pub(super) fn framed(mut response: Response<Bytes>, look: &Look) -> Response<Bytes> {
+    if let Some(Content { title, body, place, script }) = response.extensions_mut().remove() {
+        let page = portal::layout(Frame { look, title: &title, place, script }, &body);
+        *response.body_mut() = page.into();
+    }
+    response
 }
 
 /// A 302 that nobody keeps and whose URL no `Referer` repeats.
@@ -79,22 +76,7 @@ pub(super) fn json(document: &serde_json::Value) -> Response<Bytes> {
 /// A page that says what went wrong and what to do.
 pub(super) fn problem(status: StatusCode, what: &str) -> Response<Bytes> {
     let title = status.canonical_reason().unwrap_or("Error");
-    page(status, title, &html! { h1 { (title) } p { (what) } })
-}
-
-/// Who is signed in.
-pub(super) fn account(session: Option<&Session>) -> Response<Bytes> {
-    let body = match session {
-        Some(session) => html! {
-            h1 { "You are signed in" }
-            p { (session.name) " " (session.email) }
-            p { a href="/.pomerium/renew" { "Sign in again" } " to renew your session; what you have open stays open." }
-            p { a href=(super::browser_device::DEVICES_PATH) { "Your devices" } }
-            form method="post" action="/.pomerium/sign_out" { button { "Sign out" } }
-        },
-        None => html! { h1 { "You are not signed in" } p { "Open the application that you want to use." } },
-    };
-    page(StatusCode::OK, "Account", &body)
+    page(status, title, &html! { p.status { (status.as_u16()) } h1 { (title) } p { (what) } })
 }
 
 /// Asks before signing out, when the wish may not be the person's own.
@@ -172,36 +154,29 @@ pub(super) fn signed_out() -> Response<Bytes> {
     )
 }
 
-/// A page with a script of ours after its body, and no other.
-pub(super) fn with_script(title: &str, body: &Markup, script: &str) -> Response<Bytes> {
-    let body = html! { (body) script { (PreEscaped(script)) } };
-    let mut response = page(StatusCode::OK, title, &body);
-    match policy_with(script) {
-        Some(policy) => _ = response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy),
-        None => return problem(StatusCode::INTERNAL_SERVER_ERROR, "This page cannot be shown."),
-    }
-    response
+/// A page of whoever is signed in, with a script of ours.
+pub(super) fn with_script(title: &str, body: Markup, script: &'static str) -> Response<Bytes> {
+    said(
+        StatusCode::OK,
+        Content { title: title.to_owned(), body, place: Some(Place::Person), script: Some(script) },
+    )
+}
+
+/// A page for whoever comes.
+pub(super) fn plain_page(title: &str, body: Markup) -> Response<Bytes> {
+    said(StatusCode::OK, Content { title: title.to_owned(), body, place: None, script: None })
 }
 
 fn page(status: StatusCode, title: &str, body: &Markup) -> Response<Bytes> {
-    let document = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (title) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body { (body) }
-        }
-    };
-    let mut response = bare(status, document.into_string().into());
+    said(status, Content { title: title.to_owned(), body: body.clone(), place: None, script: None })
+}
+
+fn said(status: StatusCode, content: Content) -> Response<Bytes> {
+    let mut response = bare(status, Bytes::new());
+    response.extensions_mut().insert(content);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    if let Some(policy) = &*POLICY {
-        headers.insert(header::CONTENT_SECURITY_POLICY, policy.clone());
-    }
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     response
 }
 

@@ -41,6 +41,11 @@ pub const ROUTE_HOST_PATHS: [&str; 6] =
 impl Authenticate {
     /// Answers a request to a route host; `None` when its path is none of [`ROUTE_HOST_PATHS`].
     pub async fn handle_route_host(&self, req: AuthRequest<'_>, now: SystemTime) -> Option<Response<Bytes>> {
+        let response = self.answer_route_host(req, now).await?;
+        Some(pages::framed(response, &self.config.look))
+    }
+
+    async fn answer_route_host(&self, req: AuthRequest<'_>, now: SystemTime) -> Option<Response<Bytes>> {
         let path = req.url.path();
         let is_read = req.method == Method::GET || req.method == Method::HEAD;
         if !ROUTE_HOST_PATHS.contains(&path) {

@@ -113,7 +113,7 @@ impl Authenticate {
     }
 
     /// Ends a session for good; what the provider makes of it changes nothing.
-    async fn end(&self, id: &SessionId) -> Result<Option<ProviderTokens>, StoreError> {
+    pub(super) async fn end(&self, id: &SessionId) -> Result<Option<ProviderTokens>, StoreError> {
         // Tokens that do not open must not keep the session alive.
         let tokens = self.store.tokens(id).await.unwrap_or_default();
         self.store.end_session(id).await?;

@@ -172,6 +172,7 @@ fn config(issuer: &str) -> AuthenticateConfig {
         unreachable_grace: Duration::from_secs(900),
         workload_issuers: vec![],
         device_proof_life: Duration::from_secs(1800),
+        look: Look::default(),
         extra_roots: vec![],
         shared_secret: Secret::new([1; 32]),
         cookie_secret: Secret::new([2; 32]),

@@ -14,6 +14,7 @@ use super::{
     AuthorizeService, Certificate, Codec, CookieSettings, DownstreamMtls, ForwardAuthDoor, GrpcDoor,
     IssuerFormat, PerAddress, SameSite, Services, Settings, Storage, Timeouts, authorize_service,
     autocert::autocert,
+    branding,
     downstream_mtls::ClientAuthorities,
     identity, keys,
     material::{read_database, read_file},
@@ -48,7 +49,6 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let timeouts = timeouts(top);
     let storage = storage_for(top, services);
     let records = records(top);
-    let geography = geography(top);
     let log_level = log_level(top);
     let defaults = routes::Defaults {
         timeouts,
@@ -95,7 +95,8 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         timeouts,
         storage: storage?,
         records,
-        geography,
+        geography: geography(top),
+        look: branding::look(top),
         log_level: log_level.to_owned(),
         routes,
     })

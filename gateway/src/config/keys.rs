@@ -15,6 +15,7 @@ pub(super) const GLOBAL: &[&str] = &[
     "autocert_trusted_ca",
     "autocert_trusted_ca_file",
     "autocert_use_staging",
+    "branding",
     "certificate",
     "certificate_authority",
     "certificate_authority_file",

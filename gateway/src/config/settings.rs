@@ -14,6 +14,7 @@ use crate::{
     authorize::{Policy, Records},
     client_authority::ClientAuthority,
     geography::Geography,
+    portal::Look,
     secret::Secret,
     session::{demand::SignInDemand, expiry::TimeOfDay},
 };
@@ -83,6 +84,8 @@ pub struct Settings {
     pub records: Option<Records>,
     /// `geoip_country_file` and `geoip_asn_file`: where addresses are, for `network/country` and `network/asn`.
     pub geography: Geography,
+    /// `branding`: how the gateway's own pages look.
+    pub look: Look,
     /// `log_level`: a `tracing` filter directive (`info`, `debug`, ...).
     pub log_level: String,
     /// `policy` followed by `routes`: the first that matches is taken.

@@ -183,6 +183,7 @@ impl Doors {
             unreachable_grace: settings.longest_unreachable_grace(),
             workload_issuers: Vec::new(),
             device_proof_life: settings.device_proof_life,
+            look: settings.look.clone(),
             extra_roots: Vec::new(),
             shared_secret: Secret::new(SECRET),
             cookie_secret: Secret::new(SECRET),

@@ -143,7 +143,7 @@ pub(super) fn refused(
         "response-code" = refusal.status().as_u16(),
         "stream refused"
     );
-    let audience = Audience { request_id, host: &host, wants_html: false };
+    let audience = Audience { request_id, host: &host, page: None };
     let mut response = refusal.into_response(audience);
     if let Ok(value) = http::HeaderValue::from_str(request_id) {
         response.headers_mut().insert("x-request-id", value);

@@ -207,7 +207,7 @@ mod tests {
         let unmet = caller.must_meet(&demand, now);
         assert!(caller.session.is_none() && unmet.is_some());
         let refusal = Refusal::SignIn { redirect: None, rejected: None }.unless_browser(unmet);
-        let audience = Audience { request_id: "r", host: "h", wants_html: false };
+        let audience = Audience { request_id: "r", host: "h", page: None };
         let response = refusal.into_response(audience);
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         let challenge = response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap();
@@ -241,7 +241,7 @@ mod tests {
             assert_eq!(caller.rejected, (!counts).then_some(InvalidCredential::Unvouched));
         }
         let refusal = Refusal::SignIn { redirect: None, rejected: Some(InvalidCredential::Unvouched) };
-        let audience = Audience { request_id: "r", host: "h", wants_html: false };
+        let audience = Audience { request_id: "r", host: "h", page: None };
         assert_eq!(refusal.into_response(audience).status(), StatusCode::UNAUTHORIZED);
     }
 }

@@ -1,6 +1,7 @@
 //! What the gateway answers itself: health, keys, sign-in, the routes list. Never forwarded, whatever the route.
 
 mod device;
+mod routes;
 mod scim;
 
 use std::time::Duration;
@@ -13,16 +14,12 @@ use serde_json::json;
 use super::{
     Connection, Live, Proxy, Refusal,
     authority::Authority,
-    caller::Caller,
     gate::{Whereto, sign_in},
-    question::Question,
     respond,
 };
 use crate::{
-    authenticate::AuthRequest,
-    authorize::Verdict,
+    authenticate::{AuthRequest, WEBAUTHN_SCRIPT, WEBAUTHN_SCRIPT_PATH},
     body::{self, Body},
-    config::{Route, RouteFrom},
     portal,
     session::{Session, demand::SignInDemand},
 };
@@ -128,8 +125,9 @@ impl Proxy {
             return Err(sign_in(live, whereto, &parts, &SignInDemand::default(), caller.rejected, now)?);
         };
         match whereto.path.as_str() {
-            "/.pomerium/api/v1/routes" => Ok(routes_document(live, &caller, connection, now)),
-            _ => Ok(user_page(session)),
+            "/.pomerium/api/v1/routes" => Ok(routes::document(live, &caller, connection, now)),
+            "/.pomerium/routes" => Ok(routes::page(live, &caller, connection, &url, now)),
+            _ => Ok(user_page(live, session)),
         }
     }
 }
@@ -159,7 +157,19 @@ fn public_endpoint(
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=60"));
             response
         }
-        "/.pomerium/index.css" => respond::plain("text/css; charset=utf-8", portal::STYLESHEET),
+        portal::STYLESHEET_PATH => {
+            kept_for_a_while(respond::plain("text/css; charset=utf-8", live.settings.look.stylesheet()))
+        }
+        portal::SCRIPT_PATH => {
+            kept_for_a_while(respond::plain("text/javascript; charset=utf-8", portal::SCRIPT))
+        }
+        WEBAUTHN_SCRIPT_PATH => {
+            kept_for_a_while(respond::plain("text/javascript; charset=utf-8", WEBAUTHN_SCRIPT))
+        }
+        portal::ICON_PATH => {
+            let icon = live.settings.look.icon();
+            kept_for_a_while(respond::plain(icon.media_type, icon.bytes))
+        }
         _ => return None,
     };
     if method != Method::GET && method != Method::HEAD {
@@ -199,6 +209,15 @@ fn check_length(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
+/// What the pages load. Opened by itself it runs nothing: an image may have a script in it.
+fn kept_for_a_while(mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
+    response
+}
+
 fn status(code: StatusCode) -> Response<Body> {
     let mut response = Response::new(body::empty());
     *response.status_mut() = code;
@@ -213,70 +232,18 @@ async fn collect(request: Request<Body>) -> Result<(Parts, Bytes), Refusal> {
     Ok((parts, form))
 }
 
-fn user_page(session: &Session) -> Response<Body> {
-    let until = jiff::Timestamp::try_from(session.expires_at).map(|at| at.to_string()).unwrap_or_default();
-    let claims: Vec<(String, String)> = session
-        .claims
-        .iter()
-        .map(|(name, values)| {
-            let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
-            (name.clone(), values.iter().map(text).collect::<Vec<_>>().join(", "))
-        })
-        .collect();
-    respond::page(portal::user(&portal::UserPage {
-        email: &session.email,
-        name: &session.name,
-        groups: &session.groups,
-        session_expires: &until,
-        claims: &claims,
-    }))
-}
-
-/// The routes that this person could use now, as the client lists them: a hint, not an access check.
-fn routes_document(live: &Live, caller: &Caller, connection: &Connection, now: Now) -> Response<Body> {
-    let routes: Vec<serde_json::Value> = live
-        .router
-        .routes()
-        .iter()
-        .filter(|route| is_usable(live, route, caller, connection, now))
-        .map(|route| {
-            let (kind, command) = match &route.from {
-                RouteFrom::Http { .. } => ("http", None),
-                RouteFrom::Tcp { destinations } => {
-                    ("tcp", destinations.first().map(|to| format!("pomerium-cli tcp {to}")))
-                }
-                RouteFrom::Udp { destinations } => {
-                    ("udp", destinations.first().map(|to| format!("pomerium-cli udp {to}")))
-                }
-            };
-            let mut element = json!({
-                "id": route.id, "name": route.name, "type": kind, "from": route.from_url,
-                "description": route.description, "logo_url": "",
-            });
-            if let Some(command) = command {
-                element["connect_command"] = json!(command);
-            }
-            element
-        })
-        .collect();
-    let mut response = respond::plain("application/json", json!({ "routes": routes }).to_string());
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-fn is_usable(live: &Live, route: &Route, caller: &Caller, connection: &Connection, now: Now) -> bool {
-    let question = match &route.from {
-        RouteFrom::Tcp { destinations } => {
-            let Some(to) = destinations.first() else { return false };
-            Question::stream(to.clone(), connection)
-        }
-        RouteFrom::Udp { destinations } => {
-            let Some(to) = destinations.first() else { return false };
-            Question::flow(to.clone(), connection)
-        }
-        RouteFrom::Http { host, .. } => Question::opening(host, connection),
-    };
-    let shown = question.shown(route, now);
-    let check = caller.asks(live, question.facts(shown.as_ref()), now);
-    route.policy.evaluate(&check).verdict() == Verdict::Allow
+fn user_page(live: &Live, session: &Session) -> Response<Body> {
+    let account_url =
+        live.settings.authenticate_url.join("/.pomerium/").map(String::from).unwrap_or_default();
+    respond::page(portal::user(
+        &live.settings.look,
+        &portal::UserPage {
+            email: &session.email,
+            name: &session.name,
+            groups: &session.groups,
+            session_expires: session.expires_at,
+            claims: &session.claim_lines(),
+            account_url: &account_url,
+        },
+    ))
 }

@@ -8,7 +8,7 @@ use crate::{
     authenticate::InvalidCredential,
     authorize::{CERTIFICATE_REQUIRED, DEVICE_NOT_AUTHORIZED, Denial, Verdict},
     body::{self, Body},
-    portal,
+    portal::{self, Look},
     session::demand::SignInDemand,
 };
 
@@ -57,7 +57,8 @@ pub(crate) struct Denied {
 pub(crate) struct Audience<'a> {
     pub(crate) request_id: &'a str,
     pub(crate) host: &'a str,
-    pub(crate) wants_html: bool,
+    /// The look of a page, for whoever prefers one to a document for programs.
+    pub(crate) page: Option<&'a Look>,
 }
 
 /// Whether a client prefers a page to a document for programs: `Accept` has `text/html`, and nothing says that a
@@ -87,8 +88,10 @@ impl Refusal {
             Self::SignIn { redirect: Some(redirect), .. } | Self::ShowDevice(redirect) => {
                 redirect.map(body::full)
             }
-            refusal if audience.wants_html => page(refusal.page(audience)),
-            refusal => document(&refusal.problem(audience)),
+            refusal => match audience.page {
+                Some(look) => page(refusal.page(audience, look)),
+                None => document(&refusal.problem(audience)),
+            },
         };
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -210,17 +213,18 @@ impl Refusal {
         }
     }
 
-    fn page(&self, audience: Audience<'_>) -> String {
+    fn page(&self, audience: Audience<'_>, look: &Look) -> String {
         let Self::Denied(denied) = self else {
             let problem = self.problem(audience);
-            return portal::error(&portal::ErrorPage {
+            let page = portal::ErrorPage {
                 status: problem.status,
                 title: &problem.title,
                 detail: &problem.detail,
                 request_id: audience.request_id,
-            });
+            };
+            return portal::error(look, &page);
         };
-        portal::denied(&portal::DeniedPage {
+        let page = portal::DeniedPage {
             route_name: &denied.route_name,
             host: audience.host,
             email: &denied.email,
@@ -230,7 +234,8 @@ impl Refusal {
             request_id: audience.request_id,
             sign_out_url: &denied.sign_out_url,
             status: self.status().as_u16(),
-        })
+        };
+        portal::denied(look, &page)
     }
 }
 

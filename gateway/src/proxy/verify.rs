@@ -62,7 +62,11 @@ impl Proxy {
             Err(refusal) => {
                 let host = parts.uri.authority().map_or("", |authority| authority.as_str());
                 let wants_html = respond::wants_html(&parts.headers);
-                let audience = Audience { request_id: &request_id, host, wants_html };
+                let audience = Audience {
+                    request_id: &request_id,
+                    host,
+                    page: wants_html.then_some(&live.settings.look),
+                };
                 let mut response = refusal.into_response(audience);
                 if let Ok(value) = HeaderValue::from_str(&request_id) {
                     response.headers_mut().insert("x-request-id", value);

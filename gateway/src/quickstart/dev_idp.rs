@@ -141,7 +141,7 @@ impl DevIdp {
         match (&parts.method, parts.uri.path()) {
             (&Method::GET, "/.well-known/openid-configuration") => as_json(StatusCode::OK, &self.metadata()),
             (&Method::GET, "/jwks") => as_json(StatusCode::OK, &self.jwks),
-            (&Method::GET, "/style.css") => pages::with_type("text/css; charset=utf-8", portal::STYLESHEET),
+            (&Method::GET, "/style.css") => pages::with_type("text/css; charset=utf-8", portal::look::BASE),
             (&Method::GET, "/authorize") => self.authorize(&query, now),
             (&Method::POST, "/token") => match Limited::new(body, FORM_LEN_MAX).collect().await {
                 Ok(form) => {

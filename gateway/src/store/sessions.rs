@@ -211,6 +211,21 @@ impl Store {
         Ok(Some(session))
     }
 
+    /// The sessions of a person that still count, the newest first, 100 at most.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn sessions_of(&self, user_id: &UserId, now: SystemTime) -> Result<Vec<Session>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM sessions WHERE user_id = ?1 AND expires_at_ms > ?2 ORDER BY issued_at_ms DESC, id LIMIT 100",
+        )
+        .bind(user_id.as_str())
+        .bind(to_millis(now))
+        .fetch_all(&self.inner.pool)
+        .await?;
+        rows.iter().map(session_of_row).collect()
+    }
+
     /// The newest session of a person that is bound to this key and still valid.
     ///
     /// # Errors

@@ -1,0 +1,111 @@
+//! A person's own page on the sign-in host: who they are, where they are signed in, and on what. No app shares this host,
+//! so that a form that comes from here is the person's own.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use maud::{Markup, html};
+
+use super::{
+    AuthRequest, Authenticate, browser_device::DEVICES_PATH, device_pages, pages, sign_in::bad_request,
+    sign_out::is_same_origin, store_failed, token_endpoint::Form,
+};
+use crate::{
+    device::Device,
+    portal::{self, moment},
+    session::Session,
+    store::StoreError,
+};
+
+/// Ends one of the person's sessions.
+pub(super) const END_PATH: &str = "/.pomerium/sessions/end";
+
+impl Authenticate {
+    pub(super) async fn account_page(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
+        let page = async {
+            let Some(session) = self.sign_in_host_session(req, now).await? else {
+                let body = html! { h1 { "You are not signed in" } p { "Open the application that you want to use." } };
+                return Ok(pages::plain_page("Account", body));
+            };
+            let sessions = self.store.sessions_of(&session.user_id, now).await?;
+            let devices = self.store.devices(Some(&session.user_id)).await?;
+            let body = account(&session, &sessions, &devices);
+            Ok::<_, StoreError>(pages::with_script("You", body, portal::SCRIPT_PATH))
+        };
+        page.await.unwrap_or_else(|error| store_failed(&error))
+    }
+
+    /// Of the person's own sessions, and from our own page, alone.
+    pub(super) async fn end_own_session(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
+        if !is_same_origin(req) {
+            return bad_request("This form was not sent from here.");
+        }
+        let ended = async {
+            let Some(session) = self.sign_in_host_session(req, now).await? else {
+                return Ok(pages::problem(StatusCode::UNAUTHORIZED, "Sign in first."));
+            };
+            let form = Form::of(&req.form);
+            let sessions = self.store.sessions_of(&session.user_id, now).await?;
+            let meant = sessions.iter().find(|other| form.one("id") == Some(other.id.as_str()));
+            let Some(meant) = meant else { return Ok(bad_request("You have no such session any more.")) };
+            self.end(&meant.id).await?;
+            Ok::<_, StoreError>(pages::redirect("/.pomerium/"))
+        };
+        ended.await.unwrap_or_else(|error| store_failed(&error))
+    }
+}
+
+fn account(session: &Session, sessions: &[Session], devices: &[Device]) -> Markup {
+    html! {
+        h1 { @if session.name.is_empty() { (session.email) } @else { (session.name) } }
+        dl {
+            dt { "Email" } dd { (session.email) }
+            dt { "Groups" } dd { @if session.groups.is_empty() { "none" } @else { (session.groups.join(", ")) } }
+            dt { "Session ends" } dd { (moment(session.expires_at)) }
+        }
+        div.actions {
+            a.button href=(super::sign_in::RENEW_PATH) { "Sign in again" }
+            form method="post" action="/.pomerium/sign_out" { button.second { "Sign out" } }
+        }
+        p.quiet { "Signing in again renews your session; what you have open stays open." }
+        h2 { "Where you are signed in" }
+        ul.items { @for other in sessions { li { (one(other, devices, other.id == session.id)) } } }
+        h2 { "Your devices" }
+        @if devices.is_empty() { p { "You have none." } } @else {
+            ul.items { @for device in devices { li { (device_pages::one(device)) } } }
+        }
+        p { a href=(DEVICES_PATH) { "Add this browser" } " as a device." }
+        @if !session.claims.is_empty() {
+            details {
+                summary { "What your identity provider says of you" }
+                dl { @for (name, value) in session.claim_lines() { dt { code { (name) } } dd { (value) } } }
+            }
+        }
+    }
+}
+
+fn one(session: &Session, devices: &[Device], is_this: bool) -> Markup {
+    let device =
+        session.bound_to.as_ref().and_then(|key| devices.iter().find(|device| device.id == key.as_str()));
+    html! {
+        div {
+            strong {
+                @match (device, &session.bound_to) {
+                    (Some(device), _) if !device.name.is_empty() => (device.name),
+                    (_, Some(_)) => "pomerium-cli",
+                    (_, None) => "A browser, and programs that it let in",
+                }
+            }
+            @if is_this { span.mark { "this browser" } }
+            br;
+            span.quiet { "since " (moment(session.issued_at)) ", until " (moment(session.expires_at)) }
+        }
+        // This one ends by signing out, at the identity provider too.
+        @if !is_this {
+            form method="post" action=(END_PATH) {
+                button.second.small name="id" value=(session.id.as_str()) { "End" }
+            }
+        }
+    }
+}
