@@ -1,3 +1,4 @@
+mod branding;
 mod downstream_mtls;
 mod identity;
 mod services;
