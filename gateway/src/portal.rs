@@ -17,7 +17,7 @@ pub use self::{
 
 /// Where the stylesheet is, on each host of the gateway.
 pub const STYLESHEET_PATH: &str = "/.pomerium/index.css";
-/// Where the script of [`routes`] is.
+/// Where the script of these pages is.
 pub const SCRIPT_PATH: &str = "/.pomerium/index.js";
 /// Where the icon is.
 pub const ICON_PATH: &str = "/.pomerium/icon";

@@ -5,7 +5,7 @@ use crate::portal::{Look, look::Color};
 fn the_operators_look_is_read_and_one_colour_is_meant_for_both() {
     let given =
         "branding: {title: Corp, primary_color: '#0b6e4f', logo_url: 'data:image/svg+xml;base64,PHN2Zz4='}\n";
-    let look = good(given).settings.look.clone();
+    let look = good(given).settings.look;
     assert_eq!(look.title, "Corp");
     assert_eq!((look.primary.light, look.primary.dark), (Color(0x0b, 0x6e, 0x4f), Color(0x0b, 0x6e, 0x4f)));
     assert_eq!(look.secondary, Look::default().secondary);
