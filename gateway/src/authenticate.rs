@@ -382,7 +382,10 @@ impl Authenticate {
     }
 
     /// The session of the sign-in host's own cookie; no other credential, and nobody but a person, counts there.
-    async fn sign_in_host_session(
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing is known.
+    pub(crate) async fn sign_in_host_session(
         &self,
         req: &AuthRequest<'_>,
         now: SystemTime,

@@ -10,7 +10,7 @@ use maud::{DOCTYPE, Markup, html};
 
 pub use self::{
     look::Look,
-    person::{UserPage, user},
+    person::{claims, identity, user},
     refusal::{DeniedPage, ErrorPage, denied, error},
     routes::{Entry, Kind, routes},
 };
@@ -21,6 +21,8 @@ pub const STYLESHEET_PATH: &str = "/.pomerium/index.css";
 pub const SCRIPT_PATH: &str = "/.pomerium/index.js";
 /// Where the icon is.
 pub const ICON_PATH: &str = "/.pomerium/icon";
+/// Where the operator's logo is, if there is one.
+pub const LOGO_PATH: &str = "/.pomerium/logo";
 /// Searching, copying, and times as on the reader's clock.
 pub const SCRIPT: &str = include_str!("portal/portal.js");
 
@@ -71,7 +73,7 @@ pub fn layout(frame: Frame<'_>, content: &Markup) -> String {
                 header.bar {
                     span.brand {
                         @match &look.logo {
-                            Some(logo) => img src=(logo.data_url()) alt=(look.title);,
+                            Some(_) => img src=(LOGO_PATH) alt=(look.title);,
                             None => (look.title),
                         }
                     }
@@ -103,11 +105,26 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::session::{Session, SessionId, UserId};
 
     #[test]
     fn markup_in_any_field_is_text() {
         let evil = "\"><script>alert(1)</script>";
         let look = Look { title: evil.to_owned(), first_paragraph: Some(evil.to_owned()), ..Look::default() };
+        let session = Session {
+            id: SessionId::new(evil),
+            user_id: UserId::new(evil),
+            idp_id: evil.to_owned(),
+            email: evil.to_owned(),
+            name: evil.to_owned(),
+            groups: vec![evil.to_owned()],
+            claims: [(evil.to_owned(), vec![evil.into()])].into(),
+            issued_at: SystemTime::UNIX_EPOCH,
+            expires_at: SystemTime::UNIX_EPOCH,
+            bound_to: None,
+            vouched_until: None,
+            proof: None,
+        };
         let pages = [
             denied(
                 &look,
@@ -124,17 +141,7 @@ mod tests {
                 },
             ),
             error(&look, &ErrorPage { status: 400, title: evil, detail: evil, request_id: evil }),
-            user(
-                &look,
-                &UserPage {
-                    email: evil,
-                    name: evil,
-                    groups: &[evil.to_owned()],
-                    session_expires: SystemTime::UNIX_EPOCH,
-                    claims: &[(evil.to_owned(), evil.to_owned())],
-                    account_url: evil,
-                },
-            ),
+            user(&look, &session, evil),
             routes(
                 &look,
                 &[

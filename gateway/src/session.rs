@@ -110,14 +110,6 @@ impl Session {
         self.vouched_until?.checked_add(grace)
     }
 
-    /// The claims and their values, as people read them.
-    #[must_use]
-    pub fn claim_lines(&self) -> Vec<(String, String)> {
-        let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
-        let line = |values: &[serde_json::Value]| values.iter().map(text).collect::<Vec<_>>().join(", ");
-        self.claims.iter().map(|(name, values)| (name.clone(), line(values))).collect()
-    }
-
     /// The proof, while it counts.
     #[must_use]
     pub fn proof_at(&self, now: SystemTime) -> Option<&DeviceProof> {

@@ -63,6 +63,8 @@ async fn a_person_ends_a_session_on_the_sign_in_host_and_nobody_does_it_for_them
     let end = page(&gateway, "authenticate.localhost", "/.pomerium/sessions/end");
     client.goto(account.as_str()).await.unwrap();
     let id = client.find(Locator::Css(END)).await.unwrap().attr("value").await.unwrap().unwrap();
+    // The account's own page lets no script speak to anybody; the one of devices speaks to this host.
+    client.goto(page(&gateway, "authenticate.localhost", "/.pomerium/devices").as_str()).await.unwrap();
     assert_eq!(post(client, &end, "id=somebody-elses").await.unwrap(), 400);
 
     // An app that has turned on its users knows the id, and has their cookies sent along.
@@ -97,6 +99,22 @@ async fn the_portal_shows_what_is_usable_and_finds_it() {
     assert_eq!(client.execute(shown, vec![]).await.unwrap(), 1, "the script finds it");
     client.goto(page(&gateway, "app.localhost", "/.pomerium/routes?q=nothing").as_str()).await.unwrap();
     assert_eq!(client.execute(shown, vec![]).await.unwrap(), 0, "and so does the gateway");
+    browser.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bar_of_the_sign_in_host_leads_to_the_apps_and_the_button_of_an_app_signs_out() {
+    let (_app, gateway, browser) = parts().await.unwrap();
+    let client = &browser.client;
+    sign_in(&gateway, client, "alice").await.unwrap();
+    client.goto(page(&gateway, "authenticate.localhost", "/.pomerium/").as_str()).await.unwrap();
+    client.find(Locator::LinkText("Apps")).await.unwrap().click().await.unwrap();
+    client.wait().for_element(Locator::Css(".routes a[href*='wiki.localhost']")).await.unwrap();
+
+    client.goto(page(&gateway, "app.localhost", "/.pomerium/").as_str()).await.unwrap();
+    client.find(Locator::LinkText("Sign out")).await.unwrap().click().await.unwrap();
+    // The identity provider asks, as the last of those who sign out.
+    client.wait().for_element(Locator::Css("button[name=logout]")).await.unwrap();
     browser.close().await.unwrap();
 }
 

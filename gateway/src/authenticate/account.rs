@@ -25,13 +25,12 @@ impl Authenticate {
     pub(super) async fn account_page(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
         let page = async {
             let Some(session) = self.sign_in_host_session(req, now).await? else {
-                let body = html! { h1 { "You are not signed in" } p { "Open the application that you want to use." } };
-                return Ok(pages::plain_page("Account", body));
+                return Ok(pages::nobody());
             };
             let sessions = self.store.sessions_of(&session.user_id, now).await?;
             let devices = self.store.devices(Some(&session.user_id)).await?;
             let body = account(&session, &sessions, &devices);
-            Ok::<_, StoreError>(pages::with_script("You", body, portal::SCRIPT_PATH))
+            Ok::<_, StoreError>(pages::account(body))
         };
         page.await.unwrap_or_else(|error| store_failed(&error))
     }
@@ -58,12 +57,7 @@ impl Authenticate {
 
 fn account(session: &Session, sessions: &[Session], devices: &[Device]) -> Markup {
     html! {
-        h1 { @if session.name.is_empty() { (session.email) } @else { (session.name) } }
-        dl {
-            dt { "Email" } dd { (session.email) }
-            dt { "Groups" } dd { @if session.groups.is_empty() { "none" } @else { (session.groups.join(", ")) } }
-            dt { "Session ends" } dd { (moment(session.expires_at)) }
-        }
+        (portal::identity(session))
         div.actions {
             a.button href=(super::sign_in::RENEW_PATH) { "Sign in again" }
             form method="post" action="/.pomerium/sign_out" { button.second { "Sign out" } }
@@ -76,12 +70,7 @@ fn account(session: &Session, sessions: &[Session], devices: &[Device]) -> Marku
             ul.items { @for device in devices { li { (device_pages::one(device)) } } }
         }
         p { a href=(DEVICES_PATH) { "Add this browser" } " as a device." }
-        @if !session.claims.is_empty() {
-            details {
-                summary { "What your identity provider says of you" }
-                dl { @for (name, value) in session.claim_lines() { dt { code { (name) } } dd { (value) } } }
-            }
-        }
+        (portal::claims(session))
     }
 }
 

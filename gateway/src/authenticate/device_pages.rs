@@ -36,7 +36,7 @@ pub(super) fn devices(session: &Session, devices: &[Device]) -> Response<Bytes> 
         p { label { "Name " input name="name" maxlength=(NAME_LEN_MAX) placeholder="My laptop" autocomplete="off"; } }
         (button("create", ENROL_OPTIONS_PATH, ENROL_PATH, "Add this browser"))
     };
-    pages::with_script("Your devices", body, SCRIPT_PATH)
+    pages::devices("Your devices", body)
 }
 
 /// A device in a list, with the button that removes it.
@@ -70,7 +70,7 @@ pub(super) fn proof(session: &Session, here: &str, app: &str, has_any: bool) -> 
             p { "No browser of yours is known here. Add it to " a href=(DEVICES_PATH) { "your devices" } ", and open the application again." }
         }
     };
-    pages::with_script("Is this your device?", body, SCRIPT_PATH)
+    pages::devices("Is this your device?", body)
 }
 
 fn button(ceremony: &str, options: &str, result: &str, text: &str) -> Markup {

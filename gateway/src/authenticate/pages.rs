@@ -13,8 +13,16 @@ use crate::{
 
 /// `form-action` lets forms go on to the identity provider, to apps and to programs that listen on this computer, whose
 /// address may be one that no source expression can name: browsers hold it against redirects too.
-const POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self' data:; \
+const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self' https: http:; \
+     frame-ancestors 'none'; base-uri 'none'";
+
+/// Of the account's page, whose script shows times and speaks to nobody.
+const ACCOUNT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      form-action 'self' https: http:; frame-ancestors 'none'; base-uri 'none'";
+
+/// Of the pages of devices, whose script speaks to this host alone, where their forms end as well.
+const DEVICES_POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; \
+     img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// What a page says, on its way to [`framed`].
 #[derive(Debug, Clone)]
@@ -154,29 +162,37 @@ pub(super) fn signed_out() -> Response<Bytes> {
     )
 }
 
-/// A page of whoever is signed in, with a script of ours.
-pub(super) fn with_script(title: &str, body: Markup, script: &'static str) -> Response<Bytes> {
-    said(
-        StatusCode::OK,
-        Content { title: title.to_owned(), body, place: Some(Place::Person), script: Some(script) },
-    )
+/// The page of somebody's account.
+pub(super) fn account(body: Markup) -> Response<Bytes> {
+    personal("You", body, portal::SCRIPT_PATH, ACCOUNT_POLICY)
 }
 
-/// A page for whoever comes.
-pub(super) fn plain_page(title: &str, body: Markup) -> Response<Bytes> {
-    said(StatusCode::OK, Content { title: title.to_owned(), body, place: None, script: None })
+/// A page of somebody's devices.
+pub(super) fn devices(title: &str, body: Markup) -> Response<Bytes> {
+    personal(title, body, super::WEBAUTHN_SCRIPT_PATH, DEVICES_POLICY)
+}
+
+/// There is nobody whose account could be shown.
+pub(super) fn nobody() -> Response<Bytes> {
+    let body = html! { h1 { "You are not signed in" } p { "Open the application that you want to use." } };
+    page(StatusCode::OK, "Account", &body)
+}
+
+fn personal(title: &str, body: Markup, script: &'static str, policy: &'static str) -> Response<Bytes> {
+    let content = Content { title: title.to_owned(), body, place: Some(Place::Person), script: Some(script) };
+    said(StatusCode::OK, content, policy)
 }
 
 fn page(status: StatusCode, title: &str, body: &Markup) -> Response<Bytes> {
-    said(status, Content { title: title.to_owned(), body: body.clone(), place: None, script: None })
+    said(status, Content { title: title.to_owned(), body: body.clone(), place: None, script: None }, POLICY)
 }
 
-fn said(status: StatusCode, content: Content) -> Response<Bytes> {
+fn said(status: StatusCode, content: Content, policy: &'static str) -> Response<Bytes> {
     let mut response = bare(status, Bytes::new());
     response.extensions_mut().insert(content);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     response
 }
 

@@ -1,48 +1,53 @@
 //! Who somebody is to the gateway. On an app's host this page ends nothing: the app could send its forms.
 
-use std::time::SystemTime;
-
-use maud::html;
+use maud::{Markup, html};
 
 use super::{Frame, Look, Place, SCRIPT_PATH, layout, moment};
+use crate::session::Session;
 
-/// Who somebody is to the gateway.
-#[derive(Debug)]
-pub struct UserPage<'a> {
-    /// The email address.
-    pub email: &'a str,
-    /// The display name.
-    pub name: &'a str,
-    /// The groups.
-    pub groups: &'a [String],
-    /// When the session ends.
-    pub session_expires: SystemTime,
-    /// Claims and their values.
-    pub claims: &'a [(String, String)],
-    /// Where sessions and devices are seen and ended.
-    pub account_url: &'a str,
-}
-
-/// Who the person is to the gateway.
+/// The page of an app's host. `account_url` is where sessions and devices are seen and ended.
 #[must_use]
-pub fn user(look: &Look, page: &UserPage<'_>) -> String {
+pub fn user(look: &Look, session: &Session, account_url: &str) -> String {
     let content = html! {
-        h1 { @if page.name.is_empty() { (page.email) } @else { (page.name) } }
-        dl {
-            dt { "Email" } dd { (page.email) }
-            dt { "Groups" } dd { @if page.groups.is_empty() { "none" } @else { (page.groups.join(", ")) } }
-            dt { "Session ends" } dd { (moment(page.session_expires)) }
-        }
+        (identity(session))
         div.actions {
-            a.button href=(page.account_url) { "Sessions and devices" }
-            form method="post" action="/.pomerium/sign_out" { button.second { "Sign out" } }
+            a.button href=(account_url) { "Sessions and devices" }
+            // No form: it leads on to other hosts, where browsers hold `form-action` against it.
+            a.button.second href="/.pomerium/sign_out" { "Sign out" }
         }
-        @if !page.claims.is_empty() {
-            details {
-                summary { "What your identity provider says of you" }
-                dl { @for (name, value) in page.claims { dt { code { (name) } } dd { (value) } } }
-            }
-        }
+        (claims(session))
     };
     layout(Frame { look, title: "You", place: Some(Place::Person), script: Some(SCRIPT_PATH) }, &content)
+}
+
+/// Who they are, and until when.
+#[must_use]
+pub fn identity(session: &Session) -> Markup {
+    html! {
+        h1 { @if session.name.is_empty() { (session.email) } @else { (session.name) } }
+        dl {
+            dt { "Email" } dd { (session.email) }
+            dt { "Groups" } dd { @if session.groups.is_empty() { "none" } @else { (session.groups.join(", ")) } }
+            dt { "Session ends" } dd { (moment(session.expires_at)) }
+        }
+    }
+}
+
+/// What their provider says of them.
+#[must_use]
+pub fn claims(session: &Session) -> Markup {
+    let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    html! {
+        @if !session.claims.is_empty() {
+            details {
+                summary { "What your identity provider says of you" }
+                dl {
+                    @for (name, values) in &session.claims {
+                        dt { code { (name) } }
+                        dd { (values.iter().map(text).collect::<Vec<_>>().join(", ")) }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::{
     Connection, Live, Proxy, Refusal,
     authority::Authority,
+    caller::{Caller, store_failed},
     gate::{Whereto, sign_in},
     respond,
 };
@@ -29,6 +30,9 @@ const FORM_LEN_MAX: usize = 64 * 1024;
 
 /// For such a form to arrive.
 const FORM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What somebody may open, on each host.
+const ROUTES_PATH: &str = "/.pomerium/routes";
 
 impl Proxy {
     /// Answers a request: by the gateway itself, or by the app behind.
@@ -81,7 +85,18 @@ impl Proxy {
             form,
             key: connection.key(),
         };
-        let now = Now::read().wall;
+        let now = Now::read();
+        if whereto.path.as_str() == ROUTES_PATH && parts.method == Method::GET {
+            let session = live.authenticate.sign_in_host_session(&request, now.wall).await;
+            let session = session.map_err(|error| store_failed(&error))?;
+            let Some(session) = session else {
+                return Err(sign_in(live, whereto, &parts, &SignInDemand::default(), None, now)?);
+            };
+            let caller = Caller::of_session(Some(session), &self.store, now).await;
+            let caller = caller.map_err(|error| store_failed(&error))?;
+            return Ok(routes::page(live, &caller, connection, &url, now));
+        }
+        let now = now.wall;
         // The sign-in host signs out by itself; its other calls are those of any host.
         if whereto.path.as_str() != "/.pomerium/sign_out"
             && let Some(response) = live.authenticate.handle_route_host(request.clone(), now).await
@@ -112,8 +127,7 @@ impl Proxy {
         if let Some(response) = live.authenticate.handle_route_host(auth, now.wall).await {
             return Ok(response.map(body::full));
         }
-        if !matches!(whereto.path.as_str(), "/.pomerium/" | "/.pomerium/routes" | "/.pomerium/api/v1/routes")
-        {
+        if !matches!(whereto.path.as_str(), "/.pomerium/" | ROUTES_PATH | "/.pomerium/api/v1/routes") {
             return Err(Refusal::NoRoute);
         }
         if parts.method != Method::GET && parts.method != Method::HEAD {
@@ -126,7 +140,7 @@ impl Proxy {
         };
         match whereto.path.as_str() {
             "/.pomerium/api/v1/routes" => Ok(routes::document(live, &caller, connection, now)),
-            "/.pomerium/routes" => Ok(routes::page(live, &caller, connection, &url, now)),
+            ROUTES_PATH => Ok(routes::page(live, &caller, connection, &url, now)),
             _ => Ok(user_page(live, session)),
         }
     }
@@ -170,6 +184,10 @@ fn public_endpoint(
             let icon = live.settings.look.icon();
             kept_for_a_while(respond::plain(icon.media_type, icon.bytes))
         }
+        portal::LOGO_PATH => {
+            let logo = live.settings.look.logo.clone()?;
+            kept_for_a_while(respond::plain(logo.media_type, logo.bytes))
+        }
         _ => return None,
     };
     if method != Method::GET && method != Method::HEAD {
@@ -209,12 +227,15 @@ fn check_length(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
+/// An SVG may style itself, and no more.
+const IMAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
+
 /// What the pages load. Opened by itself it runs nothing: an image may have a script in it.
 fn kept_for_a_while(mut response: Response<Body>) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(IMAGE_POLICY));
     response
 }
 
@@ -235,15 +256,5 @@ async fn collect(request: Request<Body>) -> Result<(Parts, Bytes), Refusal> {
 fn user_page(live: &Live, session: &Session) -> Response<Body> {
     let account_url =
         live.settings.authenticate_url.join("/.pomerium/").map(String::from).unwrap_or_default();
-    respond::page(portal::user(
-        &live.settings.look,
-        &portal::UserPage {
-            email: &session.email,
-            name: &session.name,
-            groups: &session.groups,
-            session_expires: session.expires_at,
-            claims: &session.claim_lines(),
-            account_url: &account_url,
-        },
-    ))
+    respond::page(portal::user(&live.settings.look, session, &account_url))
 }

@@ -104,7 +104,8 @@ async fn a_browser_is_a_device_once_it_is_enrolled_and_shown_for_as_long_as_a_pr
     let page = alice.browser.get(&alice.service, &url(ORIGIN).join(&link).unwrap(), at(NOW)).await;
     assert_eq!(page.status(), StatusCode::OK);
     let policy = page.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
-    assert!(policy.contains("script-src 'self'") && !policy.contains("unsafe"), "{policy}");
+    assert!(policy.contains("script-src 'self';") && !policy.contains("unsafe"), "{policy}");
+    assert!(policy.contains("form-action 'self';"), "{policy}");
     alice.key.sign_count = 2;
     let answer = alice.prove(&link).await;
     assert_eq!(said(&answer)["location"], "https://app.example.com/x?a=1");

@@ -37,9 +37,7 @@ pub(super) fn page(
             kind: command.as_deref().map_or(Kind::Page, Kind::Command),
         })
         .collect();
-    let mut response = respond::page(portal::routes(&live.settings.look, &entries, &search));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    respond::page(portal::routes(&live.settings.look, &entries, &search))
 }
 
 /// For programs.
