@@ -14,8 +14,10 @@ mod device_pages;
 mod device_proof;
 mod issuer;
 mod jws;
+mod landings;
 mod pages;
 pub mod provider;
+mod provider_answer;
 pub mod refresh;
 mod renewal;
 mod route_host;
@@ -44,6 +46,7 @@ use url::Url;
 
 pub use self::{
     device_pages::{SCRIPT as WEBAUTHN_SCRIPT, SCRIPT_PATH as WEBAUTHN_SCRIPT_PATH},
+    landings::forget as forget_landings,
     route_host::{LOGIN_PATH, ROUTE_HOST_PATHS},
 };
 use self::{

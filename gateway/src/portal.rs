@@ -1,6 +1,7 @@
 //! The gateway's own pages: pure functions from what is to be said to HTML. One stylesheet, no inline script, and nothing
 //! from another host. What a script adds is a convenience; only enrolling a browser needs one.
 
+mod hindrance;
 pub mod look;
 mod person;
 mod refusal;
@@ -9,6 +10,7 @@ mod routes;
 use maud::{DOCTYPE, Markup, html};
 
 pub use self::{
+    hindrance::{Circle, FRAMED_POLICY, Hindrance, hindered},
     look::Look,
     person::{claims, identity, user},
     refusal::{DeniedPage, ErrorPage, denied, error},
@@ -140,6 +142,7 @@ mod tests {
                     status: 403,
                 },
             ),
+            hindered(&look, &Hindrance::Circle(Circle::Refused(evil.to_owned())), evil, evil),
             error(&look, &ErrorPage { status: 400, title: evil, detail: evil, request_id: evil }),
             user(&look, &session, evil),
             routes(

@@ -4,6 +4,7 @@
 //! there is none. Not here: sockets that listen (`listen`), how people sign in (`authenticate`), what policy means
 //! (`authorize`).
 
+mod arrival;
 mod assertion;
 mod attempt;
 pub(crate) mod authority;

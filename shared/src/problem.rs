@@ -36,6 +36,9 @@ pub struct Problem {
     /// The reason codes that the person may see (`email-unauthorized`, ...).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
+    /// Where a person signs in with a browser, for scripts of an app's page whose session has ended.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sign_in_url: String,
 }
 
 /// The kinds of problem that a client acts on.

@@ -30,6 +30,7 @@ mod forward_auth;
 mod identity;
 #[cfg(test)]
 mod mtls;
+#[cfg(test)]
 mod pages;
 #[cfg(test)]
 mod protocols;
@@ -37,6 +38,8 @@ mod protocols;
 mod psql;
 #[cfg(test)]
 mod refusal;
+#[cfg(test)]
+mod sign_on;
 #[cfg(test)]
 mod split;
 #[cfg(test)]

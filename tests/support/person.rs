@@ -24,6 +24,7 @@ pub struct Person {
     name: String,
     tls: Arc<ClientConfig>,
     cookies: Mutex<Vec<Cookie>>,
+    loses: Option<&'static str>,
 }
 
 #[derive(Debug, Clone)]
@@ -42,7 +43,14 @@ impl Person {
     /// The authority's certificate cannot be used.
     pub fn new(name: &str, authority: &Authority) -> anyhow::Result<Self> {
         let tls = authority.client_config(&[b"http/1.1"])?;
-        Ok(Self { name: name.to_owned(), tls, cookies: Mutex::default() })
+        Ok(Self { name: name.to_owned(), tls, cookies: Mutex::default(), loses: None })
+    }
+
+    /// Their browser never keeps the cookie of this name.
+    #[must_use]
+    pub fn losing(mut self, name: &'static str) -> Self {
+        self.loses = Some(name);
+        self
     }
 
     /// Forgets all cookies.
@@ -199,6 +207,9 @@ impl Person {
         };
         let is_gone = attribute("max-age").is_some_and(|age| age.parse().unwrap_or(0_i64) <= 0)
             || attribute("expires").is_some_and(|when| when.contains("1970"));
+        if self.loses == Some(cookie.name.as_str()) {
+            return;
+        }
         let mut jar = self.jar();
         jar.retain(|old| !(old.host == cookie.host && old.path == cookie.path && old.name == cookie.name));
         if !is_gone {

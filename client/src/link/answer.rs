@@ -173,6 +173,7 @@ mod tests {
             detail: "the \u{1b}[2Jrule".to_owned(),
             request_id: "0f1e".to_owned(),
             reasons: vec!["email-unauthorized".to_owned()],
+            sign_in_url: String::new(),
         }
     }
 

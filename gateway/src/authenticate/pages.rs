@@ -7,7 +7,7 @@ use url::Url;
 
 use super::consent::{Program, Question};
 use crate::{
-    portal::{self, Frame, Look, Place},
+    portal::{self, Frame, Hindrance, Look, Place},
     session::Session,
 };
 
@@ -24,6 +24,9 @@ const ACCOUNT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src '
 const DEVICES_POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; \
      img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
+/// For the page in a frame that leads to a tab.
+const IN_A_TAB: Hindrance = Hindrance::Frame { is_foreign: false };
+
 /// What a page says, on its way to [`framed`].
 #[derive(Debug, Clone)]
 struct Content {
@@ -33,8 +36,15 @@ struct Content {
     script: Option<&'static str>,
 }
 
+/// A page in a frame whose only link leads here, in a tab of its own.
+#[derive(Debug, Clone)]
+struct InATab(Url);
+
 /// Puts the frame around a page; whatever is none stays as it is.
 pub(super) fn framed(mut response: Response<Bytes>, look: &Look) -> Response<Bytes> {
+    if let Some(InATab(url)) = response.extensions_mut().remove() {
+        *response.body_mut() = portal::hindered(look, &IN_A_TAB, url.as_str(), "").into();
+    }
     if let Some(Content { title, body, place, script }) = response.extensions_mut().remove() {
         let page = portal::layout(Frame { look, title: &title, place, script }, &body);
         *response.body_mut() = page.into();
@@ -63,6 +73,16 @@ pub(super) fn onward(to: &Url) -> Response<Bytes> {
         Ok(refresh) => _ = response.headers_mut().insert(header::REFRESH, refresh),
         Err(_) => return problem(StatusCode::BAD_REQUEST, "The address to go on to is not valid."),
     }
+    response
+}
+
+/// Leads to a tab, where the identity provider shows itself. In a frame, so that it may stand in one.
+pub(super) fn in_a_tab(to: &Url) -> Response<Bytes> {
+    let mut response = bare(StatusCode::UNAUTHORIZED, Bytes::new());
+    response.extensions_mut().insert(InATab(to.clone()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(portal::FRAMED_POLICY));
     response
 }
 

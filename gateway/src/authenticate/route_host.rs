@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 use url::Url;
 
 use super::{
-    AuthRequest, Authenticate, Holder, Resolved, cookies, pages,
+    AuthRequest, Authenticate, Holder, Resolved, cookies, landings, pages,
     sign_in::{
         BINDING, CALLBACK_URI, DEVICE_KEY, IDP_ID, PROGRAMMATIC, REDIRECT_URI, SESSION_ENCRYPTED,
         SIGN_IN_LIFE, SIGN_IN_PATH, append_cookie, bad_request, demand_parameters,
@@ -99,10 +99,26 @@ impl Authenticate {
             .await
         {
             Ok(true) => {}
+            // The back button, or a tab that is opened again: whoever is signed in by now just goes on.
+            Ok(false) if !is_programmatic => return self.landed_before(req, &redirect, now).await,
             Ok(false) => return bad_request("This sign-in was already used. Open the application again."),
             Err(error) => return store_failed(&error),
         }
-        self.landed(redirect, is_programmatic, &handle, &session, now)
+        let mut response = self.landed(redirect, is_programmatic, &handle, &session, now);
+        if !is_programmatic {
+            append_cookie(&mut response, landings::one_more(req.headers));
+        }
+        response
+    }
+
+    async fn landed_before(&self, req: &AuthRequest<'_>, redirect: &Url, now: SystemTime) -> Response<Bytes> {
+        match self.resolve(req.headers, None, req.url.host_str(), req.key, now).await {
+            Ok(Resolved::Valid(..)) => pages::redirect(redirect.as_str()),
+            Ok(Resolved::Absent | Resolved::Invalid(..)) => {
+                bad_request("This sign-in was already used. Open the application again.")
+            }
+            Err(error) => store_failed(&error),
+        }
     }
 
     fn landed(

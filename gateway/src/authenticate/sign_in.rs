@@ -1,17 +1,17 @@
-//! The sign-in host's half: from a signed wish to the identity provider, and back with a session.
+//! The sign-in host's half: from a signed wish to the identity provider, and from a session to the host it is wished for.
 
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::{
     AuthRequest, Authenticate, cookies, pages,
-    provider::{Granted, PendingSignIn, ProviderError},
+    provider::PendingSignIn,
+    provider_answer::provider_failed,
     route_host::CALLBACK_PATH as ROUTE_CALLBACK_PATH,
     signed_url::{self, VerifiedUrl},
     state::{self, SignInState},
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     device::Thumbprint,
     secret::Secret,
-    session::{Session, SessionId, credentials, demand::SignInDemand, expiry::session_end},
+    session::{Session, demand::SignInDemand},
     store::{StoreError, aead},
 };
 
@@ -32,8 +32,6 @@ pub(super) const CALLBACK_PATH: &str = "/oauth2/callback";
 /// Where a signed-in person signs in anew.
 pub(super) const RENEW_PATH: &str = "/.pomerium/renew";
 
-/// The longest life of a session where neither length nor time of day give one.
-const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A signed sign-in URL: long enough to find a password, short enough to be stale in a history.
 pub(super) const SIGN_IN_LIFE: Duration = Duration::from_secs(300);
 /// The hop back to the route host: a browser follows at once.
@@ -147,8 +145,14 @@ impl Authenticate {
         match self.sign_in_host_session(req, now).await {
             // With a prompt the provider is asked each time: no session shows that it was.
             Ok(Some(session)) if wish.demand.prompt.is_none() && wish.demand.check(&session, now).is_ok() => {
-                self.hand_over_or_ask(&wish, &session, now).await
+                let response = self.hand_over_or_ask(&wish, &session, now).await;
+                if is_framed(req.headers) && response.status() != StatusCode::FOUND {
+                    return pages::in_a_tab(&wish.redirect);
+                }
+                response
             }
+            // Identity providers do not show themselves in frames.
+            Ok(_) if is_framed(req.headers) => pages::in_a_tab(&wish.redirect),
             Ok(_) if req.headers.get("x-requested-with").is_some_and(|by| by == "XMLHttpRequest") => {
                 pages::problem(StatusCode::UNAUTHORIZED, "Sign in first.")
             }
@@ -176,7 +180,7 @@ impl Authenticate {
         self.is_allowed(&wish).then_some(wish)
     }
 
-    fn is_allowed(&self, wish: &Wish) -> bool {
+    pub(super) fn is_allowed(&self, wish: &Wish) -> bool {
         let may_return = if wish.is_programmatic {
             self.is_programmatic_target(&wish.redirect)
         } else {
@@ -209,113 +213,6 @@ impl Authenticate {
                 response
             }
             Err(error) => provider_failed(&error),
-        }
-    }
-
-    /// The identity provider's answer. The state is checked, and used up, before anything else is looked at.
-    pub(super) async fn provider_callback(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {
-        let answer = if req.method == Method::POST {
-            ProviderAnswer::read(&req.form)
-        } else {
-            ProviderAnswer::read(req.url.query().unwrap_or_default().as_bytes())
-        };
-        let csrf = credentials::cookies(req.headers, cookies::CSRF_COOKIE);
-        let state = match state::open(self.config.cookie_secret.expose(), &answer.state, csrf, now) {
-            Ok(state) => state,
-            Err(error) => {
-                tracing::debug!(%error, "a sign-in answer was refused");
-                return bad_request(
-                    "This sign-in was not begun in this browser, or it took too long. Open the application again.",
-                );
-            }
-        };
-        let key = format!("state:{}", URL_SAFE.encode(Sha256::digest(&answer.state)));
-        match self.store.claim_once(&key, now + 2 * state::STATE_LIFE, now).await {
-            Ok(true) => {}
-            Ok(false) => return bad_request("This sign-in was already used. Open the application again."),
-            Err(error) => return store_failed(&error),
-        }
-        match (answer.error.as_str(), answer.code.as_str()) {
-            ("access_denied" | "unauthorized_client", _) => {
-                pages::problem(StatusCode::UNAUTHORIZED, "The identity provider did not sign you in.")
-            }
-            ("", "") => {
-                bad_request("The identity provider's answer is incomplete. Open the application again.")
-            }
-            ("", code) => match self.provider.redeem(code.to_owned(), &state.pending, now).await {
-                Ok(granted) => self.begin_session(req, &state.wish, granted, now).await,
-                Err(error) => provider_failed(&error),
-            },
-            _ => bad_request("The identity provider reported an error. Open the application again."),
-        }
-    }
-
-    async fn begin_session(
-        &self,
-        req: &AuthRequest<'_>,
-        wish: &Wish,
-        granted: Granted,
-        now: SystemTime,
-    ) -> Response<Bytes> {
-        let Granted { identity, tokens } = granted;
-        let cookie = &self.config.cookie;
-        let mut session = Session {
-            // Ours alone: a provider's `jti` names nothing here.
-            id: SessionId::new(uuid::Uuid::new_v4().to_string()),
-            user_id: identity.user_id,
-            idp_id: self.idp_id.clone(),
-            email: identity.email,
-            name: identity.name,
-            groups: identity.groups,
-            claims: identity.claims,
-            issued_at: now,
-            expires_at: session_end(cookie.expire, cookie.expire_at.as_ref(), LIFE_MAX, now),
-            bound_to: wish.device_key.clone(),
-            vouched_until: tokens.access_expires_at.filter(|_| tokens.refresh.is_some()),
-            proof: None,
-        };
-        if let Err(why) = wish.demand.check(&session, now) {
-            tracing::info!(user = %session.user_id, %why, "the provider did not meet what the route asks for");
-            return pages::problem(
-                StatusCode::FORBIDDEN,
-                "The identity provider did not sign you in in the way that the application asks for. Tell your administrator.",
-            );
-        }
-        if let Some(refusal) = self.refusal_of_directory(&session).await {
-            return refusal;
-        }
-        match self.keep_session(req, &mut session, &tokens, now).await {
-            Ok(()) => {}
-            Err(error) => return store_failed(&error),
-        }
-        tracing::info!(session = %session.id, user = %session.user_id, "somebody signed in");
-        if session.bound_to.is_some() {
-            return self.hand_over(wish, &session, now);
-        }
-        let Ok(handle) = self.handle_key.mint(&session, &[self.sign_in_audience()], now) else {
-            return pages::problem(StatusCode::INTERNAL_SERVER_ERROR, "The session could not be made.");
-        };
-        // Straight on, not by way of the sign-in URL: a browser that keeps no cookie here does not go round in circles.
-        let mut response = self.hand_over_or_ask(wish, &session, now).await;
-        append_cookie(
-            &mut response,
-            self.session_cookie(&self.sign_in_cookie_name(), &handle, &session, now),
-        );
-        response
-    }
-
-    /// What somebody gets whom the directory keeps out.
-    async fn refusal_of_directory(&self, session: &Session) -> Option<Response<Bytes>> {
-        match self.store.is_deactivated(session).await {
-            Ok(false) => None,
-            Ok(true) => {
-                tracing::info!(user = %session.user_id, "somebody whom the directory keeps out tried to sign in");
-                Some(pages::problem(
-                    StatusCode::FORBIDDEN,
-                    "Your account is deactivated in your organization's directory. Tell your administrator.",
-                ))
-            }
-            Err(error) => Some(store_failed(&error)),
         }
     }
 
@@ -360,27 +257,10 @@ impl Authenticate {
     }
 }
 
-/// The parameters of the callback; empty where missing.
-#[derive(Default)]
-struct ProviderAnswer {
-    state: String,
-    code: String,
-    error: String,
-}
-
-impl ProviderAnswer {
-    fn read(form: &[u8]) -> Self {
-        let mut answer = Self::default();
-        for (name, value) in url::form_urlencoded::parse(form) {
-            match &*name {
-                "state" => answer.state = value.into_owned(),
-                "code" => answer.code = value.into_owned(),
-                "error" => answer.error = value.into_owned(),
-                _ => {}
-            }
-        }
-        answer
-    }
+/// Whether the browser says that the answer will stand in a frame (Fetch Metadata).
+fn is_framed(headers: &HeaderMap) -> bool {
+    let dest = headers.get("sec-fetch-dest").and_then(|dest| dest.to_str().ok());
+    matches!(dest, Some("iframe" | "frame" | "embed" | "object" | "fencedframe"))
 }
 
 pub(super) fn append_cookie(response: &mut Response<Bytes>, line: Option<HeaderValue>) {
@@ -391,17 +271,4 @@ pub(super) fn append_cookie(response: &mut Response<Bytes>, line: Option<HeaderV
 
 pub(super) fn bad_request(what: &str) -> Response<Bytes> {
     pages::problem(StatusCode::BAD_REQUEST, what)
-}
-
-fn provider_failed(error: &ProviderError) -> Response<Bytes> {
-    tracing::warn!(error = error as &dyn std::error::Error, "the identity provider gave no session");
-    match error {
-        ProviderError::Refused(_) | ProviderError::BadIdToken(_) => {
-            bad_request("The identity provider did not confirm this sign-in. Open the application again.")
-        }
-        ProviderError::Unreachable(_) | ProviderError::Nonconforming(_) => pages::problem(
-            StatusCode::BAD_GATEWAY,
-            "The identity provider cannot be reached or is set up wrongly. Try again in a minute; if it lasts, tell your administrator.",
-        ),
-    }
 }

@@ -28,14 +28,14 @@ pub(super) struct SignInState {
 }
 
 /// Why a state is not to be believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum StateError {
     #[error("the state is malformed or not ours")]
     NotOurs,
     #[error("the state belongs to another browser")]
     OtherBrowser,
     #[error("the state is too old")]
-    TooOld,
+    TooOld(Box<Wish>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -97,10 +97,10 @@ pub(super) fn open<'a>(
     if !csrf.into_iter().any(is_bound_to) {
         return Err(StateError::OtherBrowser);
     }
-    if unix_seconds(now).abs_diff(issued) > STATE_LIFE.as_secs() {
-        return Err(StateError::TooOld);
-    }
     let sealed: Sealed = serde_json::from_slice(&plain).map_err(|_| StateError::NotOurs)?;
+    if unix_seconds(now).abs_diff(issued) > STATE_LIFE.as_secs() {
+        return Err(StateError::TooOld(Box::new(sealed.wish)));
+    }
     Ok(SignInState {
         wish: sealed.wish,
         pending: PendingSignIn { nonce: Secret::new(sealed.nonce), pkce_verifier: Secret::new(sealed.pkce) },
@@ -147,8 +147,8 @@ mod tests {
         assert_eq!(open(&[1; 32], &sealed(), ["planted", "browser"], at(1_000)).unwrap().wish, wish());
         assert_eq!(error(&[1; 32], Some("other"), 1_000), Some(StateError::OtherBrowser));
         assert_eq!(error(&[1; 32], None, 1_000), Some(StateError::OtherBrowser));
-        assert_eq!(error(&[1; 32], Some("browser"), 1_301), Some(StateError::TooOld));
-        assert_eq!(error(&[1; 32], Some("browser"), 699), Some(StateError::TooOld));
+        assert_eq!(error(&[1; 32], Some("browser"), 1_301), Some(StateError::TooOld(Box::new(wish()))));
+        assert_eq!(error(&[1; 32], Some("browser"), 699), Some(StateError::TooOld(Box::new(wish()))));
         assert_eq!(error(&[2; 32], Some("browser"), 1_000), Some(StateError::NotOurs));
     }
 

@@ -236,9 +236,14 @@ async fn a_hand_over_signs_in_one_host_in_one_browser_once() {
     assert_eq!(late.status(), StatusCode::BAD_REQUEST);
 
     assert_eq!(location(&browser.get(&service, &hand_over, at(NOW + 1)).await), app);
-    let replayed = browser.get(&service, &hand_over, at(NOW + 2)).await;
-    assert_eq!(replayed.status(), StatusCode::BAD_REQUEST);
+    let thief = browser.cookies.iter().filter(|((_, name), _)| name.starts_with("__Host-"));
+    let mut thief = Browser { cookies: thief.map(|(place, value)| (place.clone(), value.clone())).collect() };
+    let replayed = thief.get(&service, &hand_over, at(NOW + 2)).await;
+    assert_eq!(replayed.status(), StatusCode::BAD_REQUEST, "it begins no second session");
     assert!(!replayed.headers().contains_key(header::SET_COOKIE));
+    let back_button = browser.get(&service, &hand_over, at(NOW + 2)).await;
+    assert_eq!(location(&back_button), app, "who is signed in goes on");
+    assert!(!back_button.headers().contains_key(header::SET_COOKIE));
 
     let headers = browser.headers(&app);
     let session = service
@@ -307,6 +312,49 @@ async fn cookies_that_a_sibling_domain_planted_do_not_hide_ours() {
         let headers = plant(&browser.headers(&app), "_pomerium", count);
         let resolved = service.resolve(&headers, None, app.host_str(), None, at(NOW)).await.unwrap();
         assert_eq!(matches!(resolved, Resolved::Valid(..)), is_found, "{count} planted");
+    }
+}
+
+#[tokio::test]
+async fn a_browser_whose_session_does_not_count_is_not_sent_round_for_ever() {
+    let service = service().await;
+    let mut browser = signed_in(&service).await;
+    let app = url("https://app.example.com/");
+    let mut rounds = 0;
+    while !service.goes_in_circles(&browser.headers(&app)) {
+        let sign_in = browser.begin(&service, &app, at(NOW));
+        let hand_over = location(&browser.get(&service, &sign_in, at(NOW)).await);
+        assert_eq!(location(&browser.get(&service, &hand_over, at(NOW)).await), app);
+        rounds += 1;
+        assert!(rounds < 20, "no end");
+    }
+    assert!(rounds > 5, "a few tabs at once are no circle");
+    let other = url("https://other.example.com/");
+    assert!(!service.goes_in_circles(&browser.headers(&other)), "each host counts for itself");
+    let line = forget_landings();
+    assert!(line.to_str().unwrap().contains("Max-Age=0"), "the page begins anew: {line:?}");
+}
+
+#[tokio::test]
+async fn in_a_frame_nobody_is_sent_to_the_provider_and_a_session_goes_on_unseen() {
+    let service = service().await;
+    let app = url("https://app.example.com/");
+    let mut stranger = Browser::default();
+    let mut alice = signed_in(&service).await;
+    for (browser, status) in [(&mut stranger, StatusCode::UNAUTHORIZED), (&mut alice, StatusCode::FOUND)] {
+        let sign_in = browser.begin(&service, &app, at(NOW));
+        let mut headers = browser.headers(&sign_in);
+        headers.insert("sec-fetch-dest", HeaderValue::from_static("iframe"));
+        let (method, form) = (&Method::GET, Bytes::new());
+        let req = AuthRequest { method, url: &sign_in, headers: &headers, form, key: None };
+        let response = service.handle_authenticate_host(req, at(NOW)).await;
+        assert_eq!(response.status(), status);
+        if status == StatusCode::UNAUTHORIZED {
+            let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+            assert!(!policy.contains("frame-ancestors"), "the page shows in the frame: {policy}");
+            let page = std::str::from_utf8(response.body()).unwrap();
+            assert!(page.contains(r#"href="https://app.example.com/" target="_blank""#), "{page}");
+        }
     }
 }
 

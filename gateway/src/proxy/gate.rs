@@ -2,22 +2,24 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Uri, header};
+use http::{HeaderMap, Uri};
 use pomerium_shared::clock::Now;
 use url::Url;
 
 use super::{
     Connection, Live, Proxy, Refusal,
+    arrival::Arrival,
     authority::{Authority, AuthorityError},
     decider::Asked,
     question::Question,
-    respond::{Denied, wants_html},
+    respond::{Denied, WayIn},
 };
 use crate::{
     authenticate::InvalidCredential,
     authorize::{Denial, Permit, Verdict},
-    config::Route,
+    config::{Route, SameSite},
     path::CanonicalPath,
+    portal::{Circle, Hindrance},
     session::{Session, demand::SignInDemand},
 };
 
@@ -82,10 +84,13 @@ impl Proxy {
         match live.check(asked, now).await? {
             Ok(permit) => Ok(Admitted { permit, route: route.clone(), session: caller.session, question }),
             Err(denial) if denial.verdict == Verdict::SignIn => {
-                let refusal = sign_in(live, whereto, parts, &route.sign_in, caller.rejected, now)?;
-                Err(refusal.unless_browser(unmet))
+                let lack = Lack { demand: &route.sign_in, unmet, rejected: caller.rejected };
+                Err(sign_in(live, whereto, parts, lack, now)?)
             }
-            Err(denial) if denial.decision.wants_device() && is_navigation(parts) => {
+            Err(denial)
+                if denial.decision.wants_device()
+                    && Arrival::of(&parts.method, &parts.headers) == Arrival::Page =>
+            {
                 let session = caller.session.as_ref().filter(|session| session.bound_to.is_none());
                 let Some(session) = session else {
                     return Err(denied(denial, route, caller.session.as_ref(), &sign_out_url(live)));
@@ -119,7 +124,7 @@ impl Proxy {
         match live.check(asked, now).await? {
             Ok(permit) => Ok(Admitted { permit, route: route.clone(), session: caller.session, question }),
             Err(denial) if denial.verdict == Verdict::SignIn => {
-                Err(Refusal::SignIn { redirect: None, rejected: caller.rejected }.unless_browser(unmet))
+                Err(Lack { demand: &route.sign_in, unmet, rejected: caller.rejected }.told(None))
             }
             Err(denial) => Err(denied(denial, route, caller.session.as_ref(), &sign_out_url(live))),
         }
@@ -140,38 +145,88 @@ fn sign_out_url(live: &Live) -> String {
     live.settings.authenticate_url.join("/.pomerium/sign_out").map(String::from).unwrap_or_default()
 }
 
-/// Whether a browser opens a page, and may be sent elsewhere: no program with a token, no script, no form.
-fn is_navigation(parts: &http::request::Parts) -> bool {
-    let navigates = wants_html(&parts.headers) || !parts.headers.contains_key(header::ACCEPT);
-    let has_credential = parts.headers.contains_key(header::AUTHORIZATION)
-        || parts.headers.contains_key("x-pomerium-authorization");
-    navigates && !has_credential && parts.method == Method::GET
+/// What is missing where nobody is signed in, as far as a route is concerned.
+#[derive(Debug)]
+pub(super) struct Lack<'a> {
+    /// What the route asks of a sign-in.
+    pub(super) demand: &'a SignInDemand,
+    /// The same, if somebody is signed in and falls short of it.
+    pub(super) unmet: Option<&'a SignInDemand>,
+    /// Why the credential that came along is worth nothing.
+    pub(super) rejected: Option<InvalidCredential>,
 }
 
-/// Sends a browser to sign in; a program gets 401.
+impl Lack<'_> {
+    /// Nobody is known, and anybody would do.
+    pub(super) fn of_anybody(rejected: Option<InvalidCredential>) -> Lack<'static> {
+        static NONE: SignInDemand = SignInDemand::NONE;
+        Lack { demand: &NONE, unmet: None, rejected }
+    }
+
+    /// For a program: what it has to ask for; `page` is where a person can do so for it.
+    fn told(self, page: Option<Url>) -> Refusal {
+        match self.unmet {
+            Some(demand) => Refusal::StepUp { challenge: demand.challenge() },
+            None => Refusal::SignIn { way: WayIn::Itself(page), rejected: self.rejected },
+        }
+    }
+
+    fn circle(&self, cookie_name: &str) -> Circle {
+        match (self.unmet, self.rejected) {
+            (Some(_), _) => Circle::Unmet,
+            (None, Some(why)) => Circle::Refused(why.to_string()),
+            (None, None) => Circle::NoCookie(cookie_name.to_owned()),
+        }
+    }
+}
+
+/// Sends a browser to sign in, or says what keeps it from there; a program gets 401.
 pub(super) fn sign_in(
     live: &Live,
     whereto: &Whereto,
     parts: &http::request::Parts,
-    demand: &SignInDemand,
-    rejected: Option<InvalidCredential>,
+    lack: Lack<'_>,
     now: Now,
 ) -> Result<Refusal, Refusal> {
-    if !is_navigation(parts) {
-        return Ok(Refusal::SignIn { redirect: None, rejected });
-    }
     let original = whereto.url(parts.uri.query())?;
-    match live.authenticate.sign_in_response(&original, &parts.headers, demand, now.wall) {
-        Ok(response) => Ok(Refusal::SignIn { redirect: Some(Box::new(response)), rejected }),
-        Err(_) => Err(Refusal::Gateway("The sign-in cannot begin. Try again.".to_owned())),
-    }
+    // A page of this host that has everybody sign in, and asks nothing of them.
+    let own_page = original.join("/.pomerium/").unwrap_or_else(|_| original.clone());
+    let cookie = &live.settings.cookie;
+    let is_kept_back = |is_foreign: bool| is_foreign && cookie.same_site != SameSite::None;
+    let (hindrance, page) = match Arrival::of(&parts.method, &parts.headers) {
+        Arrival::Program => return Ok(lack.told(Some(own_page))),
+        Arrival::Form { is_foreign } => (Hindrance::Form { is_foreign: is_kept_back(is_foreign) }, own_page),
+        // Not even the cookie that binds the sign-in to this browser would come along.
+        Arrival::Frame { is_foreign: true } => {
+            (Hindrance::Frame { is_foreign: is_kept_back(true) }, original)
+        }
+        Arrival::Page | Arrival::Frame { is_foreign: false } => {
+            if live.authenticate.goes_in_circles(&parts.headers) {
+                tracing::warn!(
+                    host = whereto.authority.host(),
+                    ?lack,
+                    "a browser signs in over and over again"
+                );
+                (Hindrance::Circle(lack.circle(&cookie.name)), original)
+            } else {
+                let sent =
+                    live.authenticate.sign_in_response(&original, &parts.headers, lack.demand, now.wall);
+                let redirect =
+                    sent.map_err(|_| Refusal::Gateway("The sign-in cannot begin. Try again.".to_owned()))?;
+                let way = WayIn::Redirect(Box::new(redirect));
+                return Ok(Refusal::SignIn { way, rejected: lack.rejected });
+            }
+        }
+    };
+    let way = WayIn::Hindered { hindrance, page: Box::new(page) };
+    Ok(Refusal::SignIn { way, rejected: lack.rejected })
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use http::StatusCode;
+    use http::{StatusCode, header};
 
     use super::*;
     use crate::{
@@ -206,7 +261,7 @@ mod tests {
         assert!(caller.session.is_some());
         let unmet = caller.must_meet(&demand, now);
         assert!(caller.session.is_none() && unmet.is_some());
-        let refusal = Refusal::SignIn { redirect: None, rejected: None }.unless_browser(unmet);
+        let refusal = Lack { demand: &demand, unmet, rejected: None }.told(None);
         let audience = Audience { request_id: "r", host: "h", page: None };
         let response = refusal.into_response(audience);
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
@@ -215,8 +270,7 @@ mod tests {
             challenge.contains("insufficient_user_authentication") && challenge.contains("phr"),
             "{challenge}"
         );
-        let plain =
-            Refusal::SignIn { redirect: None, rejected: None }.unless_browser(None).into_response(audience);
+        let plain = Lack::of_anybody(None).told(None).into_response(audience);
         assert!(
             !plain.headers().contains_key(header::WWW_AUTHENTICATE),
             "a stranger is asked to sign in, no more"
@@ -240,7 +294,7 @@ mod tests {
             assert_eq!(caller.session.is_some(), counts, "{vouched_until:?} {grace}");
             assert_eq!(caller.rejected, (!counts).then_some(InvalidCredential::Unvouched));
         }
-        let refusal = Refusal::SignIn { redirect: None, rejected: Some(InvalidCredential::Unvouched) };
+        let refusal = Lack::of_anybody(Some(InvalidCredential::Unvouched)).told(None);
         let audience = Audience { request_id: "r", host: "h", page: None };
         assert_eq!(refusal.into_response(audience).status(), StatusCode::UNAUTHORIZED);
     }

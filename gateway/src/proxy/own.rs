@@ -15,14 +15,14 @@ use super::{
     Connection, Live, Proxy, Refusal,
     authority::Authority,
     caller::{Caller, store_failed},
-    gate::{Whereto, sign_in},
+    gate::{Lack, Whereto, sign_in},
     respond,
 };
 use crate::{
     authenticate::{AuthRequest, WEBAUTHN_SCRIPT, WEBAUTHN_SCRIPT_PATH},
     body::{self, Body},
     portal,
-    session::{Session, demand::SignInDemand},
+    session::Session,
 };
 
 /// Bytes of a form posted to the gateway itself at most: far above what the pages send.
@@ -90,7 +90,7 @@ impl Proxy {
             let session = live.authenticate.sign_in_host_session(&request, now.wall).await;
             let session = session.map_err(|error| store_failed(&error))?;
             let Some(session) = session else {
-                return Err(sign_in(live, whereto, &parts, &SignInDemand::default(), None, now)?);
+                return Err(sign_in(live, whereto, &parts, Lack::of_anybody(None), now)?);
             };
             let caller = Caller::of_session(Some(session), &self.store, now).await;
             let caller = caller.map_err(|error| store_failed(&error))?;
@@ -136,7 +136,7 @@ impl Proxy {
         let host = Some(whereto.authority.host());
         let caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
         let Some(session) = &caller.session else {
-            return Err(sign_in(live, whereto, &parts, &SignInDemand::default(), caller.rejected, now)?);
+            return Err(sign_in(live, whereto, &parts, Lack::of_anybody(caller.rejected), now)?);
         };
         match whereto.path.as_str() {
             "/.pomerium/api/v1/routes" => Ok(routes::document(live, &caller, connection, now)),

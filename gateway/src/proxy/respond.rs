@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use pomerium_shared::problem::{self, Problem, ProblemKind};
+use url::Url;
 
 use crate::{
-    authenticate::InvalidCredential,
+    authenticate::{self, InvalidCredential},
     authorize::{CERTIFICATE_REQUIRED, DEVICE_NOT_AUTHORIZED, Denial, Verdict},
     body::{self, Body},
-    portal::{self, Look},
-    session::demand::SignInDemand,
+    portal::{self, Hindrance, Look},
 };
 
 /// The reason code of a [`Refusal::NoDecision`], here and in the log.
@@ -26,8 +26,8 @@ pub(crate) enum Refusal {
     TooMany,
     /// No route leads there.
     NoRoute,
-    /// Signing in is needed; a browser is sent there by `redirect`.
-    SignIn { redirect: Option<Box<Response<Bytes>>>, rejected: Option<InvalidCredential> },
+    /// Signing in is needed.
+    SignIn { way: WayIn, rejected: Option<InvalidCredential> },
     /// Somebody is signed in, but not in the way that the route asks for (RFC 9470); `challenge` tells a program how.
     StepUp { challenge: String },
     /// Policy asks on what device the person is; the browser is sent to show it.
@@ -40,6 +40,17 @@ pub(crate) enum Refusal {
     NoDecision,
     /// The gateway's own fault.
     Gateway(String),
+}
+
+/// How whoever is not signed in comes to be.
+#[derive(Debug)]
+pub(crate) enum WayIn {
+    /// A browser is sent there.
+    Redirect(Box<Response<Bytes>>),
+    /// A browser cannot be sent there; `page` is where its person goes instead.
+    Hindered { hindrance: Hindrance, page: Box<Url> },
+    /// A script or program knows how; or a person does it, at this page.
+    Itself(Option<Url>),
 }
 
 /// A refusal by policy, with what the page shows of it.
@@ -71,7 +82,9 @@ pub(crate) fn wants_html(headers: &HeaderMap) -> bool {
             .filter_map(|v| HeaderValue::to_str(v).ok())
             .any(|v| v.to_ascii_lowercase().contains(word))
     };
+    let mode = headers.get("sec-fetch-mode");
     has(header::ACCEPT, "text/html")
+        && mode.is_none_or(|mode| mode == "navigate")
         && !has(header::HeaderName::from_static("x-requested-with"), "xmlhttprequest")
 }
 
@@ -85,8 +98,11 @@ impl Refusal {
             _ => None,
         };
         let mut response = match self {
-            Self::SignIn { redirect: Some(redirect), .. } | Self::ShowDevice(redirect) => {
+            Self::SignIn { way: WayIn::Redirect(redirect), .. } | Self::ShowDevice(redirect) => {
                 redirect.map(body::full)
+            }
+            Self::SignIn { way: WayIn::Hindered { hindrance, page }, .. } if audience.page.is_some() => {
+                hindered(&hindrance, &page, audience)
             }
             refusal => match audience.page {
                 Some(look) => page(refusal.page(audience, look)),
@@ -106,16 +122,6 @@ impl Refusal {
         response
     }
 
-    /// For a program that is signed in, but not in the way that the route asks for: what it has to ask for.
-    pub(crate) fn unless_browser(self, unmet: Option<&SignInDemand>) -> Self {
-        match (self, unmet) {
-            (Self::SignIn { redirect: None, .. }, Some(demand)) => {
-                Self::StepUp { challenge: demand.challenge() }
-            }
-            (refusal, _) => refusal,
-        }
-    }
-
     /// The status of the refusal.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
@@ -123,8 +129,8 @@ impl Refusal {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::SignIn { redirect: Some(_), .. } | Self::ShowDevice(_) => StatusCode::FOUND,
-            Self::SignIn { redirect: None, .. } | Self::StepUp { .. } => StatusCode::UNAUTHORIZED,
+            Self::SignIn { way: WayIn::Redirect(_), .. } | Self::ShowDevice(_) => StatusCode::FOUND,
+            Self::SignIn { .. } | Self::StepUp { .. } => StatusCode::UNAUTHORIZED,
             Self::Denied(denied) => match denied.denial.verdict {
                 Verdict::Deny { status } => StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN),
                 Verdict::Allow | Verdict::SignIn => StatusCode::FORBIDDEN,
@@ -144,6 +150,10 @@ impl Refusal {
             Self::NoDecision => vec![AUTHORIZE_UNREACHABLE.to_owned()],
             _ => Vec::new(),
         };
+        let sign_in_url = match self {
+            Self::SignIn { way: WayIn::Itself(Some(page)), .. } => page.to_string(),
+            _ => String::new(),
+        };
         Problem {
             kind,
             title: title.to_owned(),
@@ -151,6 +161,7 @@ impl Refusal {
             detail,
             request_id: audience.request_id.to_owned(),
             reasons,
+            sign_in_url,
         }
     }
 
@@ -177,6 +188,9 @@ impl Refusal {
             // Not `SignInRequired`, by which a client forgets its token: elsewhere it is good.
             Self::SignIn { rejected: Some(why @ InvalidCredential::Unvouched), .. } => {
                 (ProblemKind::Other, "Sign in again", format!("Sign in again, or try later: {why}."))
+            }
+            Self::SignIn { way: WayIn::Hindered { hindrance, .. }, .. } => {
+                (ProblemKind::SignInRequired, hindrance.title(), hindrance.what())
             }
             Self::SignIn { rejected, .. } => {
                 let detail = match rejected {
@@ -255,6 +269,24 @@ impl Denied {
     fn remedies(&self) -> Vec<String> {
         self.denial.remedies.to_vec()
     }
+}
+
+/// What keeps a browser from signing in. In a frame it must show, whoever frames it; and a count that ran over is begun
+/// anew.
+fn hindered(hindrance: &Hindrance, page: &Url, audience: Audience<'_>) -> Response<Body> {
+    let Some(look) = audience.page else { return Response::new(body::empty()) };
+    let mut response = self::page(portal::hindered(look, hindrance, page.as_str(), audience.request_id));
+    match hindrance {
+        Hindrance::Frame { .. } => {
+            let policy = HeaderValue::from_static(portal::FRAMED_POLICY);
+            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+        }
+        Hindrance::Circle(_) => {
+            response.headers_mut().append(header::SET_COOKIE, authenticate::forget_landings());
+        }
+        Hindrance::Form { .. } => {}
+    }
+    response
 }
 
 /// An HTML page of the portal.

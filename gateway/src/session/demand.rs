@@ -63,6 +63,9 @@ impl Prompt {
 }
 
 impl SignInDemand {
+    /// Asks nothing.
+    pub const NONE: Self = Self { prompt: None, max_age_seconds: None, acr_values: Vec::new() };
+
     /// The names of the parameters by which a demand travels, and goes to the provider.
     pub const PROMPT: &'static str = "prompt";
     /// See [`Self::PROMPT`].

@@ -219,8 +219,20 @@ async fn a_state_works_once_and_in_its_own_browser_only() {
     assert_refused(&Browser::default().get(&service, &callback, now.wall).await);
     let forged = url("https://authenticate.example.com/oauth2/callback?code=c&state=AAAA");
     assert_refused(&browser.get(&service, &forged, now.wall).await);
-    assert_refused(&browser.get(&service, &callback, now.wall + Duration::from_secs(302)).await);
+    // Too late: nobody is signed in, but the app is opened anew, by a browser that began it and by no other.
+    let late = now.wall + Duration::from_secs(302);
+    let anew = browser.get(&service, &callback, late).await;
+    assert_eq!(location(&anew).as_str(), "https://app.example.com/x");
+    assert!(!anew.headers().contains_key(header::SET_COOKIE));
+    assert_refused(&Browser::default().get(&service, &callback, late).await);
+
     location(&browser.get(&service, &callback, now.wall).await);
+    // The back button: nothing is redeemed again, and who has signed in with it goes on.
+    let again = browser.get(&service, &callback, now.wall).await;
+    assert_eq!(location(&again).path(), "/.pomerium/callback/");
+    assert!(!again.headers().contains_key(header::SET_COOKIE));
+    let sign_in_cookie = ("authenticate.example.com".to_owned(), "_pomerium_authenticate".to_owned());
+    browser.cookies.remove(&sign_in_cookie);
     assert_refused(&browser.get(&service, &callback, now.wall).await);
 }
 

@@ -10,7 +10,12 @@ use super::{FORM_TIMEOUT, status};
 use crate::{
     body::{self, Body},
     device::ReportStep,
-    proxy::{Connection, Live, Proxy, Refusal, caller::store_failed, gate::Whereto, respond},
+    proxy::{
+        Connection, Live, Proxy, Refusal,
+        caller::store_failed,
+        gate::Whereto,
+        respond::{self, WayIn},
+    },
 };
 
 /// Where reports go; on any host of the gateway.
@@ -34,7 +39,7 @@ impl Proxy {
         let host = Some(whereto.authority.host());
         let caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
         if caller.session.is_none() {
-            return Err(Refusal::SignIn { redirect: None, rejected: caller.rejected });
+            return Err(Refusal::SignIn { way: WayIn::Itself(None), rejected: caller.rejected });
         }
         let Some(device) = &caller.device else {
             return Ok(told(

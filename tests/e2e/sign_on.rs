@@ -1,0 +1,159 @@
+//! Signing on where a redirect alone would not do: forms, frames, scripts, circles, and links with a fragment.
+
+use bytes::Bytes;
+use fantoccini::{Client, Locator};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use serde_json::json;
+use support::{
+    app::{App, GREETING},
+    browser::Browser,
+    gateway::{Gateway, Route},
+    http::Page,
+    person::Person,
+};
+use url::Url;
+
+async fn parts() -> anyhow::Result<(App, Gateway)> {
+    let app = App::start().await?;
+    let routes = [Route::web("app.localhost", app.address), Route::web("other.localhost", app.address)];
+    let gateway = Gateway::start(&routes).await?;
+    Ok((app, gateway))
+}
+
+/// Fills in the identity provider's form.
+async fn log_in(client: &Client, name: &str) -> anyhow::Result<()> {
+    let field = client.wait().for_element(Locator::Css("input[name=login]")).await?;
+    field.send_keys(name).await?;
+    client.find(Locator::Css("button")).await?.click().await?;
+    Ok(())
+}
+
+async fn greeted(client: &Client) -> anyhow::Result<()> {
+    client.wait().for_element(Locator::XPath(&format!("//*[contains(., '{GREETING}')]"))).await?;
+    Ok(())
+}
+
+/// What `person` gets for a request with these headers.
+async fn ask(person: &Person, method: Method, url: &Url, pairs: &[(&str, &str)]) -> anyhow::Result<Page> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs {
+        headers.insert(name.parse::<HeaderName>()?, HeaderValue::from_str(value)?);
+    }
+    person.request(method, url, headers, Bytes::from_static(b"a=b")).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_without_a_session_is_explained_and_sent_again_after_signing_in() {
+    let (app, gateway) = parts().await.unwrap();
+    let browser = Browser::start(&gateway.authority).await.unwrap();
+    let client = &browser.client;
+    client.goto(gateway.url("app.localhost").unwrap().as_str()).await.unwrap();
+    log_in(client, "alice").await.unwrap();
+    greeted(client).await.unwrap();
+    // The session ends while a form is being filled in.
+    client.delete_all_cookies().await.unwrap();
+    let before = app.requests();
+    let send = "const form = document.createElement('form'); form.method = 'post'; form.action = '/save'; \
+                document.body.append(form); form.submit();";
+    client.execute(send, vec![]).await.unwrap();
+    client.wait().for_element(Locator::XPath("//h1[contains(., 'did not arrive')]")).await.unwrap();
+    assert_eq!(app.requests(), before, "it did not reach the app");
+
+    let form = client.window().await.unwrap();
+    client.find(Locator::LinkText("Sign in")).await.unwrap().click().await.unwrap();
+    let tab = loop {
+        let windows = client.windows().await.unwrap();
+        if let Some(tab) = windows.into_iter().find(|window| *window != form) {
+            break tab;
+        }
+    };
+    client.switch_to_window(tab).await.unwrap();
+    // The provider may still know her, and then asks nothing.
+    let you = gateway.url("app.localhost").unwrap().join("/.pomerium/").unwrap();
+    let arrived = client.wait().for_url(&you);
+    tokio::select! {
+        arrived = arrived => arrived.unwrap(),
+        _ = async { log_in(client, "alice").await.unwrap(); std::future::pending::<()>().await } => {}
+    }
+    client.switch_to_window(form).await.unwrap();
+    client.refresh().await.unwrap();
+    greeted(client).await.unwrap();
+    let source = client.source().await.unwrap();
+    assert!(source.contains("POST") && source.contains("/save"), "{source}");
+    browser.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_of_another_site_shows_the_way_to_a_tab() {
+    let (_app, gateway) = parts().await.unwrap();
+    let browser = Browser::start(&gateway.authority).await.unwrap();
+    let client = &browser.client;
+    client.goto(gateway.url("app.localhost").unwrap().as_str()).await.unwrap();
+    log_in(client, "alice").await.unwrap();
+    greeted(client).await.unwrap();
+    let other = gateway.url("other.localhost").unwrap();
+    let frame = "const frame = document.createElement('iframe'); frame.src = arguments[0]; document.body.append(frame);";
+    client.execute(frame, vec![json!(other.as_str())]).await.unwrap();
+    client.wait().for_element(Locator::Css("iframe")).await.unwrap().enter_frame().await.unwrap();
+    let link = client.wait().for_element(Locator::LinkText("Open the app")).await.unwrap();
+    assert_eq!(link.attr("href").await.unwrap().as_deref(), Some(other.as_str()));
+    assert_eq!(link.attr("target").await.unwrap().as_deref(), Some("_blank"));
+    browser.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_keeps_its_fragment_where_nobody_has_to_type() {
+    let (_app, gateway) = parts().await.unwrap();
+    let browser = Browser::start(&gateway.authority).await.unwrap();
+    let client = &browser.client;
+    client.goto(gateway.url("app.localhost").unwrap().as_str()).await.unwrap();
+    log_in(client, "alice").await.unwrap();
+    greeted(client).await.unwrap();
+    let deep = gateway.url("other.localhost").unwrap().join("/page?id=7#part-3").unwrap();
+    client.goto(deep.as_str()).await.unwrap();
+    greeted(client).await.unwrap();
+    assert_eq!(client.current_url().await.unwrap(), deep);
+    browser.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_is_told_where_people_sign_in_and_nobody_is_redirected_who_cannot_follow() {
+    let (app, gateway) = parts().await.unwrap();
+    let stranger = Person::new("alice", &gateway.authority).unwrap();
+    let url = gateway.url("app.localhost").unwrap().join("/api").unwrap();
+    const PAGE: (&str, &str) = ("accept", "text/html,*/*;q=0.8");
+    for script in
+        [("sec-fetch-mode", "cors"), ("x-requested-with", "XMLHttpRequest"), ("accept", "application/json")]
+    {
+        let page = ask(&stranger, Method::GET, &url, &[PAGE, script]).await.unwrap();
+        assert_eq!(page.status, 401, "{script:?}");
+        assert!(!page.headers.contains_key(header::SET_COOKIE), "nothing is begun");
+        let told: serde_json::Value = serde_json::from_slice(&page.body).unwrap();
+        assert_eq!(told["type"], "urn:pomerium:problem:sign-in-required");
+        assert_eq!(told["sign_in_url"], url.join("/.pomerium/").unwrap().as_str());
+    }
+    let posted = ask(&stranger, Method::POST, &url, &[PAGE, ("sec-fetch-mode", "navigate")]).await.unwrap();
+    assert_eq!(posted.status, 401);
+    assert!(posted.text().contains("What you sent did not arrive"), "{}", posted.text());
+    let navigation = [PAGE, ("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")];
+    assert_eq!(ask(&stranger, Method::GET, &url, &navigation).await.unwrap().status, 302);
+    assert_eq!(app.requests(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_that_loses_its_session_is_told_what_to_mend() {
+    let (app, gateway) = parts().await.unwrap();
+    let alice = Person::new("alice", &gateway.authority).unwrap().losing("_pomerium");
+    let mut page = alice.get(&gateway.url("app.localhost").unwrap()).await.unwrap();
+    // A browser follows some twenty redirects at once, and then the person tries again.
+    for _ in 0..10 {
+        if page.status == 401 {
+            break;
+        }
+        page = alice.open(&gateway.url("app.localhost").unwrap()).await.unwrap_or(page);
+    }
+    assert_eq!(page.status, 401, "{}", page.text());
+    let text = page.text();
+    assert!(text.contains("round in circles") && text.contains("_pomerium"), "{text}");
+    assert_eq!(app.requests(), 0);
+}
