@@ -15,6 +15,7 @@ mod diagnostic;
 mod downstream_mtls;
 mod environment;
 mod global;
+mod header_template;
 mod identity;
 mod keys;
 mod material;
@@ -36,6 +37,7 @@ use std::{
 pub use access::{Access, access};
 pub use authorize_service::AuthorizeService;
 pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
+pub use header_template::{HeaderFact, HeaderTemplate};
 pub(crate) use keys::nearest;
 pub use settings::*;
 pub use upstreams::*;

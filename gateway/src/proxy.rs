@@ -22,6 +22,7 @@ mod patience;
 mod question;
 mod respond;
 pub(crate) mod router;
+mod substitutes;
 mod upgrade;
 mod upstream;
 mod verify;

@@ -31,6 +31,10 @@ impl Validity {
 const BOOLEAN: u8 = 0x01;
 const OCTET_STRING: u8 = 0x04;
 pub(crate) const OBJECT_ID: u8 = 0x06;
+/// The tag of an email address among the alternative names (RFC 5280, 4.2.1.6).
+pub(crate) const EMAIL_NAME: u8 = 0x81;
+/// The tag of a DNS name there.
+pub(crate) const DNS_NAME: u8 = 0x82;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;

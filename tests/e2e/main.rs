@@ -27,6 +27,8 @@ mod forgery;
 #[cfg(test)]
 mod forward_auth;
 #[cfg(test)]
+mod headers;
+#[cfg(test)]
 mod identity;
 #[cfg(test)]
 mod mtls;

@@ -8,7 +8,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use super::matcher::StringMatcher;
-use crate::x509::CertificateParts;
+use crate::x509::{self, CertificateParts};
 
 /// A client certificate that a connection has shown; its holder proved to have the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +49,8 @@ impl NameKind {
     /// The context tag of a `GeneralName` (RFC 5280, 4.2.1.6).
     const fn tag(self) -> u8 {
         match self {
-            Self::Email => 0x81,
-            Self::Dns => 0x82,
+            Self::Email => x509::EMAIL_NAME,
+            Self::Dns => x509::DNS_NAME,
             Self::Uri => 0x86,
         }
     }

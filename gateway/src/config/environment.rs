@@ -7,10 +7,13 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use super::{Environment, Severity, keys, section::Reading};
 use crate::yaml::{self, Entry, Node, Position, Value};
 
+/// Whose values are templates: what each request fills in, and `$$`, is left for them.
+const TEMPLATES: &str = ".set_request_headers.";
+
 /// Replaces `${NAME}` in every text of the tree; `$${` and `$$` stand for `${` and `$`. Keys stay as they are.
 pub(super) fn substitute(reading: &Reading<'_>, path: &str, node: &mut Node) {
     match &mut node.value {
-        Value::String(text) => match expand(text, reading.env) {
+        Value::String(text) => match expand(text, reading.env, path.contains(TEMPLATES)) {
             Ok(Some(expanded)) => *text = expanded,
             Ok(None) => {}
             Err(error) => reading.say(Severity::Error, Some(node.at), path.to_owned(), error.to_string()),
@@ -35,7 +38,7 @@ pub(super) fn substitute(reading: &Reading<'_>, path: &str, node: &mut Node) {
 pub(super) enum ExpandError {
     #[error("the environment variable {0} is not set")]
     NotSet(String),
-    #[error("templates like ${{pomerium.jwt}} are known but not built yet in this gateway")]
+    #[error("templates like ${{pomerium.jwt}} are filled in under set_request_headers only")]
     Template,
     #[error(
         "${{ must be followed by the name of an environment variable and }}; write $${{ for the characters"
@@ -43,8 +46,13 @@ pub(super) enum ExpandError {
     NotAName,
 }
 
-/// The text with its variables replaced; `None` when it has none.
-pub(super) fn expand(text: &str, env: Environment<'_>) -> Result<Option<String>, ExpandError> {
+/// The text with its variables replaced; `None` when it has none. In a template `$$` stays as it is, and so does whatever
+/// `${pomerium.` begins; what a variable holds is no template.
+pub(super) fn expand(
+    text: &str,
+    env: Environment<'_>,
+    is_template: bool,
+) -> Result<Option<String>, ExpandError> {
     if !text.contains("$$") && !text.contains("${") {
         return Ok(None);
     }
@@ -54,19 +62,25 @@ pub(super) fn expand(text: &str, env: Environment<'_>) -> Result<Option<String>,
         out.push_str(&rest[..dollar]);
         let behind = &rest[dollar + 1..];
         if let Some(after) = behind.strip_prefix('$') {
-            out.push('$');
+            out.push_str(if is_template { "$$" } else { "$" });
             rest = after;
         } else if let Some(inner) = behind.strip_prefix('{') {
             let (name, after) = inner.split_once('}').ok_or(ExpandError::NotAName)?;
             if name.starts_with("pomerium.") {
-                return Err(ExpandError::Template);
+                if !is_template {
+                    return Err(ExpandError::Template);
+                }
+                out.push_str(&format!("${{{name}}}"));
+                rest = after;
+                continue;
             }
             let valid = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
                 && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
             if !valid {
                 return Err(ExpandError::NotAName);
             }
-            out.push_str(&env(name).ok_or_else(|| ExpandError::NotSet(name.to_owned()))?);
+            let value = env(name).ok_or_else(|| ExpandError::NotSet(name.to_owned()))?;
+            out.push_str(&if is_template { value.replace('$', "$$") } else { value });
             rest = after;
         } else {
             out.push('$');

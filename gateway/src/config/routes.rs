@@ -85,9 +85,7 @@ fn route(section: &Section<'_>, defaults: &Defaults<'_>) -> Option<Route> {
         .into_iter()
         .filter_map(|(name, at)| section.header_name(at, "remove_request_headers", name))
         .collect();
-    let mut set_request_headers = section.headers("set_request_headers").unwrap_or_default();
-    // They often hold a credential for the app, which no log may show.
-    set_request_headers.iter_mut().for_each(|(_, value)| value.set_sensitive(true));
+    let set_request_headers = section.header_templates("set_request_headers").unwrap_or_default();
     let rewrite_response_headers = header_rewrites(section);
     let logo_url = section.url("logo_url");
     let show_error_details = section.flag("show_error_details").unwrap_or(false);

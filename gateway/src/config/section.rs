@@ -10,7 +10,7 @@ use std::{
 use http::{HeaderName, HeaderValue};
 use url::Url;
 
-use super::{Diagnostic, Severity, keys};
+use super::{Diagnostic, HeaderTemplate, Severity, keys};
 use crate::{
     duration,
     yaml::{Entry, Node, Position, Value},
@@ -261,6 +261,22 @@ impl<'a> Section<'a> {
             self.error_at(at, key, "this is not a valid header name");
         }
         name
+    }
+
+    /// A mapping of header names to templates of values.
+    pub(super) fn header_templates(&self, name: &str) -> Option<Vec<(HeaderName, HeaderTemplate)>> {
+        let texts = self.pairs(name)?;
+        let headers = self.headers(name)?.into_iter().zip(texts);
+        let template = |((header, _), (written, text, at)): ((HeaderName, HeaderValue), _)| {
+            let (template, unknown) = HeaderTemplate::parse(text).ok()?;
+            for reference in unknown {
+                let key = self.key(&format!("{name}.{written}"));
+                let message = format!("{reference} is nothing that a request has: it stays empty");
+                self.reading.say(Severity::Warning, Some(at), key, message);
+            }
+            Some((header, template))
+        };
+        headers.map(template).collect()
     }
 
     /// A mapping of header names to values.

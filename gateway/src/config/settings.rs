@@ -9,7 +9,7 @@ use regex::Regex;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use url::Url;
 
-use super::{AuthorizeService, Upstreams};
+use super::{AuthorizeService, HeaderTemplate, Upstreams};
 use crate::{
     authorize::{Policy, Records},
     client_authority::ClientAuthority,
@@ -374,7 +374,7 @@ pub struct Route {
     /// `pass_identity_headers`, or the global value.
     pub pass_identity_headers: bool,
     /// `set_request_headers`.
-    pub set_request_headers: Vec<(HeaderName, HeaderValue)>,
+    pub set_request_headers: Vec<(HeaderName, HeaderTemplate)>,
     /// `remove_request_headers`.
     pub remove_request_headers: Vec<HeaderName>,
     /// `set_response_headers` over the global ones.

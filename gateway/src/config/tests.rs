@@ -211,8 +211,8 @@ fn every_wrong_route_is_named_with_its_place_and_what_to_do() {
             "needs tls_client_key or tls_client_key_file beside it",
         ),
         (
-            "to: http://a\n  set_request_headers: {x-a: '${pomerium.jwt}'}\n",
-            "templates like ${pomerium.jwt} are known",
+            "to: http://a\n  set_response_headers: {x-a: '${pomerium.jwt}'}\n",
+            "templates like ${pomerium.jwt} are filled in under set_request_headers only",
         ),
         ("to: http://a\n  allowed_users: [a@corp.example]\n", "contradicts allowed_users"),
         (
@@ -363,11 +363,14 @@ fn routes_may_come_from_the_environment_in_base64() {
 #[test]
 fn dollars_that_are_no_variables_stay() {
     let env = environment(&[("A", "x${B}")]);
-    let expand = |text| environment::expand(text, &|name| env.get(name).cloned());
+    let expand = |text| environment::expand(text, &|name| env.get(name).cloned(), false);
     assert_eq!(expand("^/a$"), Ok(None));
     assert_eq!(expand("${A}"), Ok(Some("x${B}".into())), "a value is not looked into again");
     assert_eq!(expand("$${A}"), Ok(Some("${A}".into())));
     assert_eq!(expand("a$$b$c"), Ok(Some("a$b$c".into())));
+    let template = |text| environment::expand(text, &|name| env.get(name).cloned(), true);
+    let expected = "$${pomerium.jwt} ${pomerium.jwt} x$${B} $";
+    assert_eq!(template("$${pomerium.jwt} ${pomerium.jwt} ${A} $"), Ok(Some(expected.into())));
 }
 
 #[test]

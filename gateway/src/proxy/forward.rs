@@ -3,14 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{
-    HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts, uri::PathAndQuery,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts,
+    uri::PathAndQuery,
 };
 
 use super::{
     Connection, Live, Proxy, Refusal, assertion,
     attempt::{self, Outgoing},
     gate::{Admitted, Whereto},
-    headers, respond, upgrade,
+    headers, respond,
+    substitutes::Substitutes,
+    upgrade,
     upstream::balance::hash,
 };
 use crate::{
@@ -19,11 +22,11 @@ use crate::{
         patience::{self, Patience, TooLate},
     },
     config::{
-        HttpTarget, PathMatch, PathRewrite, Redirect, RedirectPath, Route, RouteFrom, Target, UpstreamHost,
+        HeaderTemplate, HttpTarget, PathMatch, PathRewrite, Redirect, RedirectPath, Route, RouteFrom, Target,
+        UpstreamHost,
     },
     path::CanonicalPath,
 };
-use pomerium_shared::clock::Now;
 use tokio::sync::oneshot;
 
 impl Proxy {
@@ -84,7 +87,8 @@ impl Proxy {
         let body = body::with_trailers(body, trailers_to_app(call.live, &route));
         let (body, uploaded) = body::upload(watch().over(body));
         let request = Request::from_parts(parts, body);
-        let outgoing = outgoing_request(&call, &admitted, request, upgrade.is_some())?;
+        let known = self.substitutes(call.live, &admitted, call.whereto).await?;
+        let outgoing = outgoing_request(&call, &admitted, &known, request, upgrade.is_some())?;
         let pool = call.live.pools.get(&route.id).ok_or(Refusal::NoRoute)?;
         // The app's time begins when it has the whole request: a long upload is no slow app.
         let mut too_late = time_is_over(route.timeout, uploaded);
@@ -160,35 +164,35 @@ struct AppCall<'a> {
 fn outgoing_request(
     call: &AppCall<'_>,
     admitted: &Admitted,
+    known: &Substitutes,
     request: Request<Body>,
     is_upgrade: bool,
 ) -> Result<Outgoing, Refusal> {
     let (mut parts, body) = request.into_parts();
     let route = &admitted.route;
     let settings = &call.live.settings;
-    let now = Now::read();
     let path = app_path(call, route, parts.uri.query())?;
     let mut sent = std::mem::take(&mut parts.headers);
     let host = app_host(call, &sent)?;
     headers::strip_hop_by_hop(&mut sent);
     headers::strip_gateway_headers(&mut sent, &settings.cookie.name, &settings.jwt_claims_headers);
+    let set = |(name, value): &(HeaderName, HeaderTemplate)| {
+        (name.clone(), value.fill(|fact| known.of(fact, &sent)))
+    };
+    let set: Vec<(HeaderName, HeaderValue)> = route.set_request_headers.iter().map(set).collect();
     for name in &route.remove_request_headers {
         sent.remove(name);
     }
-    for (name, value) in &route.set_request_headers {
-        sent.insert(name, value.clone());
+    for (name, value) in set {
+        sent.insert(name, value);
     }
     headers::set_forwarded(&mut sent, call.connection.peer.ip(), &call.whereto.authority, call.request_id);
     if route.pass_identity_headers {
-        let session = admitted.session.as_ref();
+        if let Some(token) = &known.assertion {
+            sent.insert(assertion::HEADER, token.clone());
+        }
         let claims = &settings.jwt_claims_headers;
-        let token = call
-            .live
-            .signer
-            .sign(session, call.whereto.authority.host(), settings.jwt_issuer_format, claims, now)
-            .ok_or_else(|| Refusal::Gateway("The identity header could not be signed.".to_owned()))?;
-        sent.insert(assertion::HEADER, token);
-        assertion::set_claim_headers(&mut sent, session, claims);
+        assertion::set_claim_headers(&mut sent, admitted.session.as_ref(), claims);
     }
     if is_upgrade {
         upgrade::set_websocket(&mut sent);

@@ -8,15 +8,18 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header, request::Parts};
-use pomerium_shared::clock::Now;
 
 use super::{
     Connection, Live, Proxy, Refusal, assertion,
     gate::{Admitted, Whereto},
     headers, own,
     respond::{self, Audience},
+    substitutes::Substitutes,
 };
-use crate::{body::Body, config::Settings};
+use crate::{
+    body::Body,
+    config::{HeaderTemplate, Settings},
+};
 
 /// What the carrier of a request is told.
 #[derive(Debug)]
@@ -95,21 +98,21 @@ impl Proxy {
             )));
         }
         let admitted = self.admit_http(live, &whereto, parts, connection, request_id).await?;
-        Ok(Verified::Allowed(changes(live, &admitted, &whereto, &parts.headers)?))
+        let known = self.substitutes(live, &admitted, &whereto).await?;
+        Ok(Verified::Allowed(changes(live, &admitted, &known, &parts.headers)))
     }
 }
 
 /// The same headers as [`super::forward`] would send, as changes to those that the client sent.
-fn changes(
-    live: &Live,
-    admitted: &Admitted,
-    whereto: &Whereto,
-    sent: &HeaderMap,
-) -> Result<HeaderChanges, Refusal> {
+fn changes(live: &Live, admitted: &Admitted, known: &Substitutes, sent: &HeaderMap) -> HeaderChanges {
     let (settings, route) = (&live.settings, &admitted.route);
     let claims = &settings.jwt_claims_headers;
     let mut kept = sent.clone();
     headers::strip_gateway_headers(&mut kept, &settings.cookie.name, claims);
+    let filled = |(name, value): &(HeaderName, HeaderTemplate)| {
+        (name.clone(), value.fill(|fact| known.of(fact, &kept)))
+    };
+    let filled: Vec<(HeaderName, HeaderValue)> = route.set_request_headers.iter().map(filled).collect();
     for name in &route.remove_request_headers {
         kept.remove(name);
     }
@@ -117,26 +120,23 @@ fn changes(
     if let Some(cookies) = kept.get(header::COOKIE).filter(|_| !same(&kept, sent, &header::COOKIE)) {
         set.insert(header::COOKIE, cookies.clone());
     }
-    set.extend(route.set_request_headers.iter().cloned());
+    set.extend(filled);
     // The carrier lets through what it is not told to overwrite: nobody's identity is said in so many words.
     set.insert(assertion::HEADER, HeaderValue::from_static(""));
     for (name, _) in claims {
         set.insert(name.clone(), HeaderValue::from_static(""));
     }
     if route.pass_identity_headers {
-        let session = admitted.session.as_ref();
-        let token = live
-            .signer
-            .sign(session, whereto.authority.host(), settings.jwt_issuer_format, claims, Now::read())
-            .ok_or_else(|| Refusal::Gateway("The identity header could not be signed.".to_owned()))?;
-        set.insert(assertion::HEADER, token);
-        assertion::set_claim_headers(&mut set, session, claims);
+        if let Some(token) = &known.assertion {
+            set.insert(assertion::HEADER, token.clone());
+        }
+        assertion::set_claim_headers(&mut set, admitted.session.as_ref(), claims);
     }
     let is_gone = |name: &&HeaderName| {
         !kept.contains_key(*name) && !set.contains_key(*name) && !is_the_carriers(name.as_str())
     };
     let remove = sent.keys().filter(is_gone).cloned().collect();
-    Ok(HeaderChanges { set, remove })
+    HeaderChanges { set, remove }
 }
 
 fn same(one: &HeaderMap, other: &HeaderMap, name: &HeaderName) -> bool {

@@ -17,7 +17,8 @@ use crate::{
 /// Rows that one round of refreshing takes at most.
 pub(crate) const DUE_MAX: usize = 100;
 
-/// What the identity provider gave for one session. Never leaves the gateway, and rests encrypted.
+/// What the identity provider gave for one session. Rests encrypted, and leaves the gateway only
+/// for the apps of routes whose `set_request_headers` ask for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderTokens {
     /// The access token.

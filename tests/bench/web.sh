@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Requests per second, latency, CPU and memory as a web proxy: the gateway, with each request decided, beside nginx and
+# HAProxy without, in one run.
+#
+# usage: tests/bench/web.sh     some six minutes; as root, on Debian
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+tests/install
+export DEBIAN_FRONTEND=noninteractive
+command -v h2load >/dev/null && [ -x /usr/sbin/haproxy ] ||
+  apt-get install -y -qq --no-install-recommends nghttp2-client haproxy
+ulimit -n 20000
+cargo build --locked --release -p pomerium-gateway --bins
+cargo build --locked --release -p pomerium-tests --bin web
+PATH=$PATH:/usr/sbin POMERIUM_BIN_DIR=$PWD/target/release exec target/release/web
