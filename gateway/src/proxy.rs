@@ -134,7 +134,12 @@ impl Live {
             }
         }
         let keys: Vec<&str> = settings.signing_keys.iter().map(|key| key.expose().as_str()).collect();
-        let signer = Signer::new(&keys, shared_secret)?;
+        let signer = Signer::new(
+            &keys,
+            shared_secret,
+            settings.jwt_issuer_format,
+            settings.jwt_claims_headers.clone(),
+        )?;
         let decider = Decider::new(&settings, shared_secret)?;
         let router = Router::new(settings.routes.clone());
         let rate = Rate::new(settings.per_address.sign_in_requests);

@@ -55,6 +55,7 @@ struct Figures {
 #[tokio::main]
 #[expect(clippy::print_stdout, reason = "the table is what it is for")]
 async fn main() -> anyhow::Result<()> {
+    let only = std::env::args().nth(1).unwrap_or_default();
     let folder = tempfile::tempdir()?;
     let app_port = port::reserve()?;
     let mut app = nginx(folder.path(), "app", &app(folder.path(), app_port)?, app_port).await?;
@@ -77,11 +78,15 @@ async fn main() -> anyhow::Result<()> {
         connections.map(|connections| (path, connections, protocol, streams))
     }) {
         let load = Load { protocol, connections, streams, path };
+        let name = format!("{protocol}, {connections} x {streams}, {path}");
+        if !name.contains(&only) {
+            continue;
+        }
         for front in &fronts {
             let Figures { per_second, median_ms, p99_ms, cpu_us, memory_mib, failed } =
                 measure(folder.path(), front, load, &cookie).await?;
             println!(
-                "| {protocol}, {connections} x {streams}, {path} | {} | {per_second:.0} | {median_ms:.2} | {p99_ms:.2} | \
+                "| {name} | {} | {per_second:.0} | {median_ms:.2} | {p99_ms:.2} | \
                  {cpu_us:.0} | {memory_mib:.0} | {failed} |",
                 front.name
             );
@@ -153,7 +158,7 @@ async fn peer_haproxy(folder: &Path, gateway: &Gateway, app: u16) -> anyhow::Res
     std::fs::write(
         &file,
         format!(
-            "global\n maxconn 20000\n log stdout format raw local0\n\
+            "global\n maxconn 8000\n log stdout format raw local0\n\
              defaults\n mode http\n log global\n option httplog\n option forwardfor\n http-reuse always\n \
              timeout connect 10s\n timeout client 60s\n timeout server 60s\n\
              frontend f\n bind 127.0.0.1:{port} ssl crt {} alpn h2,http/1.1 backlog 4096\n default_backend b\n\

@@ -2,7 +2,7 @@
 # Requests per second, latency, CPU and memory as a web proxy: the gateway, with each request decided, beside nginx and
 # HAProxy without, in one run.
 #
-# usage: tests/bench/web.sh     some six minutes; as root, on Debian
+# usage: tests/bench/web.sh [LOAD]     all some five minutes, or those whose name has LOAD ("h2, 64"); as root, on Debian
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -13,4 +13,4 @@ command -v h2load >/dev/null && [ -x /usr/sbin/haproxy ] ||
 ulimit -n 20000
 cargo build --locked --release -p pomerium-gateway --bins
 cargo build --locked --release -p pomerium-tests --bin web
-PATH=$PATH:/usr/sbin POMERIUM_BIN_DIR=$PWD/target/release exec target/release/web
+PATH=$PATH:/usr/sbin POMERIUM_BIN_DIR=$PWD/target/release exec target/release/web "${1:-}"

@@ -1,4 +1,9 @@
-//! `X-Pomerium-Jwt-Assertion`: what the app behind may believe about the person, signed fresh for each request.
+//! `X-Pomerium-Jwt-Assertion`: what the app behind may believe about the person, signed as it is in the second of the request.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
 
 use aws_lc_rs::{digest, hkdf};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -12,7 +17,10 @@ use p256::{
 use pomerium_shared::clock::Now;
 use serde_json::{Value, json};
 
-use crate::{config::IssuerFormat, session::Session};
+use crate::{
+    config::IssuerFormat,
+    session::{Session, SessionId},
+};
 
 /// The header that carries the assertion.
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-pomerium-jwt-assertion");
@@ -25,6 +33,41 @@ pub(crate) struct Signer {
     key: EncodingKey,
     key_id: String,
     jwks: String,
+    issuer: IssuerFormat,
+    claims: Vec<(HeaderName, String)>,
+    recent: Mutex<Recent>,
+}
+
+/// Assertions kept at most; more people than that in one second are signed for each time.
+const RECENT_MAX: usize = 10_000;
+
+/// What was signed in one second. A page is many requests at once, which all say the same of the same person; signing costs
+/// more than all else that a request needs here.
+#[derive(Default)]
+struct Recent {
+    second: i64,
+    /// By host and session.
+    signed: HashMap<String, HashMap<SessionId, (Session, HeaderValue)>>,
+    count: usize,
+}
+
+impl Recent {
+    /// The assertion of this very session, if it was signed in this second.
+    fn get(&self, host: &str, session: &Session, second: i64) -> Option<HeaderValue> {
+        let (said_of, token) = self.signed.get(host)?.get(&session.id)?;
+        (self.second == second && said_of == session).then(|| token.clone())
+    }
+
+    fn keep(&mut self, host: &str, session: &Session, token: &HeaderValue, second: i64) {
+        if self.second != second {
+            *self = Self { second, ..Self::default() };
+        }
+        if self.count < RECENT_MAX {
+            self.count += 1;
+            let of_host = self.signed.entry(host.to_owned()).or_default();
+            of_host.insert(session.id.clone(), (session.clone(), token.clone()));
+        }
+    }
 }
 
 impl std::fmt::Debug for Signer {
@@ -44,7 +87,12 @@ pub(crate) enum SignerError {
 impl Signer {
     /// A signer from the configured keys (the first signs, all are published), or from the shared secret where
     /// none is configured: HKDF-SHA256 with the info `derived-jwt-signing-key`.
-    pub(crate) fn new(signing_keys: &[&str], shared_secret: &[u8; 32]) -> Result<Self, SignerError> {
+    pub(crate) fn new(
+        signing_keys: &[&str],
+        shared_secret: &[u8; 32],
+        issuer: IssuerFormat,
+        claims: Vec<(HeaderName, String)>,
+    ) -> Result<Self, SignerError> {
         let mut keys = signing_keys.iter().map(|pem| parse_key(pem)).collect::<Result<Vec<_>, _>>()?;
         if keys.is_empty() {
             keys.push(derive_key(shared_secret)?);
@@ -54,7 +102,8 @@ impl Signer {
         let key = EncodingKey::from_ec_pem(pem.as_bytes()).map_err(|_| SignerError::NotP256)?;
         let public: Vec<Value> = keys.iter().map(public_jwk).collect();
         let key_id = thumbprint(first);
-        Ok(Self { key, key_id, jwks: json!({ "keys": public }).to_string() })
+        let jwks = json!({ "keys": public }).to_string();
+        Ok(Self { key, key_id, jwks, issuer, claims, recent: Mutex::default() })
     }
 
     /// The JWKS document (RFC 7517) that apps verify assertions with.
@@ -63,16 +112,24 @@ impl Signer {
     }
 
     /// Signs what `session` is for the app on `host`; somebody without a session is signed as nobody.
-    pub(crate) fn sign(
-        &self,
-        session: Option<&Session>,
-        host: &str,
-        issuer: IssuerFormat,
-        claims: &[(HeaderName, String)],
-        now: Now,
-    ) -> Option<HeaderValue> {
+    pub(crate) fn sign(&self, session: Option<&Session>, host: &str, now: Now) -> Option<HeaderValue> {
+        let second = now.unix_seconds();
+        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = session
+            && let Some(token) = recent().get(host, session, second)
+        {
+            return Some(token);
+        }
+        let token = self.sign_anew(session, host, second)?;
+        if let Some(session) = session {
+            recent().keep(host, session, &token, second);
+        }
+        Some(token)
+    }
+
+    fn sign_anew(&self, session: Option<&Session>, host: &str, second: i64) -> Option<HeaderValue> {
         let header = Header { kid: Some(self.key_id.clone()), ..Header::new(Algorithm::ES256) };
-        let claims = assertion_claims(session, host, issuer, claims, now.unix_seconds());
+        let claims = assertion_claims(session, host, self.issuer, &self.claims, second);
         let token = jsonwebtoken::encode(&header, &claims, &self.key).ok()?;
         HeaderValue::from_str(&token).ok()
     }
@@ -248,9 +305,9 @@ mod tests {
 
     #[test]
     fn an_app_can_verify_the_assertion_with_the_published_keys() {
-        let signer = Signer::new(&[], &[7; 32]).unwrap();
+        let signer = Signer::new(&[], &[7; 32], IssuerFormat::HostOnly, vec![]).unwrap();
         let now = Now::read();
-        let token = signer.sign(None, "app.example", IssuerFormat::HostOnly, &[], now).unwrap();
+        let token = signer.sign(None, "app.example", now).unwrap();
         let keys: JwkSet = serde_json::from_str(signer.jwks()).unwrap();
         let header = jsonwebtoken::decode_header(token.to_str().unwrap()).unwrap();
         let key = DecodingKey::from_jwk(keys.find(header.kid.as_deref().unwrap()).unwrap()).unwrap();
@@ -260,5 +317,34 @@ mod tests {
         let claims =
             jsonwebtoken::decode::<Value>(token.to_str().unwrap(), &key, &validation).unwrap().claims;
         assert_eq!((&claims["email"], &claims["groups"]), (&json!(""), &json!([])));
+    }
+
+    #[test]
+    fn a_second_has_one_assertion_for_each_host_and_each_state_of_a_session() {
+        let signer = Signer::new(&[], &[7; 32], IssuerFormat::HostOnly, vec![]).unwrap();
+        let now = Now::read();
+        let session = Session {
+            id: SessionId::new("s"),
+            user_id: crate::session::UserId::new("alice"),
+            idp_id: String::new(),
+            email: String::new(),
+            name: String::new(),
+            groups: vec!["staff".to_owned()],
+            claims: [].into(),
+            issued_at: now.wall,
+            expires_at: now.wall,
+            bound_to: None,
+            vouched_until: None,
+            proof: None,
+        };
+        let sign = |session: &Session, host, now| signer.sign(Some(session), host, now).unwrap();
+        let first = sign(&session, "a.example", now);
+        assert_eq!(first, sign(&session, "a.example", now));
+        assert_ne!(first, sign(&session, "b.example", now), "an app's assertion is for that app");
+        let left = Session { groups: vec![], ..session.clone() };
+        assert_ne!(first, sign(&left, "a.example", now), "what a person is no more is not said again");
+        let later = Now { wall: now.wall + std::time::Duration::from_secs(1), ..now };
+        assert_ne!(first, sign(&session, "a.example", later));
+        assert_ne!(signer.sign(None, "a.example", now), signer.sign(None, "a.example", now));
     }
 }

@@ -43,9 +43,7 @@ impl Proxy {
         let now = Now::read();
         let mut known = Substitutes::default();
         if route.pass_identity_headers || asks(|fact| *fact == HeaderFact::Jwt) {
-            let (settings, host) = (&live.settings, whereto.authority.host());
-            let claims = &settings.jwt_claims_headers;
-            let signed = live.signer.sign(session, host, settings.jwt_issuer_format, claims, now);
+            let signed = live.signer.sign(session, whereto.authority.host(), now);
             let failed = || Refusal::Gateway("The identity header could not be signed.".to_owned());
             known.assertion = Some(signed.ok_or_else(failed)?);
         }
