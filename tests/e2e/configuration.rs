@@ -1,15 +1,24 @@
 //! Starting, reloading, and being killed.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use support::{
+    app::App,
     cli::Cli,
     echo::Echo,
     gateway::{Gateway, Route, binary},
+    http::secure,
+    person::Person,
     wait,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     process::Command,
+    task::JoinSet,
 };
 
 const DESTINATION: &str = "echo.corp.test:7";
@@ -63,6 +72,57 @@ async fn a_reload_touches_no_live_stream_and_a_broken_one_changes_nothing() {
     });
     opened.await.unwrap();
     assert!(echoes(&mut stream).await && echoes(&mut second).await, "live streams go on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reloads_and_a_new_certificate_under_load_fail_no_request() {
+    const RELOADS: usize = 20;
+    let app = App::start().await.unwrap();
+    let route = Route::web("app.localhost", app.address).policy("[{allow: {and: [{accept: true}]}}]");
+    let gateway = Arc::new(Gateway::start(std::slice::from_ref(&route)).await.unwrap());
+    let url = gateway.url("app.localhost").unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let mut load = JoinSet::new();
+    for _ in 0..4 {
+        let (gateway, url, is_over) = (gateway.clone(), url.clone(), is_over.clone());
+        // Each request has a connection of its own, so that each needs a certificate.
+        load.spawn(async move {
+            let person = Person::new("anybody", &gateway.authority)?;
+            let mut answered = 0_usize;
+            while !is_over.load(Ordering::SeqCst) {
+                let page = person.get(&url).await?;
+                anyhow::ensure!(page.status == 200, "{}: {}", page.status, page.text());
+                answered += 1;
+            }
+            Ok(answered)
+        });
+    }
+    let stranger = Person::new("stranger", &gateway.authority).unwrap();
+    let mut renewed = None;
+    for number in 0..RELOADS {
+        if number == RELOADS / 2 {
+            renewed = Some(gateway.authority.renew().unwrap());
+        }
+        let header = format!("set_response_headers: {{x-reload: '{number}'}}");
+        gateway.write_routes(&[route.clone().with(&header)]).unwrap();
+        gateway.reload().unwrap();
+        let is_new = || async {
+            let page = stranger.get(&url).await.ok()?;
+            (page.headers.get("x-reload")? == number.to_string().as_str()).then_some(())
+        };
+        Box::pin(wait::until("the new configuration", is_new)).await.unwrap();
+    }
+    let tls = gateway.authority.client_config(&[b"http/1.1"]).unwrap();
+    let tcp = TcpStream::connect(("127.0.0.1", gateway.port)).await.unwrap();
+    let stream = secure(&tls, tcp, "app.localhost").await.unwrap();
+    let shown = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
+    assert_eq!(Some(shown.into_owned()), renewed, "the new certificate");
+    is_over.store(true, Ordering::SeqCst);
+    let mut answered = 0;
+    while let Some(done) = load.join_next().await {
+        answered += done.unwrap().unwrap();
+    }
+    assert!(answered > RELOADS, "{answered} requests are no load");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -110,6 +110,22 @@ async fn a_health_check_takes_an_app_out_and_in_again() {
     assert_eq!(story.who_answers(10).await, shares(&[("ant", 10)]));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_server_says_itself_how_it_is() {
+    let (ant, bee) = (Worker::start("ant").await.unwrap(), Worker::start("bee").await.unwrap());
+    let h2c = |worker: &Worker| format!("h2c://{}", worker.address);
+    let check = "health_checks: [{interval: 50ms, timeout: 30s, unhealthy_threshold: 1, healthy_threshold: 1, \
+                 grpc_health_check: {service_name: db}}]";
+    let story = Story::begin(route(&[h2c(&ant), h2c(&bee)]).with(check)).await;
+    assert_eq!(story.who_answers(10).await, shares(&[("ant", 5), ("bee", 5)]));
+    bee.feel(false);
+    story.gateway.log().line_with(&["upstream is out", "the service is well"]).await.unwrap();
+    assert_eq!(story.who_answers(10).await, shares(&[("ant", 10)]));
+    bee.feel(true);
+    story.gateway.log().line_with(&["upstream is well again"]).await.unwrap();
+    assert_eq!(story.who_answers(10).await, shares(&[("ant", 5), ("bee", 5)]));
+}
+
 /// A server that only whoever shows `client` may speak to.
 fn tls_for(authority: &Authority, client: &CertificateDer<'static>) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

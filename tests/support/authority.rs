@@ -12,7 +12,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
 };
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, client::WantsClientCert};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
 /// Names and addresses that the server certificate is for. One by one: clients refuse `*.localhost`, since a wildcard
 /// may not stand directly before the last label.
@@ -38,6 +38,8 @@ pub struct Authority {
     /// SHA-256 of the server's public key (RFC 7469, 2.4), base64.
     pub pin: String,
     root_der: CertificateDer<'static>,
+    /// Another certificate for the same names and key, in PEM.
+    renewed: String,
 }
 
 impl Authority {
@@ -62,6 +64,7 @@ impl Authority {
         let now = today();
         leaf.not_before = (now - DAY).into();
         leaf.not_after = (now + 90 * DAY).into();
+        let renewed = leaf.signed_by(&key, &issuer)?.pem();
         let leaf = leaf.signed_by(&key, &issuer)?;
 
         let authority = Self {
@@ -70,11 +73,23 @@ impl Authority {
             key: folder.join("gateway.key"),
             pin: STANDARD.encode(digest::digest(&digest::SHA256, &key.subject_public_key_info())),
             root_der: root_certificate.der().clone(),
+            renewed,
         };
         std::fs::write(&authority.root, root_certificate.pem())?;
         std::fs::write(&authority.certificate, leaf.pem())?;
         std::fs::write(&authority.key, key.serialize_pem())?;
         Ok(authority)
+    }
+
+    /// Replaces the server certificate by another one, in one step, as a renewal does; gives the new one.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn renew(&self) -> anyhow::Result<CertificateDer<'static>> {
+        let new = self.certificate.with_extension("new");
+        std::fs::write(&new, &self.renewed)?;
+        std::fs::rename(new, &self.certificate)?;
+        Ok(CertificateDer::from_pem_slice(self.renewed.as_bytes())?)
     }
 
     /// A TLS client that trusts this authority alone and offers `protocols` (ALPN).

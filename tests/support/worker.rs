@@ -25,7 +25,8 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// A running app: `/healthz` says whether it is well, everything else gets its name and the HTTP version.
+/// A running app: `/healthz` and gRPC's health check say whether it is well, everything else gets its name and the HTTP
+/// version.
 #[derive(Debug)]
 pub struct Worker {
     /// Where it listens.
@@ -101,8 +102,14 @@ async fn serve(
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
         let mut response = Response::new(Full::<Bytes>::from(format!("{name} {:?}", request.version())));
-        if request.uri().path() == "/healthz" && !is_well.load(Ordering::SeqCst) {
+        let is_well = is_well.load(Ordering::SeqCst);
+        if request.uri().path() == "/healthz" && !is_well {
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        if request.uri().path() == "/grpc.health.v1.Health/Check" {
+            // One frame; the message's first field is 1 (SERVING) or 2 (NOT_SERVING).
+            let status = if is_well { 1 } else { 2 };
+            *response.body_mut() = Full::from(vec![0, 0, 0, 0, 2, 0x08, status]);
         }
         std::future::ready(Ok::<_, Infallible>(response))
     });

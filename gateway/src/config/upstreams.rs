@@ -89,6 +89,13 @@ pub enum Probe {
         /// `expected_statuses`: first and one past the last.
         expected: Vec<Range<u16>>,
     },
+    /// `grpc_health_check`: gRPC's own health checking protocol.
+    Grpc {
+        /// `service_name`; empty for the server as a whole.
+        service: String,
+        /// `authority`; the upstream's own if not set.
+        authority: Option<Authority>,
+    },
     /// `tcp_health_check`: a connection, and what is said on it.
     Tcp {
         /// `send`.

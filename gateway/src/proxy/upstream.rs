@@ -3,6 +3,7 @@
 pub(crate) mod balance;
 mod check;
 mod dial;
+mod grpc_check;
 mod health;
 mod trust;
 

@@ -219,9 +219,9 @@ fn health_check(section: &Section<'_>) -> Option<HealthCheck> {
         "healthy_threshold",
         "http_health_check",
         "tcp_health_check",
+        "grpc_health_check",
     ];
     let not_built = [
-        "grpc_health_check",
         "custom_health_check",
         "initial_jitter",
         "interval_jitter",
@@ -241,18 +241,20 @@ fn health_check(section: &Section<'_>) -> Option<HealthCheck> {
     ];
     allow(section, &known, &not_built);
     let inner = |name| Section::of(section.reading, section.key(name), section.node(name)?);
-    let probe = match (inner("http_health_check"), inner("tcp_health_check")) {
-        (Some(http), None) => http_probe(&http)?,
-        (None, Some(tcp)) => tcp_probe(&tcp)?,
-        (Some(_), Some(_)) => {
-            section.error("tcp_health_check", "contradicts http_health_check: make it a check of its own");
-            return None;
-        }
-        (None, None) => {
+    let probes = (inner("http_health_check"), inner("tcp_health_check"), inner("grpc_health_check"));
+    let probe = match probes {
+        (Some(http), None, None) => http_probe(&http)?,
+        (None, Some(tcp), None) => tcp_probe(&tcp)?,
+        (None, None, Some(grpc)) => grpc_probe(&grpc),
+        (None, None, None) => {
             section.error(
                 "http_health_check",
-                "is missing: a check needs http_health_check or tcp_health_check",
+                "is missing: a check needs http_health_check, tcp_health_check or grpc_health_check",
             );
+            return None;
+        }
+        _ => {
+            section.error("http_health_check", "is one of several: make each a check of its own");
             return None;
         }
     };
@@ -282,13 +284,7 @@ fn http_probe(section: &Section<'_>) -> Option<Probe> {
     if !path.starts_with('/') || path.parse::<PathAndQuery>().is_err() {
         section.error("path", "expected a path that begins with /");
     }
-    let host = section.filled("host").and_then(|host| {
-        let host = host.parse::<Authority>().ok().filter(|host| !host.as_str().contains('@'));
-        if host.is_none() {
-            section.error("host", "expected a host, with a port if need be");
-        }
-        host
-    });
+    let host = authority(section, "host");
     let expected = match section.node("expected_statuses").map(|node| &node.value) {
         None => std::iter::once(200..201).collect(),
         Some(Value::List(items)) => {
@@ -310,6 +306,20 @@ fn http_probe(section: &Section<'_>) -> Option<Probe> {
         }
     };
     Some(Probe::Http { host, path: path.to_owned(), expected })
+}
+
+fn grpc_probe(section: &Section<'_>) -> Probe {
+    allow(section, &["service_name", "authority"], &["initial_metadata"]);
+    let service = section.text("service_name").unwrap_or_default().to_owned();
+    Probe::Grpc { service, authority: authority(section, "authority") }
+}
+
+fn authority(section: &Section<'_>, name: &str) -> Option<Authority> {
+    let host = section.filled(name)?.parse::<Authority>().ok().filter(|host| !host.as_str().contains('@'));
+    if host.is_none() {
+        section.error(name, "expected a host, with a port if need be");
+    }
+    host
 }
 
 fn tcp_probe(section: &Section<'_>) -> Option<Probe> {

@@ -48,11 +48,13 @@ fn balancing_health_and_limits_are_read() {
          health_checks:\n  - {timeout: 1s, interval: 2s, unhealthy_threshold: 4, healthy_threshold: 1, \
          http_health_check: {path: /healthz, host: app.corp.example, expected_statuses: [{start: 200, end: 300}]}}\n  \
          - {tcp_health_check: {send: {text: '50494e47'}, receive: [{text: '504f4e47'}]}}\n  \
+         - {grpc_health_check: {service_name: db}}\n  \
          outlier_detection: {consecutive_5xx: 0, consecutive_gateway_failure: 2, base_ejection_time: 1s}\n  \
          circuit_breaker_thresholds: {max_connections: 7, max_requests: 8, max_retries: 0}\n",
     );
     assert_eq!((read.balancing, read.panic_threshold), (Balancing::LeastRequest, 30));
-    let [http, tcp] = read.health_checks.as_slice() else { panic!("two checks") };
+    let [http, tcp, grpc] = read.health_checks.as_slice() else { panic!("three checks") };
+    assert_eq!(grpc.probe, Probe::Grpc { service: "db".to_owned(), authority: None });
     assert_eq!((http.timeout, http.interval), (Duration::from_secs(1), Duration::from_secs(2)));
     assert_eq!((http.unhealthy_threshold, http.healthy_threshold), (4, 1));
     assert!(
@@ -82,10 +84,17 @@ fn what_cannot_be_meant_or_is_not_built_is_said() {
         ("to: http://a\n  load_balancing_policy: fastest\n", "expected one of round_robin, least_request"),
         ("to: http://a\n  healthy_panic_threshold: 101\n", "expected a whole number from 0 to 100"),
         ("to: http://a\n  health_checks: {}\n", "expected a list of checks"),
-        ("to: http://a\n  health_checks: [{timeout: 1s}]\n", "a check needs http_health_check or"),
         (
-            "to: http://a\n  health_checks: [{grpc_health_check: {}}]\n",
-            "grpc_health_check: is known but not built",
+            "to: http://a\n  health_checks: [{timeout: 1s}]\n",
+            "a check needs http_health_check, tcp_health_check or grpc_health_check",
+        ),
+        (
+            "to: h2c://a\n  health_checks: [{grpc_health_check: {authority: 'a b'}}]\n",
+            "expected a host, with a port if need be",
+        ),
+        (
+            "to: http://a\n  health_checks: [{grpc_health_check: {}, tcp_health_check: {}}]\n",
+            "is one of several: make each a check of its own",
         ),
         ("to: http://a\n  health_checks: [{nonsense: 1}]\n", "health_checks[0].nonsense: unknown key"),
         (

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use http::{Request, header};
+use http::{HeaderValue, Request, Version, header};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{Member, Pool, health, random};
+use super::{Member, Pool, grpc_check, health, random};
 use crate::{
     body,
     config::{HealthCheck, Probe},
@@ -17,6 +17,9 @@ use crate::{
 
 /// Octets of an app's greeting that a TCP check searches at most.
 const GREETING_LEN_MAX: usize = 16 * 1024;
+
+/// By which apps know a check from a person.
+const USER_AGENT: &str = "pomerium-gateway health check";
 
 /// Why a check failed, for the log.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +36,10 @@ enum Failure {
     Connection(#[source] std::io::Error),
     #[error("what was expected did not come")]
     Unexpected,
+    #[error("it does not speak HTTP/2, which gRPC needs: write h2c:// or https://")]
+    NotHttp2,
+    #[error("it does not say that the service is well")]
+    NotServing,
 }
 
 /// Checks all upstreams of a route for as long as it is polled.
@@ -74,11 +81,30 @@ async fn probe(member: &Member, by: &HealthCheck) -> Result<(), Failure> {
             let host = host.as_ref().map_or(own.as_str(), |host| host.as_str());
             let request = Request::get(format!("{}://{host}{path}", member.upstream.origin.scheme()))
                 .header(header::HOST, host)
-                .header(header::USER_AGENT, "pomerium-gateway health check")
+                .header(header::USER_AGENT, USER_AGENT)
                 .body(body::empty())
                 .map_err(Failure::Request)?;
             let status = member.client.request(request).await.map_err(Failure::Http)?.status().as_u16();
             expected.iter().any(|range| range.contains(&status)).then_some(()).ok_or(Failure::Status(status))
+        }
+        Probe::Grpc { service, authority } => {
+            let own = member.upstream.authority();
+            let host = authority.as_ref().map_or(own.as_str(), |authority| authority.as_str());
+            let uri = format!("{}://{host}{}", member.upstream.origin.scheme(), grpc_check::PATH);
+            let request = Request::post(uri)
+                .header(header::HOST, host)
+                .header(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"))
+                .header(header::TE, HeaderValue::from_static("trailers"))
+                .header(header::USER_AGENT, USER_AGENT)
+                .body(body::full(grpc_check::question(service)))
+                .map_err(Failure::Request)?;
+            let response = member.client.request(request).await.map_err(Failure::Http)?;
+            if response.version() != Version::HTTP_2 {
+                return Err(Failure::NotHttp2);
+            }
+            let answer = body::collect(body::boxed(response.into_body()), grpc_check::ANSWER_LEN_MAX).await;
+            let is_serving = answer.is_some_and(|answer| grpc_check::is_serving(&answer));
+            is_serving.then_some(()).ok_or(Failure::NotServing)
         }
         Probe::Tcp { send, receive } => {
             let mut stream = member.dial.clone().connect().await.map_err(Failure::Connection)?.into_stream();
