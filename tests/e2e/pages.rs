@@ -148,6 +148,8 @@ async fn each_page_fits_phones_and_desks_in_the_operators_colours() {
         ("devices", "authenticate.localhost", "/.pomerium/devices"),
         ("sign-out", "authenticate.localhost", "/.pomerium/sign_out"),
         ("error", "app.localhost", "/.pomerium/no-such-page"),
+        ("device-code", "authenticate.localhost", "/.pomerium/device"),
+        ("signed-out", "authenticate.localhost", "/.pomerium/signed_out"),
     ] {
         client.goto(page(&gateway, host, path).as_str()).await.unwrap();
         picture(&browser, name).await.unwrap();
@@ -156,11 +158,35 @@ async fn each_page_fits_phones_and_desks_in_the_operators_colours() {
     client.goto(page(&gateway, "authenticate.localhost", "/.pomerium/").as_str()).await.unwrap();
     let color = "return getComputedStyle(document.querySelector('.button')).backgroundColor";
     assert_eq!(client.execute(color, vec![]).await.unwrap(), "rgb(11, 110, 79)");
+    ask_for_a_program(&gateway, client).await.unwrap();
+    picture(&browser, "hand-off").await.unwrap();
     browser.close().await.unwrap();
+}
 
-    let browser = Browser::start(&gateway.authority).await.unwrap();
-    sign_in(&gateway, &browser.client, "bob").await.unwrap();
-    browser.client.goto(gateway.url("app.localhost").unwrap().as_str()).await.unwrap();
+/// A program asks to be signed in: the sign-in host asks its person.
+async fn ask_for_a_program(gateway: &Gateway, client: &Client) -> anyhow::Result<()> {
+    let mut login = page(gateway, "app.localhost", "/.pomerium/api/v1/login");
+    login.query_pairs_mut().append_pair("pomerium_redirect_uri", "http://127.0.0.1:5555/");
+    client.goto(login.as_str()).await?;
+    let link = client.find(Locator::Css("body")).await?.text().await?;
+    client.goto(&link).await?;
+    client.wait().for_element(Locator::Css("form[action='/.pomerium/continue']")).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_refusal_fits_phones_and_desks() {
+    let (_app, gateway, browser) = parts().await.unwrap();
+    let client = &browser.client;
+    sign_in(&gateway, client, "bob").await.unwrap();
+    client.goto(gateway.url("app.localhost").unwrap().as_str()).await.unwrap();
     picture(&browser, "denied").await.unwrap();
+    client.delete_all_cookies().await.unwrap();
+    let send = "const form = document.createElement('form'); form.method = 'post'; form.action = arguments[0]; \
+                document.body.append(form); form.submit();";
+    let save = page(&gateway, "app.localhost", "/save");
+    client.execute(send, vec![json!(save.as_str())]).await.unwrap();
+    client.wait().for_element(Locator::XPath("//h1[contains(., 'did not arrive')]")).await.unwrap();
+    picture(&browser, "lost-form").await.unwrap();
     browser.close().await.unwrap();
 }
