@@ -157,7 +157,7 @@ pub(super) fn device(session: &Session, code: &str) -> Response<Bytes> {
             }
             button name="answer" value="yes" { "Yes, sign it in" }
             " "
-            button name="answer" value="no" { "No" }
+            button.second name="answer" value="no" { "No" }
         }
     };
     page(StatusCode::OK, "Sign in a device", &body)
