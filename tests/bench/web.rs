@@ -67,17 +67,14 @@ async fn main() -> anyhow::Result<()> {
     ];
     println!("| load | proxy | requests/s | p50 ms | p99 ms | CPU µs/request | memory MiB | failed |");
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |");
-    for (path, connections, protocol, streams) in [
-        ("/small", [1, 64, 1000], "h1", 1),
-        ("/small", [1, 64, 1000], "h2", 10),
-        ("/large", [1, 64, 1000], "h1", 1),
-        ("/large", [1, 64, 1000], "h2", 10),
-    ]
-    .into_iter()
-    .flat_map(|(path, connections, protocol, streams)| {
-        connections.map(|connections| (path, connections, protocol, streams))
-    }) {
-        let load = Load { protocol, connections, streams, path };
+    let loads = ["/small", "/large"].into_iter().flat_map(|path| {
+        // With 1,000 connections of ten streams h2load itself does not come to an end, whatever proxy it asks.
+        let all =
+            [("h1", 1, 1), ("h1", 64, 1), ("h1", 1000, 1), ("h2", 1, 10), ("h2", 64, 10), ("h2", 1000, 1)];
+        all.map(|(protocol, connections, streams)| Load { protocol, connections, streams, path })
+    });
+    for load in loads {
+        let Load { protocol, connections, streams, path } = load;
         let name = format!("{protocol}, {connections} x {streams}, {path}");
         if !name.contains(&only) {
             continue;
