@@ -48,6 +48,7 @@ pub use self::{
     device_pages::{SCRIPT as WEBAUTHN_SCRIPT, SCRIPT_PATH as WEBAUTHN_SCRIPT_PATH},
     landings::forget as forget_landings,
     route_host::{LOGIN_PATH, ROUTE_HOST_PATHS},
+    sign_in::is_framed,
 };
 use self::{
     issuer::Issuer,

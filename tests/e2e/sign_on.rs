@@ -33,6 +33,15 @@ async fn greeted(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A browser in which alice has signed in and sees the app.
+async fn alice_at_the_app(gateway: &Gateway) -> anyhow::Result<Browser> {
+    let browser = Browser::start(&gateway.authority).await?;
+    browser.client.goto(gateway.url("app.localhost")?.as_str()).await?;
+    log_in(&browser.client, "alice").await?;
+    greeted(&browser.client).await?;
+    Ok(browser)
+}
+
 /// What `person` gets for a request with these headers.
 async fn ask(person: &Person, method: Method, url: &Url, pairs: &[(&str, &str)]) -> anyhow::Result<Page> {
     let mut headers = HeaderMap::new();
@@ -45,11 +54,8 @@ async fn ask(person: &Person, method: Method, url: &Url, pairs: &[(&str, &str)])
 #[tokio::test(flavor = "multi_thread")]
 async fn a_form_without_a_session_is_explained_and_sent_again_after_signing_in() {
     let (app, gateway) = parts().await.unwrap();
-    let browser = Browser::start(&gateway.authority).await.unwrap();
+    let browser = alice_at_the_app(&gateway).await.unwrap();
     let client = &browser.client;
-    client.goto(gateway.url("app.localhost").unwrap().as_str()).await.unwrap();
-    log_in(client, "alice").await.unwrap();
-    greeted(client).await.unwrap();
     // The session ends while a form is being filled in.
     client.delete_all_cookies().await.unwrap();
     let before = app.requests();
@@ -86,11 +92,8 @@ async fn a_form_without_a_session_is_explained_and_sent_again_after_signing_in()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_of_another_site_shows_the_way_to_a_tab() {
     let (_app, gateway) = parts().await.unwrap();
-    let browser = Browser::start(&gateway.authority).await.unwrap();
+    let browser = alice_at_the_app(&gateway).await.unwrap();
     let client = &browser.client;
-    client.goto(gateway.url("app.localhost").unwrap().as_str()).await.unwrap();
-    log_in(client, "alice").await.unwrap();
-    greeted(client).await.unwrap();
     let other = gateway.url("other.localhost").unwrap();
     let frame = "const frame = document.createElement('iframe'); frame.src = arguments[0]; document.body.append(frame);";
     client.execute(frame, vec![json!(other.as_str())]).await.unwrap();
@@ -104,11 +107,8 @@ async fn a_frame_of_another_site_shows_the_way_to_a_tab() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_keeps_its_fragment_where_nobody_has_to_type() {
     let (_app, gateway) = parts().await.unwrap();
-    let browser = Browser::start(&gateway.authority).await.unwrap();
+    let browser = alice_at_the_app(&gateway).await.unwrap();
     let client = &browser.client;
-    client.goto(gateway.url("app.localhost").unwrap().as_str()).await.unwrap();
-    log_in(client, "alice").await.unwrap();
-    greeted(client).await.unwrap();
     let deep = gateway.url("other.localhost").unwrap().join("/page?id=7#part-3").unwrap();
     client.goto(deep.as_str()).await.unwrap();
     greeted(client).await.unwrap();

@@ -258,7 +258,8 @@ impl Authenticate {
 }
 
 /// Whether the browser says that the answer will stand in a frame (Fetch Metadata).
-fn is_framed(headers: &HeaderMap) -> bool {
+#[must_use]
+pub fn is_framed(headers: &HeaderMap) -> bool {
     let dest = headers.get("sec-fetch-dest").and_then(|dest| dest.to_str().ok());
     matches!(dest, Some("iframe" | "frame" | "embed" | "object" | "fencedframe"))
 }

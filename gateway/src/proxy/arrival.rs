@@ -4,6 +4,7 @@
 use http::{HeaderMap, HeaderName, Method, header};
 
 use super::respond::wants_html;
+use crate::authenticate::is_framed;
 
 /// How a request came to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +44,10 @@ impl Arrival {
             return Self::Program;
         }
         let is_foreign = says("sec-fetch-site") == Some("cross-site");
-        match says("sec-fetch-dest") {
-            _ if !is_get => Self::Form { is_foreign },
-            Some("iframe" | "frame" | "embed" | "object" | "fencedframe") => Self::Frame { is_foreign },
-            _ => Self::Page,
+        match (is_get, is_framed(headers)) {
+            (false, _) => Self::Form { is_foreign },
+            (true, true) => Self::Frame { is_foreign },
+            (true, false) => Self::Page,
         }
     }
 }

@@ -3,8 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts,
-    uri::PathAndQuery,
+    HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts, uri::PathAndQuery,
 };
 
 use super::{
@@ -22,8 +21,7 @@ use crate::{
         patience::{self, Patience, TooLate},
     },
     config::{
-        HeaderTemplate, HttpTarget, PathMatch, PathRewrite, Redirect, RedirectPath, Route, RouteFrom, Target,
-        UpstreamHost,
+        HttpTarget, PathMatch, PathRewrite, Redirect, RedirectPath, Route, RouteFrom, Target, UpstreamHost,
     },
     path::CanonicalPath,
 };
@@ -176,10 +174,7 @@ fn outgoing_request(
     let host = app_host(call, &sent)?;
     headers::strip_hop_by_hop(&mut sent);
     headers::strip_gateway_headers(&mut sent, &settings.cookie.name, &settings.jwt_claims_headers);
-    let set = |(name, value): &(HeaderName, HeaderTemplate)| {
-        (name.clone(), value.fill(|fact| known.of(fact, &sent)))
-    };
-    let set: Vec<(HeaderName, HeaderValue)> = route.set_request_headers.iter().map(set).collect();
+    let set = known.filled(route, &sent);
     for name in &route.remove_request_headers {
         sent.remove(name);
     }

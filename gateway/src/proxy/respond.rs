@@ -97,17 +97,15 @@ impl Refusal {
             Self::StepUp { challenge } => HeaderValue::from_str(challenge).ok(),
             _ => None,
         };
-        let mut response = match self {
-            Self::SignIn { way: WayIn::Redirect(redirect), .. } | Self::ShowDevice(redirect) => {
+        let mut response = match (self, audience.page) {
+            (Self::SignIn { way: WayIn::Redirect(redirect), .. } | Self::ShowDevice(redirect), _) => {
                 redirect.map(body::full)
             }
-            Self::SignIn { way: WayIn::Hindered { hindrance, page }, .. } if audience.page.is_some() => {
-                hindered(&hindrance, &page, audience)
+            (Self::SignIn { way: WayIn::Hindered { hindrance, page }, .. }, Some(look)) => {
+                hindered(look, &hindrance, &page, audience.request_id)
             }
-            refusal => match audience.page {
-                Some(look) => page(refusal.page(audience, look)),
-                None => document(&refusal.problem(audience)),
-            },
+            (refusal, Some(look)) => page(refusal.page(audience, look)),
+            (refusal, None) => document(&refusal.problem(audience)),
         };
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -273,9 +271,8 @@ impl Denied {
 
 /// What keeps a browser from signing in. In a frame it must show, whoever frames it; and a count that ran over is begun
 /// anew.
-fn hindered(hindrance: &Hindrance, page: &Url, audience: Audience<'_>) -> Response<Body> {
-    let Some(look) = audience.page else { return Response::new(body::empty()) };
-    let mut response = self::page(portal::hindered(look, hindrance, page.as_str(), audience.request_id));
+fn hindered(look: &Look, hindrance: &Hindrance, page: &Url, request_id: &str) -> Response<Body> {
+    let mut response = self::page(portal::hindered(look, hindrance, page.as_str(), request_id));
     match hindrance {
         Hindrance::Frame { .. } => {
             let policy = HeaderValue::from_static(portal::FRAMED_POLICY);

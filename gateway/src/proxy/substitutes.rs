@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt::Write as _};
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pomerium_shared::clock::Now;
 use sha2::{Digest as _, Sha256};
 
@@ -12,7 +12,7 @@ use super::{
     gate::{Admitted, Whereto},
 };
 use crate::{
-    config::HeaderFact,
+    config::{HeaderFact, Route},
     store::ProviderTokens,
     x509::{self, CertificateParts},
 };
@@ -81,8 +81,13 @@ impl Proxy {
 }
 
 impl Substitutes {
-    /// What stands for a fact; `sent` is what the client sent, without what it may not say.
-    pub(super) fn of<'a>(&'a self, fact: &HeaderFact, sent: &'a HeaderMap) -> Cow<'a, str> {
+    /// What the route sets; `sent` is what the client sent, without what it may not say.
+    pub(super) fn filled(&self, route: &Route, sent: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+        let set = route.set_request_headers.iter();
+        set.map(|(name, value)| (name.clone(), value.fill(|fact| self.of(fact, sent)))).collect()
+    }
+
+    fn of<'a>(&'a self, fact: &HeaderFact, sent: &'a HeaderMap) -> Cow<'a, str> {
         let token = |token: fn(&ProviderTokens) -> &str| self.tokens.as_ref().map_or("", token);
         Cow::Borrowed(match fact {
             HeaderFact::AccessToken => token(|tokens| tokens.access.expose()),

@@ -16,10 +16,7 @@ use super::{
     respond::{self, Audience},
     substitutes::Substitutes,
 };
-use crate::{
-    body::Body,
-    config::{HeaderTemplate, Settings},
-};
+use crate::{body::Body, config::Settings};
 
 /// What the carrier of a request is told.
 #[derive(Debug)]
@@ -109,10 +106,7 @@ fn changes(live: &Live, admitted: &Admitted, known: &Substitutes, sent: &HeaderM
     let claims = &settings.jwt_claims_headers;
     let mut kept = sent.clone();
     headers::strip_gateway_headers(&mut kept, &settings.cookie.name, claims);
-    let filled = |(name, value): &(HeaderName, HeaderTemplate)| {
-        (name.clone(), value.fill(|fact| known.of(fact, &kept)))
-    };
-    let filled: Vec<(HeaderName, HeaderValue)> = route.set_request_headers.iter().map(filled).collect();
+    let filled = known.filled(route, &kept);
     for name in &route.remove_request_headers {
         kept.remove(name);
     }
