@@ -286,10 +286,13 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             return if asked_for { ExitCode::SUCCESS } else { ExitCode::from(Exit::Usage as u8) };
         }
     };
-    if let Err(error) = init(LogFormat::Human, &root.log_level) {
-        complain(&format!("pomerium-cli: {}\n  Set LOG_LEVEL to info or debug.", exit::chain(&error)));
-        return ExitCode::from(Exit::Usage as u8);
-    }
+    let _log = match init(LogFormat::Human, &root.log_level) {
+        Ok(log) => log,
+        Err(error) => {
+            complain(&format!("pomerium-cli: {}\n  Set LOG_LEVEL to info or debug.", exit::chain(&error)));
+            return ExitCode::from(Exit::Usage as u8);
+        }
+    };
     match in_runtime(root.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

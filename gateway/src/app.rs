@@ -48,8 +48,8 @@ pub fn main(config_file: PathBuf, services: Option<String>) -> ExitCode {
     };
     let result = telemetry::init(telemetry::LogFormat::Json, &loaded.settings.log_level)
         .context("cannot set up the log")
-        .and_then(|()| start_runtime())
-        .and_then(|runtime| runtime.block_on(run(source, loaded, || {})));
+        .and_then(|log| Ok((log, start_runtime()?)))
+        .and_then(|(_log, runtime)| runtime.block_on(run(source, loaded, || {})));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

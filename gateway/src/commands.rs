@@ -90,8 +90,8 @@ pub struct QuickstartArguments {
 pub fn quickstart(arguments: &QuickstartArguments) -> ExitCode {
     let result = telemetry::init(telemetry::LogFormat::Human, "info")
         .context("cannot set up the log")
-        .and_then(|()| app::start_runtime())
-        .and_then(|runtime| runtime.block_on(run_quickstart(arguments)));
+        .and_then(|log| Ok((log, app::start_runtime()?)))
+        .and_then(|(_log, runtime)| runtime.block_on(run_quickstart(arguments)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

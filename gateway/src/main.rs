@@ -6,6 +6,9 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use pomerium_gateway::{app, commands};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The command line is wrong (`EX_USAGE`).
 const EXIT_USAGE: u8 = 64;
 

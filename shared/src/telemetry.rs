@@ -1,7 +1,10 @@
 //! Sets up the log: `tracing` events as JSON or for people, filtered, to standard error.
 
+mod lines;
+
 use std::io;
 
+use self::lines::Lines;
 use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, layer::SubscriberExt as _, registry};
 
 /// How the log's lines look.
@@ -23,27 +26,47 @@ pub enum TelemetryError {
     /// A log was set up before.
     #[error("the log was set up twice")]
     AlreadySet(#[source] tracing::subscriber::SetGlobalDefaultError),
+    /// No thread for the log.
+    #[error("the system has no thread to spare for the log: raise the limit of processes (ulimit -u)")]
+    NoThread(#[source] io::Error),
 }
 
-/// Sends the process's events that pass `filter` (a level, or directives as in `RUST_LOG`) to standard error.
+/// The log of this process; what it still holds is written as this is dropped.
+#[derive(Debug)]
+#[must_use = "the last lines are written as it is dropped"]
+pub struct Log(Option<Lines>);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some(lines) = &self.0 {
+            lines.flush();
+        }
+    }
+}
+
+/// Sends the process's events that pass `filter` (a level, or directives as in `RUST_LOG`) to standard error: JSON in
+/// batches, by a thread of its own, as a gateway writes many; lines for people at once.
 ///
 /// # Errors
-/// [`TelemetryError::BadFilter`], and [`TelemetryError::AlreadySet`] from the second call on.
-pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
+/// [`TelemetryError::BadFilter`], [`TelemetryError::NoThread`], and [`TelemetryError::AlreadySet`] from the second call on.
+pub fn init(format: LogFormat, filter: &str) -> Result<Log, TelemetryError> {
     let filter = EnvFilter::try_new(filter).map_err(TelemetryError::BadFilter)?;
     let registry = registry().with(filter);
-    match format {
+    let (set, lines) = match format {
         LogFormat::Json => {
-            let lines = fmt::layer().json().flatten_event(true).with_writer(io::stderr);
-            tracing::subscriber::set_global_default(registry.with(lines))
+            let lines = Lines::to(io::stderr()).map_err(TelemetryError::NoThread)?;
+            let writer = lines.clone();
+            let layer = fmt::layer().json().flatten_event(true).with_writer(move || writer.clone());
+            (tracing::subscriber::set_global_default(registry.with(layer)), Some(lines))
         }
         LogFormat::Human => {
             let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
-            let lines = fmt::layer().with_ansi(is_terminal).with_writer(io::stderr);
-            tracing::subscriber::set_global_default(registry.with(lines))
+            let layer = fmt::layer().with_ansi(is_terminal).with_writer(io::stderr);
+            (tracing::subscriber::set_global_default(registry.with(layer)), None)
         }
-    }
-    .map_err(TelemetryError::AlreadySet)
+    };
+    set.map_err(TelemetryError::AlreadySet)?;
+    Ok(Log(lines))
 }
 
 #[cfg(test)]

@@ -40,6 +40,9 @@ use crate::{
     proxy::{Connection, KeptOpen, Proxy},
 };
 
+/// Octets of an answer that wait for one HTTP/2 client to take them; an app that is faster than that waits too.
+const STREAM_BUFFER_LEN: usize = 64 * 1024;
+
 /// Between HTTP/2 pings on a quiet connection, and for the answer to one.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -172,6 +175,7 @@ fn http2() -> http2::Builder<TokioExecutor> {
         .max_header_list_size(HEADER_LEN_MAX)
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(8 * 1024 * 1024)
+        .max_send_buf_size(STREAM_BUFFER_LEN)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_INTERVAL);
     builder

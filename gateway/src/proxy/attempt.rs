@@ -60,6 +60,7 @@ pub(super) async fn send(
     let Outgoing { head, mut body, path, host, is_upgrade } = outgoing;
     let has_body = !body.is_end_stream();
     let may_repeat = !has_body && !is_upgrade && head.method.is_idempotent();
+    let mut head = Some(head);
     let (mut tried, mut failure, mut _retry) = (Vec::new(), None, None);
     while tried.len() < TRIES_MAX {
         let Some(place) = pool.pick(&tried, draw, Now::read().monotonic) else { break };
@@ -70,8 +71,10 @@ pub(super) async fn send(
             }
         }
         tried.push(place);
+        let last = !pool.has_others(&tried) || tried.len() == TRIES_MAX;
+        let Some(head) = (if last { head.take() } else { head.clone() }) else { break };
         let (lent, home) = body::lend(body);
-        let request = addressed(&head, &path, host.as_deref(), pool.upstream(place), lent)?;
+        let request = addressed(head, &path, host.as_deref(), pool.upstream(place), lent)?;
         let upstream = pool.load(place);
         let answered = tokio::select! {
             answered = pool.send(place, request, is_upgrade) => answered,
@@ -105,7 +108,12 @@ pub(super) async fn send(
         let Some(again) = again else { break };
         body = again;
     }
-    Err(match failure {
+    Err(unanswered(route, failure))
+}
+
+/// Nobody answered: `is_connect` is whether the last one could not even be connected to, and `None` if none was there to try.
+fn unanswered(route: &str, is_connect: Option<bool>) -> Refusal {
+    match is_connect {
         Some(is_connect) => {
             let status = if is_connect { StatusCode::BAD_GATEWAY } else { StatusCode::SERVICE_UNAVAILABLE };
             Refusal::App { status, detail: format!("The app behind the route {route} cannot be reached.") }
@@ -118,7 +126,7 @@ pub(super) async fn send(
             );
             Refusal::App { status: StatusCode::SERVICE_UNAVAILABLE, detail }
         }
-    })
+    }
 }
 
 fn arrived_too_slowly() -> Refusal {
@@ -128,7 +136,7 @@ fn arrived_too_slowly() -> Refusal {
 
 /// The request as one upstream gets it. Its URI names the host that the app is asked for, as HTTP/2 sends it.
 fn addressed(
-    head: &Parts,
+    mut head: Parts,
     path: &PathAndQuery,
     host: Option<&str>,
     upstream: &Upstream,
@@ -136,7 +144,6 @@ fn addressed(
 ) -> Result<Request<Body>, Refusal> {
     let cannot = || Refusal::BadRequest("the host cannot be sent on".to_owned());
     let host = host.map_or_else(|| upstream.authority(), str::to_owned);
-    let mut head = head.clone();
     head.uri = Uri::builder()
         .scheme(upstream.origin.scheme())
         .authority(host.as_str())

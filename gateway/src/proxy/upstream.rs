@@ -38,6 +38,9 @@ use crate::{
 /// For the connection to an app, name look-up and TLS included: an app that needs longer is down.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Octets of an answer that are read ahead of the client who takes them, and of the longest head that an app may send.
+const READ_AHEAD_LEN: usize = 128 * 1024;
+
 /// Idle connections kept per app.
 const POOL_IDLE_MAX: usize = 64;
 
@@ -171,6 +174,11 @@ impl Pool {
         balancer.pick(usable, load, draw)
     }
 
+    /// Whether a request that fails could go to another upstream.
+    pub(crate) fn has_others(&self, tried: &[usize]) -> bool {
+        tried.len() < self.members.len()
+    }
+
     /// Counts a request in; `None` when the route has as many under way as it may.
     pub(crate) fn enter(&self) -> Option<Count> {
         Count::enter(&self.requests, self.limits.max_requests)
@@ -245,6 +253,7 @@ fn client(dial: Dial, is_h2c: bool) -> UpstreamClient {
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
         .pool_max_idle_per_host(POOL_IDLE_MAX)
+        .http1_max_buf_size(READ_AHEAD_LEN)
         .http2_only(is_h2c)
         .build(dial)
 }
