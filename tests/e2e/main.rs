@@ -54,3 +54,5 @@ mod udp;
 mod upstreams;
 #[cfg(test)]
 mod webauthn;
+#[cfg(test)]
+mod websockets;

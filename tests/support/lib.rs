@@ -25,6 +25,7 @@ pub mod port;
 pub mod postgres;
 pub mod process;
 pub mod sshd;
+pub mod strict_websocket;
 pub mod token;
 pub mod wait;
 pub mod worker;
