@@ -28,7 +28,7 @@ pub(crate) use self::tls::{TlsError, TlsKeys};
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connections per listener at most; further ones wait in the kernel's queue.
-pub(crate) const CONNECTIONS_MAX: usize = 10_000;
+pub(crate) const CONNECTIONS_MAX: usize = 20_000;
 
 /// Streams on one HTTP/2 connection at most.
 pub(crate) const STREAMS_MAX: u32 = 250;

@@ -78,6 +78,8 @@ impl App {
 async fn serve(listener: TcpListener, requests: Arc<AtomicUsize>) {
     let (mut connections, sockets) = (JoinSet::new(), TaskTracker::new());
     while let Ok((stream, _)) = listener.accept().await {
+        // Small pieces are not held back until the last is acknowledged.
+        let _slower = stream.set_nodelay(true);
         let (requests, sockets) = (requests.clone(), sockets.clone());
         connections.spawn(async move {
             let service = service_fn(|request| {

@@ -102,6 +102,7 @@ pub async fn raw(
     let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
     let mut stream = secure(tls, tcp, server_name).await?;
     stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
     let mut head = Vec::new();
     let reading = async {
         while !head.ends_with(b"\r\n\r\n") {

@@ -3,16 +3,15 @@
 use std::{
     future::poll_fn,
     io,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
 use h3::error::StreamError;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _},
-    net::TcpStream,
-};
+use tokio::{io::AsyncRead, net::TcpStream};
+use tokio_util::io::poll_read_buf;
 
 use super::leg::{H3Recv, LegError, reset_on_close};
 use crate::{reason::EndReason, tunnel::Chunks};
@@ -46,7 +45,7 @@ impl Source {
     pub(crate) async fn read(&mut self) -> Result<Option<Chunks>, LegError> {
         match self {
             Self::Io { reader, buffer } => {
-                let count = reader.read_buf(buffer.room()).await.map_err(LegError::Io)?;
+                let count = poll_fn(|cx| poll_io(reader, buffer, cx)).await.map_err(LegError::Io)?;
                 Ok(buffer.take(count))
             }
             Self::Tcp { stream, buffer } => read_tcp(stream, buffer).await.map_err(LegError::Io),
@@ -63,12 +62,24 @@ impl Source {
     }
 }
 
+fn poll_io(
+    reader: &mut (dyn AsyncRead + Send + Unpin),
+    buffer: &mut ReadBuffer,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    let polled = poll_read_buf(Pin::new(reader), cx, buffer.room());
+    if polled.is_pending() {
+        // Nothing there: a stream that waits holds no memory.
+        buffer.release();
+    }
+    polled
+}
+
 async fn read_tcp(stream: &TcpStream, buffer: &mut ReadBuffer) -> io::Result<Option<Chunks>> {
     loop {
         stream.readable().await?;
         match stream.try_read_buf(buffer.room()) {
             Ok(count) => return Ok(buffer.take(count)),
-            // Nothing there: a stream that waits holds no memory.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => buffer.release(),
             Err(error) => return Err(error),
         }

@@ -1,13 +1,17 @@
 //! Log lines on their way out: who logs goes on at once, and one thread writes what has come in meanwhile with one system call.
 //!
 //! No line is lost to speed: where the other end does not keep up, whoever logs waits. What is still to be written when the
-//! process ends is written by [`Lines::flush`]; only a kill loses it, and that is what came in while the last lines were written.
+//! process ends is written by [`Lines::flush`]; only a kill loses it, and that is what came in within the last millisecond.
 
 use std::{
     io::{self, Write},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
+
+/// Between two writes: under load a wake-up of the thread for each line would cost more than the line.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Octets that may wait; beyond them, whoever logs does.
 const WAITING_MAX: usize = 1 << 20;
@@ -48,6 +52,7 @@ impl Lines {
                 batch.clear();
                 theirs.state().is_writing = false;
                 theirs.written.notify_all();
+                thread::sleep(PAUSE);
             }
         };
         thread::Builder::new().name("log".to_owned()).spawn(run)?;
