@@ -180,6 +180,12 @@ pub enum InvalidCredential {
     /// The session is bound to a device key, and the connection did not prove that one.
     #[error("the session is bound to the key of another device, which this connection did not show")]
     OtherDevice,
+    /// Two cookies hold sessions of different people: whoever has a sibling domain may have planted one beside ours.
+    #[error(
+        "the browser sent the sessions of two people at once, one of which another site of this domain may have \
+         planted: delete the cookies of this site"
+    )]
+    TwoPeople,
 }
 
 impl Holder<'_> {
@@ -257,14 +263,21 @@ impl Authenticate {
         now: SystemTime,
     ) -> Result<Resolved, StoreError> {
         let mut first = Resolved::Absent;
+        let mut valid: Option<(CredentialSource, Session)> = None;
         for found in credentials::from_headers(headers, query, &self.config.cookie.name) {
             match self.session_of_token(found.token.expose(), host, Holder::Connection(key), now).await? {
-                Ok(session) => return Ok(Resolved::Valid(found.source, Box::new(session))),
+                Ok(session) => match &valid {
+                    Some((_, other)) if other.user_id != session.user_id => {
+                        return Ok(Resolved::Invalid(found.source, InvalidCredential::TwoPeople));
+                    }
+                    Some(_) => {}
+                    None => valid = Some((found.source, session)),
+                },
                 Err(why) if first == Resolved::Absent => first = Resolved::Invalid(found.source, why),
                 Err(_) => {}
             }
         }
-        Ok(first)
+        Ok(valid.map_or(first, |(source, session)| Resolved::Valid(source, Box::new(session))))
     }
 
     /// Whether a session of the store still counts: its time is not over, and its provider is the one in use.

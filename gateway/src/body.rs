@@ -1,5 +1,6 @@
 //! The one body type that requests and responses carry between listener, proxy and app: streamed, never collected.
 
+pub(crate) mod limit;
 pub(crate) mod patience;
 
 use std::{
@@ -12,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
-use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// What may go wrong while a body streams.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -39,10 +40,10 @@ where
     body.map_err(|error| -> BodyError { error.into() }).boxed_unsync()
 }
 
-/// A body on its way to an app. The receiver resolves when the app's connection needs no more of it.
-pub(crate) fn upload(body: Body) -> (Body, oneshot::Receiver<()>) {
-    let (done, ended) = oneshot::channel();
-    (keeping(body, done).boxed_unsync(), ended)
+/// A body on its way to an app. The token is cancelled when the app's connection needs no more of it.
+pub(crate) fn upload(body: Body) -> (Body, CancellationToken) {
+    let ended = CancellationToken::new();
+    (keeping(body, ended.clone().drop_guard()).boxed_unsync(), ended)
 }
 
 /// Lets `body` through, with its trailers as `clean` leaves them.
@@ -199,7 +200,7 @@ mod tests {
         let trailers = collected.trailers().unwrap();
         assert!(trailers.len() == 1 && trailers["x-own"] == "2");
         assert_eq!(collected.to_bytes(), "x");
-        assert!(ended.await.is_err(), "nothing is sent; the end is the message");
+        ended.cancelled().await;
     }
 
     #[tokio::test]

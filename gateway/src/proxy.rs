@@ -19,6 +19,7 @@ mod gate;
 mod headers;
 mod own;
 mod patience;
+mod proxy_protocol;
 mod question;
 mod respond;
 pub(crate) mod router;
@@ -92,9 +93,14 @@ impl fmt::Debug for Roaming {
 }
 
 impl Connection {
+    /// The other end as it is now.
+    pub(crate) fn address_now(&self) -> SocketAddr {
+        self.roaming.as_ref().map_or(self.peer, |roaming| (roaming.0)())
+    }
+
     /// The address of the other end as it is now.
     pub(crate) fn ip_now(&self) -> IpAddr {
-        self.roaming.as_ref().map_or(self.peer, |roaming| (roaming.0)()).ip()
+        self.address_now().ip()
     }
 
     /// The name of the proven key.

@@ -5,6 +5,11 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use support::{
     app::App,
     cli::Cli,
@@ -74,6 +79,41 @@ async fn a_reload_touches_no_live_stream_and_a_broken_one_changes_nothing() {
     assert!(echoes(&mut stream).await && echoes(&mut second).await, "live streams go on");
 }
 
+/// Sends one request after the other on a connection that stays open; counts the answers.
+async fn kept_open(
+    gateway: Arc<Gateway>,
+    protocol: &'static [u8],
+    is_over: Arc<AtomicBool>,
+) -> anyhow::Result<usize> {
+    let tls = gateway.authority.client_config(&[protocol])?;
+    let tcp = TcpStream::connect(("127.0.0.1", gateway.port)).await?;
+    let io = TokioIo::new(secure(&tls, tcp, "app.localhost").await?);
+    let url = gateway.url("app.localhost")?;
+    let (mut driver, mut answered) = (JoinSet::new(), 0);
+    let body = Empty::<Bytes>::new;
+    if protocol == b"h2" {
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+        driver.spawn(connection);
+        while !is_over.load(Ordering::SeqCst) {
+            let answer = sender.send_request(Request::get(url.as_str()).body(body())?).await?;
+            anyhow::ensure!(answer.status() == 200, "{answer:?}");
+            answer.into_body().collect().await?;
+            answered += 1;
+        }
+    } else {
+        let (mut sender, connection) = http1::handshake(io).await?;
+        driver.spawn(connection);
+        while !is_over.load(Ordering::SeqCst) {
+            let request = Request::get("/").header(header::HOST, url.authority()).body(body())?;
+            let answer = sender.send_request(request).await?;
+            anyhow::ensure!(answer.status() == 200, "{answer:?}");
+            answer.into_body().collect().await?;
+            answered += 1;
+        }
+    }
+    Ok(answered)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reloads_and_a_new_certificate_under_load_fail_no_request() {
     const RELOADS: usize = 20;
@@ -96,6 +136,9 @@ async fn reloads_and_a_new_certificate_under_load_fail_no_request() {
             }
             Ok(answered)
         });
+    }
+    for protocol in [&b"h2"[..], b"http/1.1"] {
+        load.spawn(kept_open(gateway.clone(), protocol, is_over.clone()));
     }
     let stranger = Person::new("stranger", &gateway.authority).unwrap();
     let mut renewed = None;

@@ -1,6 +1,7 @@
 //! The sign-in itself, as somebody would abuse it.
 
-use http::header;
+use bytes::Bytes;
+use http::{HeaderMap, Method, header};
 use support::{
     app::{App, GREETING},
     gateway::{Gateway, Route},
@@ -79,4 +80,34 @@ async fn an_unsigned_sign_in_address_is_refused() {
     let page = mallory.get(&url).await.unwrap();
     assert_eq!(page.status, 400, "{}", page.text());
     assert!(!page.headers.contains_key(header::SET_COOKIE));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_another_site_planted_beside_ones_own_is_nobodys() {
+    let (_app, gateway) = parts().await.unwrap();
+    let url = gateway.url("app.localhost").unwrap();
+    let everybody = "[{allow: {and: [{authenticated_user: true}]}}]";
+    let (alice, mallory) =
+        (Person::new("alice", &gateway.authority).unwrap(), Person::new("bob", &gateway.authority).unwrap());
+    let app = App::start().await.unwrap();
+    gateway.write_routes(&[Route::web("app.localhost", app.address).policy(everybody)]).unwrap();
+    gateway.reload().unwrap();
+    gateway.log().line_with(&["configuration reloaded"]).await.unwrap();
+    let mut cookies = Vec::new();
+    for person in [&alice, &mallory] {
+        assert!(person.open(&url).await.unwrap().text().contains(GREETING));
+        cookies.push(format!("_pomerium={}", person.cookie(&url, "_pomerium").unwrap()));
+    }
+    let browser = Person::new("nobody", &gateway.authority).unwrap();
+    let ask = async |cookies: &[&str]| {
+        let headers = HeaderMap::from_iter([(header::COOKIE, cookies.join("; ").parse().unwrap())]);
+        browser.request(Method::GET, &url, headers, Bytes::new()).await.unwrap()
+    };
+    let [own, planted] = [cookies[0].as_str(), cookies[1].as_str()];
+    assert_eq!(ask(&[own]).await.status, 200);
+    assert_eq!(ask(&[own, own]).await.status, 200, "the same person twice");
+    for both in [[own, planted], [planted, own]] {
+        let page = ask(&both).await;
+        assert!(page.status == 302 && !page.text().contains(GREETING), "{}: {}", page.status, page.text());
+    }
 }

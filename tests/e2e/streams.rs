@@ -6,10 +6,11 @@ use support::{
     cli::Cli,
     echo::{Echo, FAREWELL},
     gateway::{Gateway, Route},
+    wait,
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
 };
 
 const DESTINATION: &str = "echo.corp.test:7";
@@ -78,4 +79,24 @@ async fn a_gateway_with_idle_clients_stops_without_waiting_for_them_and_they_com
     gateway.restart().await.unwrap();
     assert_eq!(exchange(port, b"after").await.unwrap(), [b"after", FAREWELL].concat(), "{}", cli.trouble());
     assert_eq!(cli.sign_ins(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_asks_for_it_is_told_whose_stream_it_is() {
+    let app = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = app.local_addr().unwrap();
+    let route = Route::tcp(DESTINATION, address).with("upstream_proxy_protocol: v1");
+    let gateway = Gateway::start(&[route]).await.unwrap();
+    let cli = Cli::new(&gateway, "alice").unwrap();
+    let (_client, port) = cli.listen(DESTINATION).await.unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.write_all(b"hello\n").await.unwrap();
+    let (app, _) = wait::within("the stream", app.accept()).await.unwrap().unwrap();
+    let mut lines = BufReader::new(app).lines();
+    let header = wait::within("the header", lines.next_line()).await.unwrap().unwrap().unwrap();
+    let words: Vec<&str> = header.split(' ').collect();
+    let ["PROXY", "TCP4", "127.0.0.1", "127.0.0.1", _, to] = words[..] else { panic!("{header}") };
+    assert_eq!(to, address.port().to_string());
+    let first = wait::within("the first line", lines.next_line()).await.unwrap().unwrap();
+    assert_eq!(first.as_deref(), Some("hello"));
 }

@@ -7,9 +7,10 @@ use http::{HeaderMap, Method, StatusCode};
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use support::{
+    app::App,
     authority::Authority,
     gateway::{Gateway, Route},
-    http::Page,
+    http::{Page, raw},
     person::Person,
     wait,
     worker::Worker,
@@ -189,4 +190,36 @@ async fn an_app_with_tls_is_trusted_by_its_own_authority_and_shown_a_certificate
         let served = || async { (story.send(Method::GET, "").await.status == StatusCode::OK).then_some(()) };
         wait::until("the right configuration", served).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_larger_than_a_route_allows_never_gets_to_its_app() {
+    let app = App::start().await.unwrap();
+    let limited = route(&[format!("http://{}", app.address)])
+        .with("max_request_body_bytes: 100000")
+        .with("max_request_header_bytes: 1000");
+    let story = Story::begin(limited).await;
+    let url = story.gateway.url(HOST).unwrap().join("/upload").unwrap();
+    let upload = async |len: usize, headers: HeaderMap| {
+        story.stranger.request(Method::POST, &url, headers, vec![b'x'; len].into()).await.unwrap()
+    };
+    let fits = upload(100_000, HeaderMap::new()).await;
+    assert!(fits.status == StatusCode::OK && fits.text().contains("100000"), "{}", fits.text());
+    let reached = app.requests();
+    let body = upload(100_001, HeaderMap::new()).await;
+    assert_eq!(body.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(body.text().contains("Send less"), "{}", body.text());
+    let long = HeaderMap::from_iter([("x-long".parse().unwrap(), "x".repeat(1000).parse().unwrap())]);
+    assert_eq!(upload(1, long).await.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    assert_eq!(app.requests(), reached);
+
+    // A body that does not say how long it is: it breaks off where it gets too long.
+    let tls = story.gateway.authority.client_config(&[b"http/1.1"]).unwrap();
+    let chunk = format!("{:x}\r\n{}\r\n", 60_000, "x".repeat(60_000));
+    let request = format!(
+        "POST /upload HTTP/1.1\r\nHost: {HOST}:{}\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n",
+        story.gateway.port
+    );
+    let (head, _) = raw(&tls, story.gateway.port, HOST, &request).await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 413"), "{head}");
 }

@@ -1,4 +1,5 @@
-//! For how long a body is waited for: a request's while it arrives (`timeout_read`), an answer's to its end (`timeout`).
+//! For how long a body is waited for: a request's while it arrives (`timeout_read`), an answer's to its end (`timeout`), and its
+//! next piece (`idle_timeout`).
 
 use std::{
     error::Error,
@@ -49,6 +50,11 @@ struct TooSlow;
 #[derive(Debug, thiserror::Error)]
 #[error("the app's answer took longer than its route allows")]
 struct TookTooLong;
+
+/// The app stopped in the middle of its answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the app's answer stood still for longer than its route allows")]
+struct StoodStill;
 
 /// Whether something failed because a request did not arrive in time.
 pub(crate) fn is_cause(error: &(dyn Error + 'static)) -> bool {
@@ -152,6 +158,51 @@ impl HttpBody for Until {
     }
 }
 
+/// Breaks an answer's body off where nothing of it comes for `limit`. Only waiting for the app counts: a client may take its time.
+pub(crate) fn never_idle(body: Body, limit: Option<Duration>) -> Body {
+    match limit {
+        Some(limit) => NeverIdle { body, limit, end: None }.boxed_unsync(),
+        None => body,
+    }
+}
+
+struct NeverIdle {
+    body: Body,
+    limit: Duration,
+    /// While the app is waited for.
+    end: Option<Pin<Box<Sleep>>>,
+}
+
+impl HttpBody for NeverIdle {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            self.end = None;
+            return Poll::Ready(frame);
+        }
+        let limit = self.limit;
+        let end = self.end.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        if end.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        (self.end, self.body) = (None, super::empty());
+        Poll::Ready(Some(Err(StoodStill.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::{StreamExt as _, stream};
@@ -207,6 +258,23 @@ mod tests {
         let request = over(Request::new(client(2, 1, Duration::from_secs(3600))), Some(LIMIT));
         request.extensions().get::<Patience>().unwrap().is_over();
         assert_eq!(request.into_body().collect().await.unwrap().to_bytes().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_stands_still_is_broken_off_and_a_slow_reader_is_not() {
+        let second = Duration::from_secs(1);
+        let app = |pause| never_idle(client(3, 1, pause), Some(10 * second));
+        assert_eq!(app(9 * second).collect().await.unwrap().to_bytes().len(), 3);
+        assert!(app(11 * second).collect().await.is_err());
+        let mut slow = app(second);
+        while let Some(frame) = slow.frame().await {
+            frame.unwrap();
+            tokio::time::sleep(60 * second).await;
+        }
+        assert_eq!(
+            never_idle(client(1, 1, 3600 * second), None).collect().await.unwrap().to_bytes().len(),
+            1
+        );
     }
 
     #[tokio::test(start_paused = true)]

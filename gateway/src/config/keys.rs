@@ -115,6 +115,8 @@ pub(super) const ROUTE: &[&str] = &[
     "idp_unreachable_grace",
     "load_balancing_policy",
     "logo_url",
+    "max_request_body_bytes",
+    "max_request_header_bytes",
     "name",
     "outlier_detection",
     "pass_identity_headers",
@@ -150,6 +152,7 @@ pub(super) const ROUTE: &[&str] = &[
     "tls_skip_verify",
     "tls_upstream_server_name",
     "to",
+    "upstream_proxy_protocol",
 ];
 
 const GLOBAL_NOT_BUILT: &[&str] = &[

@@ -65,6 +65,7 @@ fn route(section: &Section<'_>, defaults: &Defaults<'_>) -> Option<Route> {
     let from = from::from(section);
     let target = target::target(section, from.as_ref());
     let client_authority = defaults.client_authorities.of_route(section);
+    let proxy_protocol = target.as_ref().and_then(|target| target::proxy_protocol(section, target));
     let policy = policy(section, defaults, &client_authority);
     let allow_websockets = section.flag("allow_websockets").unwrap_or(false);
     let endless = allow_websockets || matches!(from, Some(RouteFrom::Tcp { .. } | RouteFrom::Udp { .. }));
@@ -101,6 +102,7 @@ fn route(section: &Section<'_>, defaults: &Defaults<'_>) -> Option<Route> {
         from: from?,
         target: target?,
         policy: policy?,
+        proxy_protocol,
         timeout,
         idle_timeout,
         allow_websockets,

@@ -365,6 +365,8 @@ pub struct Route {
     pub target: Target,
     /// Who may use it: `policy` and the `allowed_*` short forms in one.
     pub policy: Policy,
+    /// `upstream_proxy_protocol`: whether a TCP app is told whose connection it is.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// `timeout`: `None` means no limit.
     pub timeout: Option<Duration>,
     /// `idle_timeout`: `None` means no limit.
@@ -501,6 +503,26 @@ pub struct HttpTarget {
     pub host: UpstreamHost,
     /// How an `https` app is trusted.
     pub tls: UpstreamTls,
+    /// How large a request may be.
+    pub request_limits: RequestLimits,
+}
+
+/// How large a request to an app may be; `None` means as large as the listener lets it be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RequestLimits {
+    /// `max_request_header_bytes`: octets of all names and values.
+    pub header: Option<usize>,
+    /// `max_request_body_bytes`.
+    pub body: Option<u64>,
+}
+
+/// `upstream_proxy_protocol`: which version of the PROXY protocol a TCP app is spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// `v1`: a line of text.
+    V1,
+    /// `v2`: binary.
+    V2,
 }
 
 /// How the path changes on its way to the app.

@@ -18,7 +18,7 @@ use super::{
     upstream::{Count, Outcome, Pool, balance::Draw},
 };
 use crate::{
-    body::{self, Body, patience},
+    body::{self, Body, limit, patience},
     config::Upstream,
 };
 
@@ -94,6 +94,9 @@ pub(super) async fn send(
         if patience::is_cause(&error) {
             return Err(arrived_too_slowly());
         }
+        if limit::is_cause(&error) {
+            return Err(body_too_long(route));
+        }
         let upstream = &pool.upstream(place).name;
         tracing::warn!(route, upstream, error = &error as &dyn std::error::Error, "app unreachable");
         // A body may break off by the fault of whoever sends it.
@@ -132,6 +135,12 @@ fn unanswered(route: &str, is_connect: Option<bool>) -> Refusal {
 fn arrived_too_slowly() -> Refusal {
     let detail = "The request did not arrive in time. Send it again, over a faster connection.".to_owned();
     Refusal::App { status: StatusCode::REQUEST_TIMEOUT, detail }
+}
+
+/// What a client gets whose body is longer than the route allows.
+pub(super) fn body_too_long(route: &str) -> Refusal {
+    let detail = format!("The route {route} takes no body as long as this. Send less, or ask who runs it.");
+    Refusal::App { status: StatusCode::PAYLOAD_TOO_LARGE, detail }
 }
 
 /// The request as one upstream gets it. Its URI names the host that the app is asked for, as HTTP/2 sends it.

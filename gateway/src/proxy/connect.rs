@@ -1,6 +1,6 @@
 //! TCP streams: `CONNECT` in, a dialled app behind, bytes both ways until one typed reason ends it.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Response, request::Parts};
 use pomerium_shared::{
@@ -9,12 +9,13 @@ use pomerium_shared::{
     reason::EndReason,
     relay::{self, Leg, RelayEnd, RelayOptions},
 };
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use super::{
     Connection, Proxy, Refusal,
     authority::Authority,
     gate::{Admitted, refuse_authority},
+    proxy_protocol,
     question::Question,
     respond::Audience,
     upstream::CONNECT_TIMEOUT,
@@ -61,6 +62,7 @@ impl Proxy {
                 .parse()
                 .map_err(|error| Refusal::BadRequest(format!("CONNECT names no destination: {error}")))?;
             let question = Question::stream(to.clone(), connection);
+            let dial = |permit, route| dial(permit, route, connection.address_now());
             self.open(question, to, parts, connection, &request_id, dial).await
         };
         opened.await.map_err(|refusal| refused(refusal, parts, connection, &request_id))
@@ -160,7 +162,7 @@ async fn lapse(limit: Option<Duration>) {
 }
 
 /// Connects to the app of a route. Takes the permit: nothing is dialled that policy did not allow.
-async fn dial(_permit: Permit, route: Arc<Route>) -> Result<Leg, Refusal> {
+async fn dial(_permit: Permit, route: Arc<Route>, client: SocketAddr) -> Result<Leg, Refusal> {
     let Target::Tcp(app) = &route.target else {
         return Err(Refusal::Gateway(format!("The route {} has no TCP target.", route.name)));
     };
@@ -168,7 +170,14 @@ async fn dial(_permit: Permit, route: Arc<Route>) -> Result<Leg, Refusal> {
         status,
         detail: format!("The app behind the route {} {what}. Ask who runs it whether it is up.", route.name),
     };
-    let connecting = TcpStream::connect((app.host(), app.port()));
+    let connecting = async {
+        let mut stream = TcpStream::connect((app.host(), app.port())).await?;
+        if let Some(version) = route.proxy_protocol {
+            let header = proxy_protocol::header(version, client, stream.peer_addr()?)?;
+            stream.write_all(&header).await?;
+        }
+        Ok::<_, io::Error>(stream)
+    };
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok(stream)) => {
             if let Err(error) = relay::keepalive(&stream) {

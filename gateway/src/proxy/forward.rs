@@ -17,15 +17,17 @@ use super::{
 };
 use crate::{
     body::{
-        self, Body,
+        self, Body, limit,
         patience::{self, Patience, TooLate},
     },
     config::{
-        HttpTarget, PathMatch, PathRewrite, Redirect, RedirectPath, Route, RouteFrom, Target, UpstreamHost,
+        HttpTarget, PathMatch, PathRewrite, Redirect, RedirectPath, RequestLimits, Route, RouteFrom, Target,
+        UpstreamHost,
     },
     path::CanonicalPath,
 };
-use tokio::sync::oneshot;
+use http_body::Body as _;
+use tokio_util::sync::CancellationToken;
 
 impl Proxy {
     /// Puts the request before policy and brings it to its app.
@@ -68,6 +70,7 @@ impl Proxy {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
         let route = admitted.route.clone();
+        within_limits(&route.name, call.target.request_limits, &request)?;
         let is_websocket = route.allow_websockets && upgrade::is_websocket(&request);
         if is_websocket && !upgrade::is_from_here(request.headers(), |host| call.live.router.has_host(host)) {
             return Err(Refusal::BadRequest(
@@ -82,6 +85,10 @@ impl Proxy {
         };
         let (parts, body) = request.into_parts();
         let patience = parts.extensions.get::<Patience>().cloned();
+        let body = match call.target.request_limits.body {
+            Some(octets) => limit::to(body, octets),
+            None => body,
+        };
         let body = body::with_trailers(body, trailers_to_app(call.live, &route));
         let (body, uploaded) = body::upload(watch().over(body));
         let request = Request::from_parts(parts, body);
@@ -89,10 +96,11 @@ impl Proxy {
         let outgoing = outgoing_request(&call, &admitted, &known, request, upgrade.is_some())?;
         let pool = call.live.pools.get(&route.id).ok_or(Refusal::NoRoute)?;
         // The app's time begins when it has the whole request: a long upload is no slow app.
-        let mut too_late = time_is_over(route.timeout, uploaded);
+        let too_late = time_is_over(route.timeout, uploaded.clone());
+        let answer_is_due = time_is_over(soonest(route.timeout, route.idle_timeout), uploaded);
         let draw = pool.draw(|| caller_key(&admitted, call.connection));
         let (mut response, under_way) =
-            attempt::send(pool, &route.name, outgoing, draw, &mut too_late).await?;
+            attempt::send(pool, &route.name, outgoing, draw, answer_is_due).await?;
         // From here on the two may talk as they like.
         if let Some(patience) = patience {
             patience.is_over();
@@ -119,16 +127,37 @@ impl Proxy {
             headers::strip_from_app(trailers, &cookie_name);
         };
         Ok(response.map(|body| {
-            let body = patience::until(body::boxed(body::keeping(body, under_way)), too_late);
+            let body = body::boxed(body::keeping(body, under_way));
+            let body = patience::until(patience::never_idle(body, route.idle_timeout), too_late);
             watch().over(body::with_trailers(body, clean))
         }))
     }
 }
 
-/// Resolves when an app's time is over for its whole answer, which begins when it has the whole request.
-fn time_is_over(limit: Option<Duration>, uploaded: oneshot::Receiver<()>) -> TooLate {
+/// What the request says of itself; a body that does not is counted as it comes.
+fn within_limits(route: &str, limits: RequestLimits, request: &Request<Body>) -> Result<(), Refusal> {
+    let octets = || request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if limits.header.is_some_and(|max| max < octets()) {
+        let detail = format!(
+            "The route {route} takes no headers as long as these. Delete this site's cookies, or ask who runs it."
+        );
+        return Err(Refusal::App { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail });
+    }
+    if limits.body.is_some_and(|max| max < request.body().size_hint().lower()) {
+        return Err(attempt::body_too_long(route));
+    }
+    Ok(())
+}
+
+/// The shorter of two limits, each of which may be none.
+fn soonest(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
+}
+
+/// Resolves when an app's time is over, which begins when it has the whole request.
+fn time_is_over(limit: Option<Duration>, uploaded: CancellationToken) -> TooLate {
     Box::pin(async move {
-        let _ended = uploaded.await;
+        uploaded.cancelled().await;
         match limit {
             Some(limit) => tokio::time::sleep(limit).await,
             None => std::future::pending().await,

@@ -7,8 +7,8 @@ use pomerium_shared::destination::Destination;
 
 use super::{from::expression, upstreams};
 use crate::config::{
-    HttpTarget, PathRewrite, Redirect, RedirectPath, RouteFrom, Target, UpstreamHost, UpstreamTls,
-    section::Section,
+    HttpTarget, PathRewrite, ProxyProtocol, Redirect, RedirectPath, RequestLimits, RouteFrom, Target,
+    UpstreamHost, UpstreamTls, section::Section,
 };
 
 /// Bytes of a fixed answer at most: it stays in memory and goes out whole.
@@ -79,7 +79,34 @@ fn http(section: &Section<'_>, entries: &[upstreams::Entry<'_>]) -> Option<Targe
         (PathRewrite::Keep, Some(path)) => PathRewrite::Prefix(path),
         (rewrite, _) => rewrite,
     };
-    Some(Target::Http(Box::new(HttpTarget { upstreams, rewrite, host: host?, tls })))
+    let request_limits = request_limits(section);
+    Some(Target::Http(Box::new(HttpTarget { upstreams, rewrite, host: host?, tls, request_limits })))
+}
+
+fn request_limits(section: &Section<'_>) -> RequestLimits {
+    let octets = |name| {
+        let count = section.whole(name)?;
+        u64::try_from(count).ok().filter(|count| *count > 0).or_else(|| {
+            section.error(name, "expected a number of 1 or more");
+            None
+        })
+    };
+    RequestLimits {
+        header: octets("max_request_header_bytes").and_then(|count| usize::try_from(count).ok()),
+        body: octets("max_request_body_bytes"),
+    }
+}
+
+/// Whether a TCP app is told whose connection it is.
+pub(super) fn proxy_protocol(section: &Section<'_>, target: &Target) -> Option<ProxyProtocol> {
+    let name = "upstream_proxy_protocol";
+    let words = [("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)];
+    let version = section.one_of(name, &words)?;
+    if !matches!(target, Target::Tcp(_)) {
+        // A connection to an HTTP app carries the requests of many people.
+        section.error(name, "works for tcp+https routes; HTTP apps find the client in X-Forwarded-For");
+    }
+    Some(version)
 }
 
 fn rewrite(section: &Section<'_>) -> Option<PathRewrite> {

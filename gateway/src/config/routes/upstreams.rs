@@ -23,11 +23,13 @@ const CHECKS_MAX: usize = 8;
 const RECEIVE_LEN_MAX: usize = 4096;
 
 /// The keys that mean something only for HTTP apps.
-pub(super) const KEYS: [&str; 5] = [
+pub(super) const KEYS: [&str; 7] = [
     "circuit_breaker_thresholds",
     "health_checks",
     "healthy_panic_threshold",
     "load_balancing_policy",
+    "max_request_body_bytes",
+    "max_request_header_bytes",
     "outlier_detection",
 ];
 

@@ -138,3 +138,30 @@ fn what_cannot_be_meant_or_is_not_built_is_said() {
         assert!(errors.contains(expected), "{rest}\n{errors}");
     }
 }
+
+#[test]
+fn limits_of_a_request_and_the_proxy_protocol_are_read_where_they_mean_something() {
+    let target = |rest: &str| {
+        let settings = good(&route(rest)).settings;
+        let Target::Http(target) = &settings.routes[0].target else { panic!("an app") };
+        target.request_limits
+    };
+    assert_eq!(target("to: http://a\n"), RequestLimits::default());
+    assert_eq!(
+        target("to: http://a\n  max_request_header_bytes: 4096\n  max_request_body_bytes: 10000000000\n"),
+        RequestLimits { header: Some(4096), body: Some(10_000_000_000) }
+    );
+    for (rest, expected) in [
+        (
+            "to: http://a\n  max_request_body_bytes: 0\n",
+            "max_request_body_bytes: expected a number of 1 or more",
+        ),
+        ("to: http://a\n  max_request_header_bytes: -1\n", "max_request_header_bytes: expected a number"),
+        ("redirect: {https_redirect: true}\n  max_request_body_bytes: 1\n", "only where `to` is an HTTP app"),
+        ("to: http://a\n  upstream_proxy_protocol: v1\n", "works for tcp+https routes"),
+        ("to: http://a\n  upstream_proxy_protocol: v3\n", "upstream_proxy_protocol"),
+    ] {
+        let told = errors(&route(rest));
+        assert!(told.contains(expected), "{rest}: {told}");
+    }
+}

@@ -17,8 +17,8 @@ use tokio::{
 
 use super::*;
 use crate::config::{
-    Balancing, CircuitBreakers, HttpTarget, OutlierDetection, PathRewrite, UpstreamHost, UpstreamTls,
-    Upstreams,
+    Balancing, CircuitBreakers, HttpTarget, OutlierDetection, PathRewrite, RequestLimits, UpstreamHost,
+    UpstreamTls, Upstreams,
 };
 
 /// An app that reads what comes first on each connection, says `answer` and hangs up.
@@ -70,7 +70,11 @@ fn pool(apps: &[SocketAddr], change: impl FnOnce(&mut Upstreams)) -> Pool {
     };
     change(&mut upstreams);
     let (rewrite, host, tls) = (PathRewrite::Keep, UpstreamHost::Target, UpstreamTls::default());
-    Pool::new("route", &HttpTarget { upstreams, rewrite, host, tls }).unwrap()
+    Pool::new(
+        "route",
+        &HttpTarget { upstreams, rewrite, host, tls, request_limits: RequestLimits::default() },
+    )
+    .unwrap()
 }
 
 fn request(method: Method, body: Body) -> Outgoing {

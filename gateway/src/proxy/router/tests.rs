@@ -18,6 +18,7 @@ fn route(place: usize, from: RouteFrom) -> Arc<Route> {
         from,
         target: Target::Response { status: http::StatusCode::OK, body: String::new() },
         policy: Policy::default(),
+        proxy_protocol: None,
         timeout: None,
         idle_timeout: None,
         allow_websockets: false,
