@@ -2,6 +2,7 @@
 //! from another host. What a script adds is a convenience; only enrolling a browser needs one.
 
 mod hindrance;
+mod language;
 pub mod look;
 mod person;
 mod refusal;
@@ -11,6 +12,7 @@ use maud::{DOCTYPE, Markup, html};
 
 pub use self::{
     hindrance::{Circle, FRAMED_POLICY, Hindrance, hindered},
+    language::{Language, phrase, say, speaking},
     look::Look,
     person::{claims, identity, user},
     refusal::{DeniedPage, ErrorPage, denied, error},
@@ -61,12 +63,12 @@ pub fn layout(frame: Frame<'_>, content: &Markup) -> String {
     let links = [(Place::Routes, "/.pomerium/routes", "Apps"), (Place::Person, "/.pomerium/", "You")];
     html! {
         (DOCTYPE)
-        html lang="en" {
+        html lang=(Language::spoken().tag()) {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { (title) " · " (look.title) }
+                title { (say(title)) " · " (look.title) }
                 link rel="stylesheet" href=(STYLESHEET_PATH);
                 link rel="icon" href=(ICON_PATH);
                 @if let Some(script) = script { script src=(script) defer {} }
@@ -82,7 +84,7 @@ pub fn layout(frame: Frame<'_>, content: &Markup) -> String {
                     @if place.is_some() {
                         nav {
                             @for (at, href, text) in links {
-                                a href=(href) aria-current=[(place == Some(at)).then_some("page")] { (text) }
+                                a href=(href) aria-current=[(place == Some(at)).then_some("page")] { (say(text)) }
                             }
                         }
                     }

@@ -63,6 +63,7 @@ use crate::{
     config::{Settings, Target},
     device::Thumbprint,
     per_address::{Connections, Place, Rate},
+    portal::{self, Language},
     remote_authorize::TransportError,
     store::Store,
 };
@@ -250,7 +251,8 @@ impl Proxy {
         request: Request<Body>,
         connection: &'a Connection,
     ) -> Pin<Box<dyn Future<Output = Response<Body>> + Send + 'a>> {
-        Box::pin(self.handle_unboxed(request, connection))
+        let language = Language::of(request.headers());
+        Box::pin(portal::speaking(language, self.handle_unboxed(request, connection)))
     }
 
     async fn handle_unboxed(&self, request: Request<Body>, connection: &Connection) -> Response<Body> {

@@ -181,6 +181,12 @@ async fn each_refusal_fits_phones_and_desks() {
     sign_in(&gateway, client, "bob").await.unwrap();
     client.goto(gateway.url("app.localhost").unwrap().as_str()).await.unwrap();
     picture(&browser, "denied").await.unwrap();
+    browser.prefer("de").await.unwrap();
+    client.refresh().await.unwrap();
+    let german = client.find(Locator::Css("html[lang=de] h1")).await.unwrap().text().await.unwrap();
+    assert_eq!(german, "Nicht erlaubt");
+    picture(&browser, "denied-de").await.unwrap();
+    browser.prefer("en").await.unwrap();
     client.delete_all_cookies().await.unwrap();
     let send = "const form = document.createElement('form'); form.method = 'post'; form.action = arguments[0]; \
                 document.body.append(form); form.submit();";
@@ -188,5 +194,36 @@ async fn each_refusal_fits_phones_and_desks() {
     client.execute(send, vec![json!(save.as_str())]).await.unwrap();
     client.wait().for_element(Locator::XPath("//h1[contains(., 'did not arrive')]")).await.unwrap();
     picture(&browser, "lost-form").await.unwrap();
+    browser.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_frame_and_a_browser_in_a_circle_get_fits_phones_and_desks() {
+    let app = App::start().await.unwrap();
+    let options = Options { more: BRANDING, ..Options::default() };
+    let routes = ["app.localhost", "other.localhost"].map(|host| Route::web(host, app.address));
+    let gateway = Gateway::start_with(&routes, &options).await.unwrap();
+    let browser = Browser::start(&gateway.authority).await.unwrap();
+    let client = &browser.client;
+    sign_in(&gateway, client, "alice").await.unwrap();
+    let app = gateway.url("app.localhost").unwrap();
+    client.goto(app.as_str()).await.unwrap();
+    let frame = "const frame = document.createElement('iframe'); frame.src = arguments[0]; \
+                 frame.style = 'position: fixed; inset: 0; width: 100%; height: 100%; border: 0; background: Canvas'; \
+                 document.body.append(frame);";
+    let other = gateway.url("other.localhost").unwrap();
+    client.execute(frame, vec![json!(other.as_str())]).await.unwrap();
+    client.find(Locator::Css("iframe")).await.unwrap().enter_frame().await.unwrap();
+    client.wait().for_element(Locator::LinkText("Open the app")).await.unwrap();
+    client.clone().enter_parent_frame().await.unwrap();
+    picture(&browser, "frame").await.unwrap();
+
+    // As the gateway counts it, where no other cookie comes back.
+    client.delete_all_cookies().await.unwrap();
+    let count = "document.cookie = '__Host-_pomerium_landings=8; path=/; secure';";
+    client.execute(count, vec![]).await.unwrap();
+    client.goto(app.as_str()).await.unwrap();
+    client.wait().for_element(Locator::LinkText("Try again")).await.unwrap();
+    picture(&browser, "circle").await.unwrap();
     browser.close().await.unwrap();
 }

@@ -109,6 +109,17 @@ impl Browser {
         Ok(())
     }
 
+    /// Asks for pages in this language from now on.
+    ///
+    /// # Errors
+    /// The driver does not answer.
+    pub async fn prefer(&self, language: &str) -> anyhow::Result<()> {
+        self.client.issue_cmd(DevTools("Network.enable", json!({}))).await?;
+        let headers = json!({"headers": {"Accept-Language": language}});
+        self.client.issue_cmd(DevTools("Network.setExtraHTTPHeaders", headers)).await?;
+        Ok(())
+    }
+
     /// Closes the window and the browser; dropping kills it.
     ///
     /// # Errors

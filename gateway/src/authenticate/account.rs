@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     device::Device,
-    portal::{self, moment},
+    portal::{self, moment, phrase, say},
     session::Session,
     store::StoreError,
 };
@@ -59,17 +59,17 @@ fn account(session: &Session, sessions: &[Session], devices: &[Device]) -> Marku
     html! {
         (portal::identity(session))
         div.actions {
-            a.button href=(super::sign_in::RENEW_PATH) { "Sign in again" }
-            form method="post" action="/.pomerium/sign_out" { button.second { "Sign out" } }
+            a.button href=(super::sign_in::RENEW_PATH) { (say("Sign in again")) }
+            form method="post" action="/.pomerium/sign_out" { button.second { (say("Sign out")) } }
         }
-        p.quiet { "Signing in again renews your session; what you have open stays open." }
-        h2 { "Where you are signed in" }
+        p.quiet { (say("Signing in again renews your session; what you have open stays open.")) }
+        h2 { (say("Where you are signed in")) }
         ul.items { @for other in sessions { li { (one(other, devices, other.id == session.id)) } } }
-        h2 { "Your devices" }
-        @if devices.is_empty() { p { "You have none." } } @else {
+        h2 { (say("Your devices")) }
+        @if devices.is_empty() { p { (say("You have none.")) } } @else {
             ul.items { @for device in devices { li { (device_pages::one(device)) } } }
         }
-        p { a href=(DEVICES_PATH) { "Add this browser" } " as a device." }
+        p { (phrase("{} as a device.", &[html! { a href=(DEVICES_PATH) { (say("Add this browser")) } }])) }
         (portal::claims(session))
     }
 }
@@ -83,17 +83,17 @@ fn one(session: &Session, devices: &[Device], is_this: bool) -> Markup {
                 @match (device, &session.bound_to) {
                     (Some(device), _) if !device.name.is_empty() => (device.name),
                     (_, Some(_)) => "pomerium-cli",
-                    (_, None) => "A browser, and programs that it let in",
+                    (_, None) => (say("A browser, and programs that it let in")),
                 }
             }
-            @if is_this { span.mark { "this browser" } }
+            @if is_this { span.mark { (say("this browser")) } }
             br;
-            span.quiet { "since " (moment(session.issued_at)) ", until " (moment(session.expires_at)) }
+            span.quiet { (phrase("since {}, until {}", &[moment(session.issued_at), moment(session.expires_at)])) }
         }
         // This one ends by signing out, at the identity provider too.
         @if !is_this {
             form method="post" action=(END_PATH) {
-                button.second.small name="id" value=(session.id.as_str()) { "End" }
+                button.second.small name="id" value=(session.id.as_str()) { (say("End")) }
             }
         }
     }

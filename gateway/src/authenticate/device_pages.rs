@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     device::{Device, DeviceKind},
+    portal::{phrase, say},
     session::Session,
 };
 
@@ -23,17 +24,19 @@ pub const SCRIPT: &str = include_str!("webauthn.js");
 /// A person's devices.
 pub(super) fn devices(session: &Session, devices: &[Device]) -> Response<Bytes> {
     let body = html! {
-        h1 { "Your devices" }
-        p { "You are signed in as " strong { (session.email) } "." }
-        @if devices.is_empty() { p { "You have none." } } @else {
+        h1 { (say("Your devices")) }
+        p { (phrase("You are signed in as {}.", &[html! { strong { (session.email) } }])) }
+        @if devices.is_empty() { p { (say("You have none.")) } } @else {
             ul.items { @for device in devices { li { (one(device)) } } }
         }
-        h2 { "This browser" }
+        h2 { (say("This browser")) }
         p {
-            "Your browser makes a key for it, which stays on this device or on your security key. An administrator has to \
-             approve it before it opens anything."
+            (say(
+                "Your browser makes a key for it, which stays on this device or on your security key. An administrator has to \
+                 approve it before it opens anything."
+            ))
         }
-        p { label { "Name " input name="name" maxlength=(NAME_LEN_MAX) placeholder="My laptop" autocomplete="off"; } }
+        p { label { (phrase("Name {}", &[html! { input name="name" maxlength=(NAME_LEN_MAX) placeholder=(say("My laptop")) autocomplete="off"; }])) } }
         (button("create", ENROL_OPTIONS_PATH, ENROL_PATH, "Add this browser"))
     };
     pages::devices("Your devices", body)
@@ -47,27 +50,33 @@ pub(super) fn one(device: &Device) -> Markup {
     };
     html! {
         div {
-            strong { @if device.name.is_empty() { (kind) } @else { (device.name) } }
-            span.mark { @if device.is_approved { "approved" } @else { "waiting for approval" } }
+            strong { @if device.name.is_empty() { (say(kind)) } @else { (device.name) } }
+            span.mark { @if device.is_approved { (say("approved")) } @else { (say("waiting for approval")) } }
             br;
-            span.quiet { (kind) ", " code { (device.id.chars().take(16).collect::<String>()) } }
+            span.quiet { (say(kind)) ", " code { (device.id.chars().take(16).collect::<String>()) } }
         }
         form method="post" action=(REMOVE_PATH) {
-            button.second.small name="id" value=(device.id) { "Remove" }
+            button.second.small name="id" value=(device.id) { (say("Remove")) }
         }
     }
 }
 
 /// Asks for the proof that this is the person's device. `here` is this page's own address, which says where they go then.
 pub(super) fn proof(session: &Session, here: &str, app: &str, has_any: bool) -> Response<Bytes> {
+    let yours = html! { a href=(DEVICES_PATH) { (say("your devices")) } };
     let body = html! {
-        h1 { "Is this your device?" }
-        p { strong { (app) } " asks on what device you are. You are signed in as " strong { (session.email) } "." }
+        h1 { (say("Is this your device?")) }
+        p {
+            (phrase(
+                "{} asks on what device you are. You are signed in as {}.",
+                &[html! { strong { (app) } }, html! { strong { (session.email) } }],
+            ))
+        }
         @if has_any {
             (button("get", PROOF_OPTIONS_PATH, here, "Show that it is"))
-            p { "If this browser is none of " a href=(DEVICES_PATH) { "your devices" } ", add it there." }
+            p { (phrase("If this browser is none of {}, add it there.", &[yours])) }
         } @else {
-            p { "No browser of yours is known here. Add it to " a href=(DEVICES_PATH) { "your devices" } ", and open the application again." }
+            p { (phrase("No browser of yours is known here. Add it to {}, and open the application again.", &[yours])) }
         }
     };
     pages::devices("Is this your device?", body)
@@ -75,7 +84,7 @@ pub(super) fn proof(session: &Session, here: &str, app: &str, has_any: bool) -> 
 
 fn button(ceremony: &str, options: &str, result: &str, text: &str) -> Markup {
     html! {
-        p { button data-ceremony=(ceremony) data-options=(options) data-result=(result) { (text) } }
+        p { button data-ceremony=(ceremony) data-options=(options) data-result=(result) { (say(text)) } }
         p role="status" {}
     }
 }

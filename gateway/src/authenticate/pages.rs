@@ -7,7 +7,7 @@ use url::Url;
 
 use super::consent::{Program, Question};
 use crate::{
-    portal::{self, Frame, Hindrance, Look, Place},
+    portal::{self, Frame, Hindrance, Look, Place, phrase, say},
     session::Session,
 };
 
@@ -67,7 +67,7 @@ pub(super) fn onward(to: &Url) -> Response<Bytes> {
     let mut response = page(
         StatusCode::OK,
         "Signed in",
-        &html! { h1 { "You are signed in" } p { a href=(to) { "Go on" } } },
+        &html! { h1 { (say("You are signed in")) } p { a href=(to) { (say("Go on")) } } },
     );
     match HeaderValue::from_str(&format!("0; url={to}")) {
         Ok(refresh) => _ = response.headers_mut().insert(header::REFRESH, refresh),
@@ -104,16 +104,24 @@ pub(super) fn json(document: &serde_json::Value) -> Response<Bytes> {
 /// A page that says what went wrong and what to do.
 pub(super) fn problem(status: StatusCode, what: &str) -> Response<Bytes> {
     let title = status.canonical_reason().unwrap_or("Error");
-    page(status, title, &html! { p.status { (status.as_u16()) } h1 { (title) } p { (what) } })
+    page(status, title, &html! { p.status { (status.as_u16()) } h1 { (say(title)) } p { (say(what)) } })
 }
 
 /// Asks before signing out, when the wish may not be the person's own.
 pub(super) fn confirm_sign_out() -> Response<Bytes> {
     let body = html! {
-        h1 { "Sign out?" }
-        form method="post" action="/.pomerium/sign_out" { button { "Sign out" } }
+        h1 { (say("Sign out?")) }
+        form method="post" action="/.pomerium/sign_out" { button { (say("Sign out")) } }
     };
     page(StatusCode::OK, "Sign out", &body)
+}
+
+fn asking(is_on_this_computer: bool, parts: &[Markup]) -> Markup {
+    if is_on_this_computer {
+        phrase("A program on this computer ({}) asks to sign in as {}, by way of {}.", parts)
+    } else {
+        phrase("A program at {} asks to sign in as {}, by way of {}.", parts)
+    }
 }
 
 /// Asks whether this person's session may go to a program, or to a host that nobody named.
@@ -122,22 +130,19 @@ pub(super) fn question(session: &Session, question: &Question) -> Response<Bytes
     let (who, to) = (html! { strong { (session.email) } }, html! { strong { (to) } });
     let body = html! {
         @if let Some(Program { is_on_this_computer, by_way_of }) = program {
-            h1 { "Sign in a program?" }
-            p {
-                "A program " @if *is_on_this_computer { "on this computer (" (to) ")" } @else { "at " (to) }
-                " asks to sign in as " (who) ", by way of " strong { (by_way_of) } "."
-            }
-            p { "Go on only if you have just begun this yourself: the program could do all that you may do." }
+            h1 { (say("Sign in a program?")) }
+            p { (asking(*is_on_this_computer, &[to, who, html! { strong { (by_way_of) } }])) }
+            p { (say("Go on only if you have just begun this yourself: the program could do all that you may do.")) }
         } @else {
-            h1 { "Go on to this address?" }
-            p { (to) " asks who you are. You are signed in as " (who) "." }
-            p { "Go on only if you know this address. You are asked once." }
+            h1 { (say("Go on to this address?")) }
+            p { (phrase("{} asks who you are. You are signed in as {}.", &[to, who])) }
+            p { (say("Go on only if you know this address. You are asked once.")) }
         }
         form method="post" action=(super::consent::CONTINUE_PATH) {
             input type="hidden" name="ticket" value=(ticket);
-            button { "Continue" }
+            button { (say("Continue")) }
         }
-        p { "If not, close this page: nothing is handed over." }
+        p { (say("If not, close this page: nothing is handed over.")) }
     };
     page(StatusCode::OK, "Continue?", &body)
 }
@@ -145,19 +150,21 @@ pub(super) fn question(session: &Session, question: &Question) -> Response<Bytes
 /// Asks whether a device may have this person's session. `code` may be empty.
 pub(super) fn device(session: &Session, code: &str) -> Response<Bytes> {
     let body = html! {
-        h1 { "Sign in a device" }
-        p { "You are signed in as " strong { (session.email) } "." }
+        h1 { (say("Sign in a device")) }
+        p { (phrase("You are signed in as {}.", &[html! { strong { (session.email) } }])) }
         p {
-            "Go on only if you have just begun this yourself, and the device shows the same code. If somebody sent you \
-             a link or a code, say no: they would get in with your name."
+            (say(
+                "Go on only if you have just begun this yourself, and the device shows the same code. If somebody sent you \
+                 a link or a code, say no: they would get in with your name."
+            ))
         }
         form method="post" action="/.pomerium/device" {
             p {
-                label { "Code " input name="user_code" value=(code) autocomplete="off" required maxlength="16"; }
+                label { (phrase("Code {}", &[html! { input name="user_code" value=(code) autocomplete="off" required maxlength="16"; }])) }
             }
-            button name="answer" value="yes" { "Yes, sign it in" }
+            button name="answer" value="yes" { (say("Yes, sign it in")) }
             " "
-            button.second name="answer" value="no" { "No" }
+            button.second name="answer" value="no" { (say("No")) }
         }
     };
     page(StatusCode::OK, "Sign in a device", &body)
@@ -166,9 +173,9 @@ pub(super) fn device(session: &Session, code: &str) -> Response<Bytes> {
 /// The end of signing a device in, or not.
 pub(super) fn device_done(approved: bool) -> Response<Bytes> {
     let body = if approved {
-        html! { h1 { "The device is signed in" } p { "You may close this page." } }
+        html! { h1 { (say("The device is signed in")) } p { (say("You may close this page.")) } }
     } else {
-        html! { h1 { "The device is not signed in" } p { "Nothing was given to it." } }
+        html! { h1 { (say("The device is not signed in")) } p { (say("Nothing was given to it.")) } }
     };
     page(StatusCode::OK, "Sign in a device", &body)
 }
@@ -178,7 +185,7 @@ pub(super) fn signed_out() -> Response<Bytes> {
     page(
         StatusCode::OK,
         "Signed out",
-        &html! { h1 { "You are signed out" } p { "You may close this page." } },
+        &html! { h1 { (say("You are signed out")) } p { (say("You may close this page.")) } },
     )
 }
 
@@ -194,7 +201,7 @@ pub(super) fn devices(title: &str, body: Markup) -> Response<Bytes> {
 
 /// There is nobody whose account could be shown.
 pub(super) fn nobody() -> Response<Bytes> {
-    let body = html! { h1 { "You are not signed in" } p { "Open the application that you want to use." } };
+    let body = html! { h1 { (say("You are not signed in")) } p { (say("Open the application that you want to use.")) } };
     page(StatusCode::OK, "Account", &body)
 }
 

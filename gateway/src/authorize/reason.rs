@@ -32,7 +32,7 @@ macro_rules! reasons {
 
             /// What the reason means to the person, when the answer was no. A matching criterion refuses in a
             /// `deny` block and under `not` and `nor`.
-            pub(super) const fn sentence_when_refused(self) -> &'static str {
+            pub(crate) const fn sentence_when_refused(self) -> &'static str {
                 match self {
                     $(Self::$variant => $refused,)+
                 }

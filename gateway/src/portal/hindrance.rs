@@ -2,7 +2,7 @@
 
 use maud::html;
 
-use super::{Frame, Look, layout};
+use super::{Frame, Look, layout, phrase, say};
 
 /// The policy of the page that stands in a frame, whoever frames it: all that it has is a link to a tab of its own.
 pub const FRAMED_POLICY: &str =
@@ -124,15 +124,15 @@ pub fn hindered(look: &Look, hindrance: &Hindrance, url: &str, request_id: &str)
     let target = (!matches!(hindrance, Hindrance::Circle(_))).then_some("_blank");
     let remedies = hindrance.remedies();
     let content = html! {
-        h1 { (hindrance.title()) }
+        h1 { (say(hindrance.title())) }
         @if let Some(words) = &look.first_paragraph { p { (words) } }
-        p { (hindrance.what()) }
+        p { (say(&hindrance.what())) }
         section.fix {
-            h2 { "What to do" }
-            @if let [only] = remedies.as_slice() { p { (only) } } @else { ol { @for line in &remedies { li { (line) } } } }
+            h2 { (say("What to do")) }
+            @if let [only] = remedies.as_slice() { p { (say(only)) } } @else { ol { @for line in &remedies { li { (say(line)) } } } }
         }
-        div.actions { a.button href=(url) target=[target] rel="noopener" { (hindrance.button()) } }
-        @if !request_id.is_empty() { p.id { "Request id " code { (request_id) } } }
+        div.actions { a.button href=(url) target=[target] rel="noopener" { (say(hindrance.button())) } }
+        @if !request_id.is_empty() { p.id { (phrase("Request id {}", &[html! { code { (request_id) } }])) } }
     };
     layout(Frame { look, title: hindrance.title(), place: None, script: None }, &content)
 }

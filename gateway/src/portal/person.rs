@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{Frame, Look, Place, SCRIPT_PATH, layout, moment};
+use super::{Frame, Look, Place, SCRIPT_PATH, layout, moment, say};
 use crate::session::Session;
 
 /// The page of an app's host. `account_url` is where sessions and devices are seen and ended.
@@ -11,9 +11,9 @@ pub fn user(look: &Look, session: &Session, account_url: &str) -> String {
     let content = html! {
         (identity(session))
         div.actions {
-            a.button href=(account_url) { "Sessions and devices" }
+            a.button href=(account_url) { (say("Sessions and devices")) }
             // No form: it leads on to other hosts, where browsers hold `form-action` against it.
-            a.button.second href="/.pomerium/sign_out" { "Sign out" }
+            a.button.second href="/.pomerium/sign_out" { (say("Sign out")) }
         }
         (claims(session))
     };
@@ -26,9 +26,9 @@ pub fn identity(session: &Session) -> Markup {
     html! {
         h1 { @if session.name.is_empty() { (session.email) } @else { (session.name) } }
         dl {
-            dt { "Email" } dd { (session.email) }
-            dt { "Groups" } dd { @if session.groups.is_empty() { "none" } @else { (session.groups.join(", ")) } }
-            dt { "Session ends" } dd { (moment(session.expires_at)) }
+            dt { (say("Email")) } dd { (session.email) }
+            dt { (say("Groups")) } dd { @if session.groups.is_empty() { (say("none")) } @else { (session.groups.join(", ")) } }
+            dt { (say("Session ends")) } dd { (moment(session.expires_at)) }
         }
     }
 }
@@ -40,7 +40,7 @@ pub fn claims(session: &Session) -> Markup {
     html! {
         @if !session.claims.is_empty() {
             details {
-                summary { "What your identity provider says of you" }
+                summary { (say("What your identity provider says of you")) }
                 dl {
                     @for (name, values) in &session.claims {
                         dt { code { (name) } }

@@ -1,8 +1,8 @@
 //! Pages that say no, and why.
 
-use maud::html;
+use maud::{Markup, html};
 
-use super::{Frame, Look, layout};
+use super::{Frame, Look, layout, phrase, say};
 
 /// A refusal by policy.
 #[derive(Debug)]
@@ -45,28 +45,38 @@ pub struct ErrorPage<'a> {
 pub fn denied(look: &Look, page: &DeniedPage<'_>) -> String {
     let content = html! {
         p.status { (page.status) }
-        h1 { "Not allowed" }
+        h1 { (say("Not allowed")) }
         @if let Some(words) = &look.first_paragraph { p { (words) } }
-        p { "You may not use " strong { (page.route_name) } " at " (page.host) "." }
+        p {
+            (phrase("You may not use {} at {}.", &[html! { strong { (page.route_name) } }, html! { (page.host) }]))
+        }
         section.why {
-            h2 { "Why" }
-            ul { @for line in &page.explanations { li { (line) } } }
+            h2 { (say("Why")) }
+            ul { @for line in &page.explanations { li { (explained(line)) } } }
         }
         @if !page.remedies.is_empty() {
             section.fix {
-                h2 { "What would help" }
-                ul { @for line in &page.remedies { li { (line) } } }
+                h2 { (say("What would help")) }
+                ul { @for line in &page.remedies { li { (say(line)) } } }
             }
         }
         @if !page.traces.is_empty() {
-            details { summary { "The rules and what they came to" } ul { @for line in &page.traces { li { code { (line) } } } } }
+            details { summary { (say("The rules and what they came to")) } ul { @for line in &page.traces { li { code { (line) } } } } }
         }
         @if !page.email.is_empty() {
-            p { "You are signed in as " strong { (page.email) } ". If that is the wrong account, "
-                a href=(page.sign_out_url) { "sign out" } " and sign in with another; otherwise ask your administrator and give the request id." }
+            p {
+                (phrase(
+                    "You are signed in as {}. If that is the wrong account, {} and sign in with another; otherwise ask your \
+                     administrator and give the request id.",
+                    &[
+                        html! { strong { (page.email) } },
+                        html! { a href=(page.sign_out_url) { (say("sign out")) } },
+                    ],
+                ))
+            }
         }
-        div.actions { a.button href="" { "Try again" } }
-        p.id { "Request id " code { (page.request_id) } }
+        div.actions { a.button href="" { (say("Try again")) } }
+        p.id { (phrase("Request id {}", &[html! { code { (page.request_id) } }])) }
     };
     layout(Frame { look, title: "Not allowed", place: None, script: None }, &content)
 }
@@ -76,10 +86,18 @@ pub fn denied(look: &Look, page: &DeniedPage<'_>) -> String {
 pub fn error(look: &Look, page: &ErrorPage<'_>) -> String {
     let content = html! {
         p.status { (page.status) }
-        h1 { (page.title) }
+        h1 { (say(page.title)) }
         @if let Some(words) = &look.first_paragraph { p { (words) } }
-        p { (page.detail) }
-        @if !page.request_id.is_empty() { p.id { "Request id " code { (page.request_id) } } }
+        p { (say(page.detail)) }
+        @if !page.request_id.is_empty() { p.id { (phrase("Request id {}", &[html! { code { (page.request_id) } }])) } }
     };
     layout(Frame { look, title: page.title, place: None, script: None }, &content)
+}
+
+/// A reason with its code, by which administrators know it in any language: `You are not signed in (user-unauthenticated).`
+fn explained(line: &str) -> Markup {
+    match line.strip_suffix(").").and_then(|line| line.rsplit_once(" (")) {
+        Some((words, code)) => html! { (say(words)) " (" (code) ")." },
+        None => html! { (say(line)) },
+    }
 }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{Frame, Look, Place, SCRIPT_PATH, layout};
+use super::{Frame, Look, Place, SCRIPT_PATH, layout, say};
 
 /// A route, as its user sees it.
 #[derive(Debug, Clone, Copy)]
@@ -45,16 +45,16 @@ impl Entry<'_> {
 pub fn routes(look: &Look, entries: &[Entry<'_>], search: &str) -> String {
     let shown: Vec<_> = entries.iter().filter(|entry| entry.is_meant_by(search)).collect();
     let content = html! {
-        h1 { "Apps" }
+        h1 { (say("Apps")) }
         form.search role="search" {
-            input type="search" name="q" value=(search) aria-label="Search" placeholder="Search by name or address" maxlength="100";
-            noscript { button.second { "Search" } }
+            input type="search" name="q" value=(search) aria-label=(say("Search")) placeholder=(say("Search by name or address")) maxlength="100";
+            noscript { button.second { (say("Search")) } }
         }
         ul.routes { @for entry in &shown { (card(entry)) } }
         @if entries.is_empty() {
-            p { "There is nothing here that you may open now. If you miss something, ask your administrator." }
+            p { (say("There is nothing here that you may open now. If you miss something, ask your administrator.")) }
         } @else {
-            p data-none hidden[!shown.is_empty()] { "Nothing that you may open matches." }
+            p data-none hidden[!shown.is_empty()] { (say("Nothing that you may open matches.")) }
         }
     };
     layout(Frame { look, title: "Apps", place: Some(Place::Routes), script: Some(SCRIPT_PATH) }, &content)
@@ -79,7 +79,7 @@ fn card(entry: &Entry<'_>) -> Markup {
             @if let Kind::Command(line) = entry.kind {
                 div.line {
                     code { (line) }
-                    button.second.small type="button" data-copy=(line) data-done="Copied" hidden { "Copy" }
+                    button.second.small type="button" data-copy=(line) data-done=(say("Copied")) hidden { (say("Copy")) }
                 }
             }
         }
