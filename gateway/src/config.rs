@@ -19,6 +19,7 @@ mod header_template;
 mod identity;
 mod keys;
 mod material;
+mod route;
 mod routes;
 mod section;
 mod services;
@@ -39,6 +40,7 @@ pub use authorize_service::AuthorizeService;
 pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
 pub use header_template::{HeaderFact, HeaderTemplate};
 pub(crate) use keys::nearest;
+pub use route::*;
 pub use settings::*;
 pub use upstreams::*;
 

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
+use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::Empty;
+use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose, IsCa,
@@ -12,7 +14,7 @@ use rcgen::{
 use rustls::ClientConfig;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use support::{
-    app::App,
+    app::{App, hex},
     gateway::{Gateway, Route},
     http::{raw, secure},
     person::Person,
@@ -92,6 +94,16 @@ async fn status(
     card: Option<&Card>,
     token: &str,
 ) -> anyhow::Result<StatusCode> {
+    Ok(answer(gateway, host, card, token).await?.0)
+}
+
+/// The same, with the whole answer.
+async fn answer(
+    gateway: &Gateway,
+    host: &str,
+    card: Option<&Card>,
+    token: &str,
+) -> anyhow::Result<(StatusCode, Bytes)> {
     let tcp = TcpStream::connect(("127.0.0.1", gateway.port)).await?;
     let stream = secure(&tls(gateway, b"h2", card)?, tcp, host).await?;
     let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
@@ -101,8 +113,9 @@ async fn status(
     let request = Request::get(gateway.url(host)?.as_str())
         .header("authorization", format!("Pomerium {token}"))
         .header("accept", "application/json")
-        .body(Empty::<bytes::Bytes>::new())?;
-    Ok(wait::within("an answer", sender.send_request(request)).await??.status())
+        .body(Empty::<Bytes>::new())?;
+    let answer = wait::within("an answer", sender.send_request(request)).await??;
+    Ok((answer.status(), answer.into_body().collect().await?.to_bytes()))
 }
 
 /// Has the gateway read another block; what it does is seen when it does it.
@@ -189,4 +202,35 @@ async fn a_certificate_opens_what_the_operator_says_and_no_more_when_it_is_revok
     gateway.log().line_with(&["was not reloaded", "downstream_mtls.ca_file"]).await.unwrap();
     assert!(other_says(None).await.is_err());
     assert_eq!(other_says(Some(&forged)).await.unwrap(), StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_is_told_whose_certificate_it_is_and_nothing_of_one_that_does_not_count() {
+    let app = App::start().await.unwrap();
+    let route = Route::web("other.localhost", app.address).policy(EVERYBODY).with(
+        "set_request_headers: {x-card: '${pomerium.client_cert_fingerprint}', x-email: '${pomerium.client_cert_san_email}'}",
+    );
+    let gateway = Gateway::start(&[route]).await.unwrap();
+    let base = std::fs::read_to_string(gateway.config()).unwrap();
+    let (corp, strangers) = (Corp::new().unwrap(), Corp::new().unwrap());
+    let alice = corp.issue("alice@corp.example", 1).unwrap();
+    let forged = strangers.issue("alice@corp.example", 1).unwrap();
+    corp.install(&gateway, &[]).unwrap();
+    reload(&gateway, &base, &format!("ca_file: {AUTHORITY}, enforcement: policy")).unwrap();
+    let told = async |card: Option<&Card>| {
+        let (status, body) = answer(&gateway, "other.localhost", card, "").await.unwrap();
+        assert_eq!(status, StatusCode::OK);
+        let shown: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        ["x-card", "x-email"].map(|name| shown["headers"][name][0].as_str().unwrap_or_default().to_owned())
+    };
+    let fingerprint = hex(digest::digest(&digest::SHA256, alice.certificate.der()).as_ref());
+    let expected = [fingerprint, "alice@corp.example".to_owned()];
+    wait::until("the certificate to be asked for", async || {
+        (told(Some(&alice)).await == expected).then_some(())
+    })
+    .await
+    .unwrap();
+    for card in [Some(&forged), None] {
+        assert_eq!(told(card).await, [String::new(), String::new()]);
+    }
 }

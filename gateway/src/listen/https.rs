@@ -449,3 +449,38 @@ fn asks_for_udp(request: &Request<Incoming>) -> bool {
         && upgrade.is_some_and(|value| value.eq_ignore_ascii_case(udp::UPGRADE))
         && request.uri().path().starts_with(udp::path::PREFIX)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::Instant,
+    };
+
+    use super::*;
+
+    /// The time is the test's own: nothing is waited for.
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_come_to_its_end_ends_its_connection() {
+        for begin in ["", "GET / HTTP/1.1\r\nHost: a\r\nX: "] {
+            let (mut client, server) = tokio::io::duplex(4096);
+            let answer = service_fn(|_| async { Ok::<_, Infallible>(Response::new(body::empty())) });
+            let serving = http1().serve_connection(TokioIo::new(server), answer);
+            let began = Instant::now();
+            let dribble = async {
+                client.write_all(begin.as_bytes()).await.unwrap();
+                while !begin.is_empty() && client.write_all(b"x").await.is_ok() {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                let mut rest = Vec::new();
+                client.read_to_end(&mut rest).await.unwrap();
+                rest
+            };
+            let (served, rest) = tokio::join!(serving, dribble);
+            assert!(served.is_err() || begin.is_empty(), "{served:?}");
+            assert!(!rest.starts_with(b"HTTP/1.1 2"), "{rest:?}");
+            let waited = began.elapsed();
+            assert!((HEADER_TIMEOUT..HEADER_TIMEOUT * 2).contains(&waited), "{waited:?}");
+        }
+    }
+}
