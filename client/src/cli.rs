@@ -8,10 +8,14 @@ mod daemon;
 mod login;
 mod logout;
 mod open;
+#[cfg(target_os = "linux")]
+mod repair;
 mod routes;
 mod ssh_config;
 mod status;
 mod tcp;
+#[cfg(target_os = "linux")]
+mod tun;
 mod udp;
 
 use std::{
@@ -70,6 +74,9 @@ enum Command {
     Routes(routes::Routes),
     /// Open local ports for TCP and UDP routes, and keep them open
     Connect(connect::Connect),
+    /// Put the list of name servers back as it was, after `connect --tun` was killed
+    #[cfg(target_os = "linux")]
+    Repair(repair::Repair),
     /// Open one local port (or standard input and output) for one destination
     Tcp(tcp::Tcp),
     /// Open one local UDP port for one destination
@@ -315,6 +322,8 @@ fn in_runtime(command: Command) -> Result<(), Failure> {
             Command::Status(command) => command.run().await,
             Command::Routes(command) => command.run().await,
             Command::Connect(command) => Box::pin(command.run()).await,
+            #[cfg(target_os = "linux")]
+            Command::Repair(command) => command.run(),
             Command::Tcp(command) => Box::pin(command.run()).await,
             Command::Udp(command) => Box::pin(command.run()).await,
             Command::Daemon(command) => Box::pin(command.run(handed_over)).await,

@@ -79,6 +79,8 @@ pub(crate) fn verdict(failure: &Failure) -> (Exit, &'static str) {
         Failure::Listen { .. } => {
             (Exit::Usage, "Choose another address with --listen, or stop what uses this one.")
         }
+        #[cfg(target_os = "linux")]
+        Failure::Tun(error) => (Exit::Ours, error.remedy()),
         Failure::NoGateway => (Exit::Usage, "Name it: pomerium-cli login https://gateway.example"),
         Failure::NoSuchRoute { .. } | Failure::NoSuchPage { .. } => {
             (Exit::Usage, "Choose a name from `pomerium-cli routes`.")

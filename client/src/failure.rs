@@ -54,6 +54,10 @@ pub(crate) enum Failure {
         /// What the system said.
         source: io::Error,
     },
+    /// TUN mode does not begin.
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Tun(#[from] crate::tun::TunError),
     /// The person named no gateway and none is remembered.
     #[error("no gateway is named and none was used before")]
     NoGateway,

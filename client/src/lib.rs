@@ -22,5 +22,7 @@ mod reach;
 mod target;
 mod token;
 mod trust;
+#[cfg(target_os = "linux")]
+mod tun;
 
 pub use cli::run;

@@ -49,6 +49,8 @@ mod ssh;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
+mod tun;
+#[cfg(test)]
 mod udp;
 #[cfg(test)]
 mod upstreams;

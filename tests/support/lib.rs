@@ -17,6 +17,7 @@ pub mod form;
 pub mod gateway;
 pub mod http;
 pub mod log;
+pub mod namespace;
 pub mod nginx;
 pub mod oidc;
 pub mod pebble;

@@ -44,6 +44,14 @@ pub(crate) struct Connect {
     /// Keep these forwards in forwards.yaml, each on a loopback address of its own, for the daemon to hold open
     #[arg(long)]
     save: bool,
+    /// Reach the routes by their names and own ports, through a network device; as root or with CAP_NET_ADMIN
+    #[cfg(target_os = "linux")]
+    #[arg(long, conflicts_with = "save")]
+    tun: bool,
+    /// With --tun: leave /etc/resolv.conf alone
+    #[cfg(target_os = "linux")]
+    #[arg(long, requires = "tun")]
+    no_dns: bool,
     /// Any host of the gateway, as https://host:port; the one used last if not given
     #[arg(long, alias = "pomerium-url", value_name = "URL", env = "POMERIUM_URL")]
     gateway: Option<String>,
@@ -66,6 +74,10 @@ impl Connect {
         if self.save {
             return save(&reach, chosen).await;
         }
+        #[cfg(target_os = "linux")]
+        if self.tun {
+            return Box::pin(super::tun::serve(reach, chosen, !self.no_dns, tracker)).await;
+        }
         for route in chosen {
             let forward = bind_near(&route, rows.len()).await?;
             let local = forward.local()?;
@@ -82,10 +94,10 @@ impl Connect {
 
 /// A route that a local port can lead to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Chosen {
-    name: String,
-    is_udp: bool,
-    target: Target,
+pub(super) struct Chosen {
+    pub(super) name: String,
+    pub(super) is_udp: bool,
+    pub(super) target: Target,
 }
 
 /// The routes to open: those named, or all that a local port can lead to. Each name must be one.
@@ -183,7 +195,7 @@ fn moved(route: &Chosen, local: SocketAddr) -> Option<String> {
 }
 
 #[expect(clippy::print_stderr, reason = "the person must see it whatever the log level is")]
-fn tell(note: &str) {
+pub(super) fn tell(note: &str) {
     eprintln!("{note}");
 }
 

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::{net::UdpSocket, sync::mpsc};
 
 use super::PAYLOAD_LEN_MAX;
+use crate::netstack::{flows::UdpFlow, stack::SendError};
 
 /// Where a flow's payloads come from and go to.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub enum Local {
         /// What came from there.
         inbox: mpsc::Receiver<Bytes>,
     },
+    /// A flow of a netstack.
+    Flow(UdpFlow),
 }
 
 impl Local {
@@ -37,6 +40,7 @@ impl Local {
                 Ok(buffer.split().freeze())
             }
             Self::Peer { inbox, .. } => inbox.recv().await.ok_or_else(|| io::ErrorKind::BrokenPipe.into()),
+            Self::Flow(flow) => flow.recv().await.ok_or_else(|| io::ErrorKind::BrokenPipe.into()),
         }
     }
 
@@ -48,6 +52,13 @@ impl Local {
         let sent = match self {
             Self::Connected(socket) => socket.try_send(payload),
             Self::Peer { socket, peer, .. } => socket.try_send_to(payload, *peer),
+            Self::Flow(flow) => {
+                return match flow.send(payload) {
+                    Err(SendError::Gone) => Err(io::ErrorKind::BrokenPipe.into()),
+                    // Too large for the other side, or no room: dropped, as by any network.
+                    Ok(()) | Err(_) => Ok(()),
+                };
+            }
         };
         match sent {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),

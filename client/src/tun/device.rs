@@ -1,0 +1,115 @@
+//! The TUN device: made, given its addresses and routes by `ip`, and gone with the process.
+
+use std::{fmt::Write as _, io, process::Stdio, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{io::AsyncWriteExt as _, process::Command, sync::mpsc};
+use tun::AsyncDevice;
+
+use super::{
+    TunError,
+    plan::{DEVICE_V4, DEVICE_V6, Plan, RESOLVER},
+};
+
+/// What the device is called.
+pub(crate) const NAME: &str = "pomerium0";
+
+/// Octets of a packet at most: what every link carries (RFC 8200, 5), so that nothing is lost where IPv6 is.
+pub(crate) const MTU: u16 = 1420;
+
+/// Opens the device, and has the kernel send it what is for the plan's addresses.
+pub(crate) async fn open(plan: &Plan) -> Result<AsyncDevice, TunError> {
+    let mut wanted = tun::Configuration::default();
+    wanted.tun_name(NAME).mtu(MTU);
+    wanted.platform_config(|linux| _ = linux.ensure_root_privileges(false));
+    let device = tun::create_as_async(&wanted).map_err(|source| TunError::Device { name: NAME, source })?;
+    ip(&commands(plan)).await?;
+    Ok(device)
+}
+
+/// What `ip -batch` is told. Each host by itself: other addresses of the same networks may be somebody else's.
+fn commands(plan: &Plan) -> String {
+    let mut text = format!(
+        "addr add {DEVICE_V4}/32 dev {NAME}\naddr add {DEVICE_V6}/128 dev {NAME} nodad\nlink set {NAME} up\n\
+         route add {RESOLVER}/32 dev {NAME}\n"
+    );
+    for addresses in plan.addresses() {
+        // Writing to a `String` does not fail.
+        _ = writeln!(
+            text,
+            "route add {}/32 dev {NAME}\nroute add {}/128 dev {NAME}",
+            addresses.v4, addresses.v6
+        );
+    }
+    text
+}
+
+async fn ip(commands: &str) -> Result<(), TunError> {
+    let mut command = Command::new("ip");
+    command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut running = command.kill_on_drop(true).spawn().map_err(TunError::NoIp)?;
+    if let Some(mut input) = running.stdin.take() {
+        // Where it does not listen to the end, it says why.
+        _ = input.write_all(commands.as_bytes()).await;
+    }
+    let output = running.wait_with_output().await.map_err(TunError::NoIp)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(TunError::Addresses(said.lines().next().unwrap_or("`ip` did not say why").to_owned()))
+}
+
+/// Moves packets between the device and the stack until one of them is gone.
+///
+/// # Errors
+/// The device was taken away.
+pub(crate) async fn carry(
+    device: Arc<AsyncDevice>,
+    to_stack: mpsc::Sender<Bytes>,
+    mut from_stack: mpsc::Receiver<Bytes>,
+) -> io::Result<()> {
+    let incoming = async {
+        let mut buffer = BytesMut::new();
+        loop {
+            buffer.resize(usize::from(MTU), 0);
+            let len = device.recv(&mut buffer).await?;
+            if to_stack.send(buffer.split_to(len).freeze()).await.is_err() {
+                return Ok(());
+            }
+        }
+    };
+    let outgoing = async {
+        while let Some(packet) = from_stack.recv().await {
+            device.send(&packet).await?;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        ended = incoming => ended,
+        ended = outgoing => ended,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tun::plan::Carries;
+
+    #[test]
+    fn the_kernel_is_told_of_our_hosts_and_of_nothing_else() {
+        let to = "db.corp.example:5432".parse().unwrap();
+        let plan = Plan::new([(Carries::Tcp, &to)]);
+        let addresses = plan.addresses_of(&to).unwrap();
+        let told = commands(&plan);
+        let routes: Vec<_> = told.lines().filter(|line| line.starts_with("route ")).collect();
+        assert_eq!(
+            routes,
+            [
+                "route add 100.64.0.2/32 dev pomerium0".to_owned(),
+                format!("route add {}/32 dev pomerium0", addresses.v4),
+                format!("route add {}/128 dev pomerium0", addresses.v6),
+            ]
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! Each flow of the device becomes a stream or a flow over the gateway's one connection, once the gateway has said yes.
+
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
+
+use pomerium_shared::{
+    clock::Now,
+    netstack::{
+        Refusal,
+        flows::{Flow, Opening, UdpFlow, netstack},
+        settings::Settings,
+        stack::Stack,
+    },
+    relay::{self, Leg, RelayOptions},
+    udp::{self, Local, Near},
+};
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tun::AsyncDevice;
+
+use super::{
+    device,
+    plan::{Carries, Plan, RESOLVER, RESOLVER_PORT, Way},
+};
+use crate::{
+    access::random,
+    failure::Failure,
+    forward::{
+        PATIENCE, Seen as _,
+        board::{Board, BoardRow},
+        shutdown,
+    },
+    link::answer,
+    reach::Reach,
+};
+
+/// Packets that wait between the device and the stack, each way.
+const PACKETS_WAITING: usize = 512;
+/// Flows at a time; all come from this machine.
+const FLOWS_MAX: usize = 4096;
+/// Connections that wait for the gateway's word.
+const HALF_OPEN_MAX: usize = 1024;
+/// A flow of datagrams on which nothing moves for so long has ended (RFC 4787, 4.3, asks for two minutes at least).
+const DATAGRAMS_IDLE: Duration = Duration::from_secs(300);
+
+/// What the flows share.
+#[derive(Debug, Clone)]
+pub(crate) struct Flows {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) reach: Arc<Reach>,
+    pub(crate) board: Arc<Board>,
+    /// Owns what is open.
+    pub(crate) open: TaskTracker,
+    /// Cuts it.
+    pub(crate) cut: CancellationToken,
+}
+
+impl Flows {
+    /// Serves the device until it is gone.
+    ///
+    /// # Errors
+    /// The device was taken away.
+    pub(crate) async fn serve(self, device: AsyncDevice) -> io::Result<()> {
+        let ours = self.plan.clone();
+        let stack = Stack::new(settings(), move |to| ours.is_ours(to), Now::read().monotonic);
+        let (driver, mut flows) = netstack(stack);
+        let (to_stack, incoming) = mpsc::channel(PACKETS_WAITING);
+        let (outgoing, from_stack) = mpsc::channel(PACKETS_WAITING);
+        let opening = async {
+            while let Some(flow) = flows.next().await {
+                self.begin(flow);
+            }
+        };
+        tokio::select! {
+            ended = device::carry(Arc::new(device), to_stack, from_stack) => ended,
+            () = driver.run(incoming, outgoing) => Ok(()),
+            () = opening => Ok(()),
+        }
+    }
+
+    fn begin(&self, flow: Flow) {
+        match flow {
+            Flow::Tcp(opening) => match self.plan.way(Carries::Tcp, opening.destination()) {
+                Some(way) => _ = self.open.spawn(self.clone().connection(opening, way)),
+                None => opening.refuse(Refusal::Reset),
+            },
+            Flow::Udp(flow) if flow.destination() == (IpAddr::from(RESOLVER), RESOLVER_PORT).into() => {
+                _ = self.open.spawn(self.clone().questions(flow));
+            }
+            Flow::Udp(flow) => match self.plan.way(Carries::Udp, flow.destination()) {
+                Some(way) => _ = self.open.spawn(self.clone().datagrams(flow, way)),
+                None => flow.refuse(Refusal::Reset),
+            },
+        }
+    }
+
+    /// The life of one connection: the program's SYN is answered when the gateway has opened the stream.
+    async fn connection(self, opening: Opening, way: Way) {
+        let seen = BoardRow { board: self.board.clone(), row: way.row };
+        seen.began();
+        let opened = tokio::select! {
+            biased;
+            () = self.cut.cancelled() => return opening.refuse(Refusal::Reset),
+            opened = self.reach.connect_patiently(&way.to, PATIENCE) => opened,
+        };
+        let app = match opened {
+            Ok(app) => app,
+            Err(failure) => {
+                opening.refuse(said_no(&failure));
+                return seen.ended(0, 0, &crate::exit::message(&failure));
+            }
+        };
+        let Ok(program) = opening.accept() else {
+            return seen.ended(0, 0, "the program did not wait for its connection");
+        };
+        let (reader, writer) = tokio::io::split(program);
+        let end =
+            relay::run(Leg::io(reader, writer), app, RelayOptions::default(), shutdown(&self.cut)).await;
+        let (up, down) = (end.bytes_from_client, end.bytes_from_app);
+        seen.ended(up, down, &format!("stream ended: {} ({up} B up, {down} B down)", end.reason));
+    }
+
+    /// The life of one flow of datagrams.
+    async fn datagrams(self, flow: UdpFlow, way: Way) {
+        let seen = BoardRow { board: self.board.clone(), row: way.row };
+        seen.began();
+        let opened = tokio::select! {
+            biased;
+            () = self.cut.cancelled() => return,
+            opened = self.reach.own().connect_udp(&way.to) => opened,
+        };
+        match opened {
+            Ok(carriage) => {
+                let options = RelayOptions { idle: Some(DATAGRAMS_IDLE) };
+                let local = Local::Flow(flow);
+                let end = udp::run(carriage, local, Near::Client, options, shutdown(&self.cut)).await;
+                let (up, down) = (end.bytes_from_client, end.bytes_from_app);
+                seen.ended(up, down, &format!("flow ended: {} ({up} B up, {down} B down)", end.reason));
+            }
+            Err(failure) => {
+                flow.refuse(said_no(&failure));
+                seen.ended(0, 0, &crate::exit::message(&failure));
+            }
+        }
+    }
+
+    /// A program's questions for names.
+    async fn questions(self, mut flow: UdpFlow) {
+        loop {
+            let question = tokio::select! {
+                biased;
+                () = self.cut.cancelled() => return,
+                question = flow.recv() => question,
+            };
+            let Some(question) = question else { return };
+            if let Some(answer) = self.plan.answer(&question) {
+                // Lost, as datagrams are; the resolver asks again.
+                _ = flow.send(&answer);
+            }
+        }
+    }
+}
+
+/// All flows come from this machine, and wait for the same gateway.
+fn settings() -> Settings {
+    let seed = (0..4).fold(0, |seed, _| seed << 16 | u64::from(random()));
+    Settings {
+        mtu: usize::from(device::MTU),
+        own: vec![RESOLVER.into()],
+        flows_max: FLOWS_MAX,
+        flows_per_source_max: FLOWS_MAX,
+        half_open_max: HALF_OPEN_MAX,
+        half_open_per_source_max: HALF_OPEN_MAX,
+        ..Settings::new(seed)
+    }
+}
+
+/// How the program hears that there is no connection: policy's no is another one than an app that is down.
+fn said_no(failure: &Failure) -> Refusal {
+    match failure {
+        Failure::Refused { refusal, .. } if refusal.verdict == answer::Verdict::Denied => Refusal::Prohibited,
+        _ => Refusal::Reset,
+    }
+}

@@ -1,0 +1,244 @@
+//! Routes by their names and own ports, through a network device, in a namespace of its own.
+
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use support::{
+    cli::Cli,
+    echo::{Echo, FAREWELL, UdpEcho},
+    gateway::{Gateway, Route},
+    namespace::{inside, ip},
+    postgres::Postgres,
+    process::{Input, Process},
+    sshd::Sshd,
+    wait,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, UdpSocket, lookup_host},
+    process::Command,
+    task::JoinSet,
+};
+
+const RESOLV_CONF: &str = "# as the machine came\nnameserver 127.0.0.53\n";
+const FILE: &str = "/etc/resolv.conf";
+const DESTINATION: &str = "echo.corp.test:7";
+const DATAGRAMS: &str = "echo.corp.test:9";
+const FORBIDDEN: &str = "secret.corp.test:7";
+/// An address of nobody here (RFC 5737), and the name that the machine's own server knows it by.
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const OUTSIDE_NAME: &str = "outside.example";
+const STREAMS: usize = 500;
+
+struct Parts {
+    gateway: Gateway,
+    cli: Cli,
+    echo: (Echo, UdpEcho),
+}
+
+async fn parts() -> anyhow::Result<Parts> {
+    let (echo, datagrams) = (Echo::start().await?, UdpEcho::start().await?);
+    let gateway = Gateway::start(&[
+        Route::tcp(DESTINATION, echo.address),
+        Route::udp(DATAGRAMS, datagrams.address),
+        Route::tcp(FORBIDDEN, echo.address)
+            .policy("[{allow: {and: [{email: {is: alice@corp.example}}, {http_method: {is: GET}}]}}]"),
+    ])
+    .await?;
+    let cli = Cli::new(&gateway, "alice")?;
+    Ok(Parts { gateway, cli, echo: (echo, datagrams) })
+}
+
+/// The client with its device, once it has a connection.
+async fn connected(cli: &Cli) -> anyhow::Result<Process> {
+    let client = cli.spawn(&["connect", "--tun"], Input::None)?;
+    client.output.line_with("gateway: connected").await?;
+    Ok(client)
+}
+
+async fn addresses(name: &str) -> anyhow::Result<Vec<SocketAddr>> {
+    Ok(wait::within("an address", lookup_host(name)).await??.collect())
+}
+
+async fn echoed(to: SocketAddr, text: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(to).await?;
+        stream.write_all(text).await?;
+        stream.shutdown().await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        anyhow::Ok(answer)
+    };
+    wait::within("an echo", exchange).await?
+}
+
+/// The machine's own name server, which knows one name.
+async fn name_server() -> anyhow::Result<JoinSet<()>> {
+    let socket = UdpSocket::bind(("127.0.0.53", 53)).await?;
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        let mut question = [0; 512];
+        while let Ok((len, from)) = socket.recv_from(&mut question).await {
+            let answer = answer(&question[..len]);
+            let _lost = socket.send_to(&answer, from).await;
+        }
+    });
+    Ok(task)
+}
+
+/// A message of RFC 1035: the one name has the one address; there are no others.
+fn answer(question: &[u8]) -> Vec<u8> {
+    let name: Vec<u8> =
+        OUTSIDE_NAME.split('.').flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat()).collect();
+    let asked = question.get(12..).unwrap_or_default();
+    let end =
+        asked.iter().position(|octet| *octet == 0).map_or(asked.len(), |end| (end + 5).min(asked.len()));
+    let is_known = asked.starts_with(&name);
+    let has_address = is_known && asked.get(end.saturating_sub(4)..end) == Some(&[0, 1, 0, 1][..]);
+    let flags = if is_known { [0x81, 0x80] } else { [0x81, 0x83] };
+    let mut message = [&question[..2], &flags, &[0, 1, 0, u8::from(has_address), 0, 0, 0, 0]].concat();
+    message.extend(&asked[..end]);
+    if has_address {
+        message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        message.extend(OUTSIDE.octets());
+    }
+    message
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_reach_routes_by_name_and_nothing_else_is_touched() {
+    let story = "tun::programs_reach_routes_by_name_and_nothing_else_is_touched";
+    if !inside(story, RESOLV_CONF).await.unwrap() {
+        return;
+    }
+    let Parts { gateway, cli, echo } = parts().await.unwrap();
+    let _names = name_server().await.unwrap();
+    let mut client = connected(&cli).await.unwrap();
+
+    // Both kinds of address, each with the whole exchange.
+    let all = addresses(DESTINATION).await.unwrap();
+    for kind in [IpAddr::is_ipv4, IpAddr::is_ipv6] {
+        let to = *all.iter().find(|to| kind(&to.ip())).unwrap_or_else(|| panic!("{all:?}"));
+        assert_eq!(echoed(to, b"hello").await.unwrap(), [b"hello", FAREWELL].concat());
+    }
+    let to = all[0];
+    let mut many = JoinSet::new();
+    for number in 0..STREAMS {
+        many.spawn(async move {
+            let text = format!("stream {number}");
+            echoed(to, text.as_bytes()).await.map(|answer| answer == [text.as_bytes(), FAREWELL].concat())
+        });
+    }
+    let whole =
+        many.join_all().await.into_iter().filter(|one| one.as_ref().is_ok_and(|is_whole| *is_whole)).count();
+    assert_eq!(whole, STREAMS);
+
+    // Datagrams.
+    let to = addresses(DATAGRAMS).await.unwrap()[0];
+    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).await.unwrap();
+    socket.connect(to).await.unwrap();
+    let mut answer = [0; 64];
+    let asked = wait::until("a datagram's echo", async || {
+        socket.send(b"ping").await.ok()?;
+        let len =
+            tokio::time::timeout(Duration::from_millis(500), socket.recv(&mut [0; 64])).await.ok()?.ok()?;
+        (len == 4).then_some(())
+    });
+    asked.await.unwrap();
+    socket.send(b"once more").await.unwrap();
+    let _len = wait::within("an echo", socket.recv(&mut answer)).await.unwrap().unwrap();
+
+    // A port that no route has, a route that is not for alice, and one that is not any more: refused, not left hanging.
+    let closed = SocketAddr::new(all[0].ip(), 8);
+    let error = wait::within("a refusal", TcpStream::connect(closed)).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    assert!(addresses(FORBIDDEN).await.is_err(), "what is not for alice has no name here");
+    let denied = "[{allow: {and: [{email: {is: bob@corp.example}}]}}]";
+    gateway.write_routes(&[Route::tcp(DESTINATION, echo.0.address).policy(denied)]).unwrap();
+    gateway.reload().unwrap();
+    gateway.log().line_with(&["configuration reloaded"]).await.unwrap();
+    let error = wait::within("a refusal", TcpStream::connect(all[0])).await.unwrap().unwrap_err();
+    // EACCES over IPv6, EHOSTUNREACH over IPv4.
+    let is_prohibited = matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::HostUnreachable);
+    assert!(is_prohibited, "policy's no is not a closed port: {error}");
+    client.output.line_with("email-unauthorized").await.unwrap();
+
+    // What is not the gateway's stays outside: another name, its address, and the rest of our own network.
+    ip(&["addr", "add", "192.0.2.1/32", "dev", "lo"]).await.unwrap();
+    let outside = TcpListener::bind((OUTSIDE, 80)).await.unwrap();
+    let found = addresses(&format!("{OUTSIDE_NAME}:80")).await.unwrap();
+    assert_eq!(found, [SocketAddr::from((OUTSIDE, 80))]);
+    let (stream, accepted) = tokio::join!(TcpStream::connect(found[0]), outside.accept());
+    assert!(stream.is_ok() && accepted.is_ok());
+    let routes = ip(&["route", "show", "dev", "pomerium0"]).await.unwrap();
+    assert!(routes.lines().all(|line| !line.contains('/') && !line.contains("default")), "{routes}");
+
+    // Asked to stop, it leaves everything as it was.
+    client.signal("INT").unwrap();
+    assert!(client.wait().await.unwrap().success());
+    assert_eq!(std::fs::read_to_string(FILE).unwrap(), RESOLV_CONF);
+    assert!(ip(&["link", "show", "pomerium0"]).await.is_err());
+    drop(gateway);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_killed_leaves_nothing_that_cannot_be_repaired() {
+    let story = "tun::a_client_that_is_killed_leaves_nothing_that_cannot_be_repaired";
+    if !inside(story, RESOLV_CONF).await.unwrap() {
+        return;
+    }
+    let Parts { cli, gateway, echo: _echo } = parts().await.unwrap();
+    let _names = name_server().await.unwrap();
+    let mut client = connected(&cli).await.unwrap();
+    let text = std::fs::read_to_string(FILE).unwrap();
+    assert!(text.contains("nameserver 100.64.0.2\n") && text.ends_with(RESOLV_CONF), "{text}");
+    let second = cli.spawn(&["connect", "--tun"], Input::None).unwrap().wait().await.unwrap();
+    assert!(!second.success(), "one at a time");
+
+    client.kill().await.unwrap();
+    assert!(ip(&["link", "show", "pomerium0"]).await.is_err(), "device and routes end with the process");
+    assert!(std::fs::read_to_string(FILE).unwrap().contains("100.64.0.2"));
+    let mut repair = cli.plain(&["repair"]).unwrap();
+    let output = repair.output().await.unwrap();
+    assert!(output.status.success() && output.stdout.starts_with(b"Repaired"), "{output:?}");
+    assert_eq!(std::fs::read_to_string(FILE).unwrap(), RESOLV_CONF);
+
+    // Without a repair, the next one sets things right as it ends.
+    let mut client = connected(&cli).await.unwrap();
+    client.kill().await.unwrap();
+    let mut client = connected(&cli).await.unwrap();
+    let to = addresses(DESTINATION).await.unwrap()[0];
+    assert_eq!(echoed(to, b"again").await.unwrap(), [b"again", FAREWELL].concat());
+    client.signal("TERM").unwrap();
+    assert!(client.wait().await.unwrap().success());
+    assert_eq!(std::fs::read_to_string(FILE).unwrap(), RESOLV_CONF);
+    drop(gateway);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ssh_and_psql_need_a_host_name_and_no_more() {
+    let story = "tun::ssh_and_psql_need_a_host_name_and_no_more";
+    if !inside(story, RESOLV_CONF).await.unwrap() {
+        return;
+    }
+    let (sshd, postgres) = (Sshd::start().await.unwrap(), Postgres::start().await.unwrap());
+    let database = format!("127.0.0.1:{}", postgres.port);
+    let routes = [Route::tcp("ssh.corp.test:22", sshd.address), Route::tcp("db.corp.test:5432", database)];
+    let gateway = Gateway::start(&routes).await.unwrap();
+    let cli = Cli::new(&gateway, "alice").unwrap();
+    let _client = connected(&cli).await.unwrap();
+
+    let mut ssh = Command::new("ssh");
+    ssh.args(sshd.client_options("ssh.corp.test")).args(["root@ssh.corp.test", "echo", "inside"]);
+    let output = wait::within("ssh", ssh.kill_on_drop(true).output()).await.unwrap().unwrap();
+    assert_eq!(output.stdout, b"inside\n", "{}", String::from_utf8_lossy(&output.stderr));
+
+    let mut psql = Command::new("psql");
+    psql.args(["-h", "db.corp.test", "-U", "postgres", "-X", "-A", "-t", "-c", "select 1"]);
+    let output = wait::within("psql", psql.kill_on_drop(true).output()).await.unwrap().unwrap();
+    assert_eq!(output.stdout, b"1\n", "{}", String::from_utf8_lossy(&output.stderr));
+}
