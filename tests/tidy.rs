@@ -122,6 +122,24 @@ fn nothing_is_left_half_done() {
 }
 
 #[test]
+fn each_advisory_names_tests_that_are_there() {
+    let table = std::fs::read_to_string(root().join("docs/advisories.md")).expect("the table is there");
+    let sources = all_sources();
+    let rows: Vec<_> =
+        table.lines().filter(|line| line.starts_with("| CVE-") || line.starts_with("| GHSA-")).collect();
+    assert!(rows.len() > 10, "{rows:?}");
+    for row in rows {
+        let names: Vec<_> =
+            row.rsplit("| ").next().unwrap_or_default().split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "{row}");
+        for name in names {
+            let is_there = sources.iter().any(|(_, text)| text.contains(&format!("fn {name}(")));
+            assert!(is_there, "no test is called {name}: {row}");
+        }
+    }
+}
+
+#[test]
 fn no_module_hides_in_a_mod_rs() {
     for (path, _) in all_sources() {
         assert_ne!(path.file_name().and_then(|name| name.to_str()), Some("mod.rs"), "{}", path.display());

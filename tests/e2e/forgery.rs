@@ -111,3 +111,16 @@ async fn a_session_that_another_site_planted_beside_ones_own_is_nobodys() {
         assert!(page.status == 302 && !page.text().contains(GREETING), "{}: {}", page.status, page.text());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_out_leads_to_no_place_that_a_link_names() {
+    let (_app, gateway) = parts().await.unwrap();
+    let alice = Person::new("alice", &gateway.authority).unwrap();
+    alice.open(&gateway.url("app.localhost").unwrap()).await.unwrap();
+    for host in ["app.localhost", "authenticate.localhost"] {
+        let mut url = gateway.url(host).unwrap().join("/.pomerium/sign_out").unwrap();
+        url.query_pairs_mut().append_pair("pomerium_redirect_uri", "https://evil.test/");
+        let elsewhere = alice.open_until(&url, |target| target.host_str() == Some("evil.test")).await;
+        assert!(elsewhere.is_err(), "{host}: {elsewhere:?}");
+    }
+}

@@ -41,6 +41,12 @@ async fn an_app_gets_the_tokens_that_its_route_asks_for_and_nothing_that_a_clien
     let token = access.trim_start_matches("Bearer ");
     assert_eq!(gateway.log().count(token), 0, "no token in a log");
 
+    for (host, path) in [("app.localhost", "/.pomerium/"), ("authenticate.localhost", "/.pomerium/")] {
+        let page = alice.open(&gateway.url(host).unwrap().join(path).unwrap()).await.unwrap();
+        assert!(page.text().contains("alice@corp.example"), "{}", page.text());
+        assert!(!page.text().contains(token) && !page.text().contains(&got("x-id")), "no page shows a token");
+    }
+
     let elsewhere = alice.open(&gateway.url("other.localhost").unwrap()).await.unwrap();
     assert!(!elsewhere.text().contains(token), "no other app gets it: {}", elsewhere.text());
 }

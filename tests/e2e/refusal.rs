@@ -184,3 +184,16 @@ async fn whoever_comes_too_early_is_told_until_when_to_wait() {
     let said = client.errors.text();
     assert!(said.contains("date-unauthorized") && said.contains("Wait until 2"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_the_gateways_own_workings_is_shown_to_strangers() {
+    let app = App::start().await.unwrap();
+    let gateway = Gateway::start(&[Route::web("app.localhost", app.address)]).await.unwrap();
+    let stranger = Person::new("nobody", &gateway.authority).unwrap();
+    for path in ["/debug/pprof/", "/debug/vars", "/metrics", "/stats", "/config_dump", "/.pomerium/jwt"] {
+        for host in ["authenticate.localhost", "localhost"] {
+            let page = stranger.get(&gateway.url(host).unwrap().join(path).unwrap()).await.unwrap();
+            assert!(matches!(page.status.as_u16(), 302 | 401 | 404), "{host}{path}: {}", page.status);
+        }
+    }
+}

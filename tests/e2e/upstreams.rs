@@ -15,6 +15,11 @@ use support::{
     wait,
     worker::Worker,
 };
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    task::JoinSet,
+};
 
 const HOST: &str = "app.localhost";
 const EVERYBODY: &str = "[{allow: {and: [{accept: true}]}}]";
@@ -222,4 +227,27 @@ async fn what_is_larger_than_a_route_allows_never_gets_to_its_app() {
     );
     let (head, _) = raw(&tls, story.gateway.port, HOST, &request).await.unwrap();
     assert!(head.starts_with("HTTP/1.1 413"), "{head}");
+}
+
+/// CVE-2021-39162: HTTP/2's SETTINGS and GOAWAY (RFC 9113, 6.5 and 6.8), whatever is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_says_goodbye_at_once_fails_its_own_requests_and_no_more() {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let app = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = app.local_addr().unwrap();
+    let mut rude = JoinSet::new();
+    rude.spawn(async move {
+        while let Ok((mut stream, _)) = app.accept().await {
+            let _gone = stream.write_all(&[&SETTINGS[..], &GOAWAY, &SETTINGS, &GOAWAY].concat()).await;
+            let _rest = stream.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    let story = Story::begin(route(&[format!("h2c://{address}")])).await;
+    for _ in 0..5 {
+        let page = story.send(Method::GET, "").await;
+        assert!(matches!(page.status.as_u16(), 502 | 503), "{}: {}", page.status, page.text());
+    }
+    let ping = story.gateway.url("localhost").unwrap().join("/ping").unwrap();
+    assert_eq!(story.stranger.get(&ping).await.unwrap().status, StatusCode::OK);
 }

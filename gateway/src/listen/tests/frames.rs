@@ -480,6 +480,23 @@ async fn floods_end_the_connection() {
     }
 }
 
+/// CVE-2026-47774: ten thousand octets that stand for forty million are not spread out, nor handed on.
+#[tokio::test]
+async fn a_small_head_that_unpacks_to_a_huge_one_is_refused() {
+    // RFC 7541, 6.2.1 and 6.1: a cookie of 4000 octets for the table, and the same again by its index.
+    let cookie = [&[0x40, 6][..], b"cookie", &[0x7f, 0xa1, 0x1e], &[b'x'; 4000]].concat();
+    let packed = [head(&[]), cookie, vec![0xbe; 10_000]].concat();
+    let doors = Doors::open().await;
+    let app = Witness::behind(&doors, ANSWER);
+    let mut peer = Peer::connect(&doors).await;
+    peer.write(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &packed)).await;
+    let end = peer.end(1).await;
+    assert_eq!(app.requests(), Vec::<String>::new(), "{end:?}");
+    let mut peer = Peer::connect(&doors).await;
+    peer.write(&request(1)).await;
+    assert_eq!(peer.end(1).await, End::Answer, "others are served");
+}
+
 /// CVE-2019-9512, CVE-2019-9515: answers that nobody reads are not piled up; reading stops until they are.
 #[tokio::test]
 async fn answers_to_pings_and_settings_that_nobody_reads_are_not_piled_up() {
