@@ -119,7 +119,7 @@ async fn the_bar_of_the_sign_in_host_leads_to_the_apps_and_the_button_of_an_app_
 }
 
 /// Pictures of the page as it is on phones and desks, by day and by night, for `docs/screenshots`.
-async fn picture(browser: &Browser, name: &str) -> anyhow::Result<()> {
+pub(crate) async fn picture(browser: &Browser, name: &str) -> anyhow::Result<()> {
     for (width, is_dark) in [(390, false), (390, true), (1280, false), (1280, true)] {
         browser.look_as(width, is_dark).await?;
         let wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";

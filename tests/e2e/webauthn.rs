@@ -8,7 +8,7 @@ use support::{
     wait,
 };
 
-use crate::devices::device;
+use crate::{devices::device, pages::picture};
 
 const APPROVED_DEVICE: &str =
     "[{allow: {and: [{email: {is: alice@corp.example}}, {device: {approved: true}}]}}]";
@@ -52,6 +52,8 @@ async fn an_app_for_approved_devices_opens_in_a_browser_that_is_one() {
 
     // Shown, but not approved.
     client.goto(url.as_str()).await.unwrap();
+    says(client, "Show that it is").await.unwrap();
+    picture(&browser, "device-proof").await.unwrap();
     click(client, "button[data-ceremony=get]").await.unwrap();
     says(client, "device-unauthorized").await.unwrap();
     assert_eq!(app.requests(), 0);
