@@ -40,9 +40,14 @@ where
     body.map_err(|error| -> BodyError { error.into() }).boxed_unsync()
 }
 
-/// A body on its way to an app. The token is cancelled when the app's connection needs no more of it.
+/// A body on its way to an app. The token is cancelled when the app's connection needs no more of it: at once where there is
+/// none, as such a body may be kept for another try, unread.
 pub(crate) fn upload(body: Body) -> (Body, CancellationToken) {
     let ended = CancellationToken::new();
+    if body.is_end_stream() {
+        ended.cancel();
+        return (body, ended);
+    }
     (keeping(body, ended.clone().drop_guard()).boxed_unsync(), ended)
 }
 
@@ -213,6 +218,15 @@ mod tests {
         assert!(lent.frame().await.is_some());
         drop(lent);
         assert!(home.into_inner().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_upload_of_nothing_has_ended_before_it_is_sent() {
+        let (body, ended) = upload(empty());
+        let (lent, home) = lend(body);
+        drop(lent);
+        ended.cancelled().await;
+        assert!(home.into_inner().is_some());
     }
 
     #[test]

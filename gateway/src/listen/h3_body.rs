@@ -6,7 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, StreamExt as _};
+use futures_util::{
+    FutureExt as _,
+    stream::{self, BoxStream, StreamExt as _},
+};
 use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use pomerium_shared::tunnel::ServerRecv;
@@ -18,6 +21,8 @@ pub(super) struct RequestBody {
     pieces: BoxStream<'static, Result<Frame<Bytes>, BodyError>>,
     /// Bytes that must still come; `None`: none were announced.
     left: Option<u64>,
+    /// Nothing comes: the request ended with its header.
+    is_empty: bool,
 }
 
 /// More or less came than was announced: the next request on a connection to an app must not begin in the middle of this.
@@ -49,8 +54,9 @@ pub(super) fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
 }
 
 impl RequestBody {
+    /// The body that `recv` brings, and as many octets as were announced.
     pub(super) fn new(recv: ServerRecv, length: Option<u64>) -> Self {
-        let pieces = futures_util::stream::unfold(Some(recv), |recv| async move {
+        let pieces = stream::unfold(Some(recv), |recv| async move {
             let mut recv = recv?;
             match recv.recv().await {
                 Ok(Some(bytes)) => Some((Ok(Frame::data(bytes)), Some(recv))),
@@ -61,7 +67,19 @@ impl RequestBody {
                 Err(error) => Some((Err(BodyError::from(error)), Some(recv))),
             }
         });
-        Self { pieces: pieces.boxed(), left: length }
+        Self::of(pieces.boxed(), length)
+    }
+
+    /// Most requests end with their header, which has come with it then: those are known to have no body.
+    fn of(mut pieces: BoxStream<'static, Result<Frame<Bytes>, BodyError>>, length: Option<u64>) -> Self {
+        let first = pieces.next().now_or_never();
+        let is_empty = matches!(first, Some(None)) && length.unwrap_or(0) == 0;
+        let pieces = match first {
+            Some(Some(piece)) => stream::iter([piece]).chain(pieces).boxed(),
+            Some(None) => stream::empty().boxed(),
+            None => pieces,
+        };
+        Self { pieces, left: length, is_empty }
     }
 }
 
@@ -97,7 +115,14 @@ impl Body for RequestBody {
         })
     }
 
+    fn is_end_stream(&self) -> bool {
+        self.is_empty
+    }
+
     fn size_hint(&self) -> SizeHint {
+        if self.is_empty {
+            return SizeHint::with_exact(0);
+        }
         self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
@@ -109,10 +134,9 @@ mod tests {
     use super::*;
 
     async fn read(pieces: &'static [&'static str], length: Option<u64>) -> Option<Bytes> {
-        let pieces = futures_util::stream::iter(
-            pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes())))),
-        );
-        let body = RequestBody { pieces: pieces.boxed(), left: length };
+        let pieces =
+            stream::iter(pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes())))));
+        let body = RequestBody::of(pieces.boxed(), length);
         body.collect().await.ok().map(http_body_util::Collected::to_bytes)
     }
 
@@ -124,5 +148,17 @@ mod tests {
         assert_eq!(read(&["ab", "c"], Some(2)).await, None);
         assert_eq!(read(&["ab"], Some(3)).await, None);
         assert_eq!(read(&["ab"], Some(0)).await, None);
+        assert_eq!(read(&[], Some(1)).await, None);
+    }
+
+    #[test]
+    fn a_request_that_ended_with_its_header_has_no_body_and_others_may() {
+        let piece = || Ok(Frame::data(Bytes::from_static(b"x")));
+        let is_empty = |pieces, length| RequestBody::of(pieces, length).is_end_stream();
+        assert!(is_empty(stream::empty().boxed(), None));
+        assert!(is_empty(stream::empty().boxed(), Some(0)));
+        assert!(!is_empty(stream::empty().boxed(), Some(1)), "an announced octet is missing");
+        assert!(!is_empty(stream::pending().boxed(), None), "its end has not come yet");
+        assert!(!is_empty(stream::iter([piece()]).boxed(), None));
     }
 }

@@ -8,6 +8,7 @@ mod protocols;
 mod proxy_protocol;
 mod refused;
 mod roaming;
+mod silent_app;
 mod udp;
 mod wire;
 

@@ -1,14 +1,17 @@
 //! Brings one request to one of its route's upstreams, and to another where the first did not get it.
 //!
 //! Sent again is only what nobody can have acted upon: a request that found no connection and whose body is untouched,
-//! or one without a body whose method may be repeated (RFC 9110, 9.2.2).
+//! or one without a body whose method may be repeated (RFC 9110, 9.2.2). The latter goes once more to the same upstream where
+//! there is no other: an app may close a kept connection just as the request is on its way.
 
 #[cfg(test)]
 mod tests;
 
 use std::pin::pin;
 
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header, request::Parts, uri::PathAndQuery};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Uri, header, request::Parts, uri::PathAndQuery,
+};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use pomerium_shared::clock::Now;
@@ -57,13 +60,19 @@ pub(super) async fn send(
         return Err(Refusal::App { status: StatusCode::SERVICE_UNAVAILABLE, detail });
     };
     let mut too_late = pin!(too_late);
-    let Outgoing { head, mut body, path, host, is_upgrade } = outgoing;
+    let Outgoing { mut head, mut body, path, host, is_upgrade } = outgoing;
     let has_body = !body.is_end_stream();
+    if has_body && !is_upgrade {
+        announce(&mut head, &body);
+    }
     let may_repeat = !has_body && !is_upgrade && head.method.is_idempotent();
     let mut head = Some(head);
     let (mut tried, mut failure, mut _retry) = (Vec::new(), None, None);
     while tried.len() < TRIES_MAX {
-        let Some(place) = pool.pick(&tried, draw, Now::read().monotonic) else { break };
+        let now = Now::read().monotonic;
+        let again =
+            tried.last().copied().filter(|_| tried.len() == 1 && may_repeat && failure == Some(false));
+        let Some(place) = pool.pick(&tried, draw, now).or(again) else { break };
         if !tried.is_empty() {
             _retry = pool.enter_retry();
             if _retry.is_none() {
@@ -71,7 +80,7 @@ pub(super) async fn send(
             }
         }
         tried.push(place);
-        let last = !pool.has_others(&tried) || tried.len() == TRIES_MAX;
+        let last = !(pool.has_others(&tried) || may_repeat) || tried.len() == TRIES_MAX;
         let Some(head) = (if last { head.take() } else { head.clone() }) else { break };
         let (lent, home) = body::lend(body);
         let request = addressed(head, &path, host.as_deref(), pool.upstream(place), lent)?;
@@ -112,6 +121,14 @@ pub(super) async fn send(
         body = again;
     }
     Err(unanswered(route, failure))
+}
+
+/// Says how a body is sent whose length is not known, for the methods that hardly ever have one: over HTTP/1.1 an app would
+/// otherwise see none. Over HTTP/2 the header is left out again.
+fn announce(head: &mut Parts, body: &Body) {
+    if matches!(head.method, Method::GET | Method::HEAD) && body.size_hint().exact().is_none() {
+        head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
 }
 
 /// Nobody answered: `is_connect` is whether the last one could not even be connected to, and `None` if none was there to try.

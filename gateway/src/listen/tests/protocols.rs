@@ -18,14 +18,14 @@ use super::{
     *,
 };
 
-type Sent = StreamBody<stream::BoxStream<'static, Result<Frame<Bytes>, std::convert::Infallible>>>;
+pub(super) type Sent = StreamBody<stream::BoxStream<'static, Result<Frame<Bytes>, std::convert::Infallible>>>;
 
 /// A body of these frames.
-fn body(frames: Vec<Frame<Bytes>>) -> Sent {
+pub(super) fn body(frames: Vec<Frame<Bytes>>) -> Sent {
     StreamBody::new(stream::iter(frames.into_iter().map(Ok)).boxed())
 }
 
-fn data(text: &'static str) -> Frame<Bytes> {
+pub(super) fn data(text: &'static str) -> Frame<Bytes> {
     Frame::data(Bytes::from_static(text.as_bytes()))
 }
 
@@ -34,7 +34,11 @@ fn trailers(pairs: &[(&'static str, &'static str)]) -> Frame<Bytes> {
     Frame::trailers(pairs.collect())
 }
 
-async fn over_http2(doors: &Doors, host: &'static str, request: Request<Sent>) -> Response<Incoming> {
+pub(super) async fn over_http2(
+    doors: &Doors,
+    host: &'static str,
+    request: Request<Sent>,
+) -> Response<Incoming> {
     let stream = doors.tcp_to(host, &[b"h2"], None).await;
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -42,23 +46,28 @@ async fn over_http2(doors: &Doors, host: &'static str, request: Request<Sent>) -
     tokio::time::timeout(PATIENCE, sender.send_request(request)).await.expect("an answer").unwrap()
 }
 
-/// An HTTP/3 stream to an open app; the connection lives as long as this.
-struct OverHttp3 {
-    stream: h3::client::RequestStream<h3_quinn::BidiStream<Chunks>, Chunks>,
+/// An HTTP/3 stream to an app; the connection lives as long as this.
+pub(super) struct OverHttp3 {
+    pub(super) stream: h3::client::RequestStream<h3_quinn::BidiStream<Chunks>, Chunks>,
     _sender: h3::client::SendRequest<h3_quinn::OpenStreams, Chunks>,
     _driver: JoinSet<()>,
     _endpoint: quinn::Endpoint,
 }
 
-/// Sends a request's head, and no more.
+/// Sends a request's head to the open app, and no more.
 async fn over_http3(doors: &Doors, head: http::request::Builder) -> OverHttp3 {
+    over_http3_to(doors, OPEN, head).await
+}
+
+/// Sends a request's head to an app, and no more.
+pub(super) async fn over_http3_to(doors: &Doors, host: &str, head: http::request::Builder) -> OverHttp3 {
     let config = pomerium_shared::quic::client_config(doors.tls(&[b"h3"], None)).unwrap();
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    let quic = endpoint.connect_with(config, doors.address, OPEN).unwrap().await.unwrap();
+    let quic = endpoint.connect_with(config, doors.address, host).unwrap().await.unwrap();
     let (mut driver, mut sender) =
         h3::client::builder().build(h3_quinn::Connection::new(quic)).await.unwrap();
     let driven = running(async move { _ = poll_fn(|context| driver.poll_close(context)).await });
-    let request = head.uri(format!("https://{OPEN}/")).body(()).unwrap();
+    let request = head.uri(format!("https://{host}/")).body(()).unwrap();
     let stream = sender.send_request(request).await.unwrap();
     OverHttp3 { stream, _sender: sender, _driver: driven, _endpoint: endpoint }
 }

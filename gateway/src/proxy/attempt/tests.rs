@@ -110,6 +110,20 @@ async fn only_what_may_be_repeated_is_sent_to_another_app_after_one_hung_up() {
 }
 
 #[tokio::test]
+async fn a_lone_app_that_hangs_up_is_asked_once_more_and_no_oftener() {
+    for (method, body, expected) in [
+        (Method::GET, body::empty(), 2),
+        (Method::POST, body::empty(), 1),
+        (Method::PUT, body::full("a file"), 1),
+    ] {
+        let app = Mute::start("").await;
+        let pool = pool(&[app.address], |_| {});
+        assert_eq!(status(&pool, request(method.clone(), body)).await, 503, "{method}");
+        assert_eq!(app.connections(), expected, "{method}");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_is_final_whatever_its_status() {
     let (busy, well) = (Mute::start(FAILURE).await, Mute::start(ANSWER).await);
     let pool = pool(&[busy.address, well.address], |_| {});
