@@ -3,7 +3,9 @@
 //! A handle proves nothing but that we once made it: whoever reads one must still find the session in the store.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -19,11 +21,45 @@ const CLOCK_SKEW_SECONDS: u64 = 60;
 /// Octets of a handle at most: cookies end at 4 KiB, and what is longer was not made here.
 pub const HANDLE_LEN_MAX: usize = 4096;
 
+/// Handles whose signature is remembered at most.
+const REMEMBERED_MAX: usize = 10_000;
+
 /// Makes and checks handles (JWS compact, HS256 only).
 #[derive(Debug)]
 pub struct HandleKey {
     secret: Secret<[u8; 32]>,
     issuer: String,
+    genuine: Genuine,
+}
+
+/// What handles say whose signature was found good: a browser shows the same one with each request. Time and audience are
+/// checked each time.
+#[derive(Default)]
+struct Genuine(Mutex<HashMap<String, Arc<Claims>>>);
+
+impl fmt::Debug for Genuine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Genuine").finish_non_exhaustive()
+    }
+}
+
+impl Genuine {
+    fn claims_of(&self, token: &str) -> Option<Arc<Claims>> {
+        self.handles().get(token).cloned()
+    }
+
+    fn remember(&self, token: &str, claims: &Arc<Claims>) {
+        let mut handles = self.handles();
+        if handles.len() >= REMEMBERED_MAX {
+            handles.clear();
+        }
+        handles.insert(token.to_owned(), claims.clone());
+    }
+
+    /// Held for one look; what it guards is whole even after a panic elsewhere.
+    fn handles(&self) -> MutexGuard<'_, HashMap<String, Arc<Claims>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a genuine, unexpired handle says.
@@ -92,7 +128,7 @@ impl HandleKey {
     /// A key from the shared secret; `issuer` is the host that signs people in.
     #[must_use]
     pub fn new(secret: [u8; 32], issuer: impl Into<String>) -> Self {
-        Self { secret: Secret::new(secret), issuer: issuer.into() }
+        Self { secret: Secret::new(secret), issuer: issuer.into(), genuine: Genuine::default() }
     }
 
     /// A handle of `session` for these hosts; it ends when the session does.
@@ -136,18 +172,14 @@ impl HandleKey {
         if token.len() > HANDLE_LEN_MAX {
             return Err(HandleError::Malformed);
         }
-        let mut validation = Validation::new(Algorithm::HS256);
-        // Time and audience are checked below, against the moment that we are given.
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        validation.required_spec_claims = HashSet::from(["exp".to_owned(), "sub".to_owned()]);
-        let key = DecodingKey::from_secret(self.secret.expose());
-        let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
-            .map_err(|error| match error.kind() {
-                ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => HandleError::Forged,
-                _ => HandleError::Malformed,
-            })?
-            .claims;
+        let claims = match self.genuine.claims_of(token) {
+            Some(claims) => claims,
+            None => {
+                let claims = Arc::new(self.decode(token)?);
+                self.genuine.remember(token, &claims);
+                claims
+            }
+        };
         let now = unix_seconds(now);
         if now >= claims.exp {
             return Err(HandleError::Expired);
@@ -159,11 +191,27 @@ impl HandleKey {
             return Err(HandleError::OtherAudience);
         }
         Ok(SessionHandle {
-            session_id: SessionId::new(claims.jti),
-            user_id: UserId::new(claims.sub),
-            idp_id: claims.idp_id,
-            audience: claims.aud,
-            bound_to: claims.cnf.map(|cnf| cnf.certificate),
+            session_id: SessionId::new(claims.jti.clone()),
+            user_id: UserId::new(claims.sub.clone()),
+            idp_id: claims.idp_id.clone(),
+            audience: claims.aud.clone(),
+            bound_to: claims.cnf.as_ref().map(|cnf| cnf.certificate.clone()),
+        })
+    }
+
+    /// What a token says that we signed.
+    fn decode(&self, token: &str) -> Result<Claims, HandleError> {
+        let mut validation = Validation::new(Algorithm::HS256);
+        // Time and audience are checked against the moment and the host that `verify` is given.
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        validation.required_spec_claims = HashSet::from(["exp".to_owned(), "sub".to_owned()]);
+        let key = DecodingKey::from_secret(self.secret.expose());
+        jsonwebtoken::decode::<Claims>(token, &key, &validation).map(|data| data.claims).map_err(|error| {
+            match error.kind() {
+                ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => HandleError::Forged,
+                _ => HandleError::Malformed,
+            }
         })
     }
 }

@@ -56,6 +56,21 @@ fn the_claims_are_those_that_compatible_software_reads() {
 }
 
 #[test]
+fn a_handle_that_was_shown_before_is_judged_by_time_host_and_every_character_again() {
+    let (key, handle) = (key(), handle());
+    let app = Some("app.example.com");
+    assert_eq!(key.verify(&handle, app, at(1_500)), key.verify(&handle, app, at(1_500)));
+    assert!(key.verify(&handle, app, at(1_999)).is_ok());
+    assert_eq!(key.verify(&handle, app, at(2_000)), Err(HandleError::Expired));
+    assert_eq!(key.verify(&handle, app, at(900)), Err(HandleError::FromTheFuture));
+    assert_eq!(key.verify(&handle, Some("other.example.com"), at(1_500)), Err(HandleError::OtherAudience));
+    let (signed, signature) = handle.rsplit_once('.').unwrap();
+    for other in [format!("{signed}."), format!("{signed}.A{}", &signature[1..]), format!("{handle} ")] {
+        assert!(other == handle || key.verify(&other, app, at(1_500)).is_err(), "{other}");
+    }
+}
+
+#[test]
 fn an_expired_a_foreign_and_a_future_handle_are_refused() {
     assert_eq!(key().verify(&handle(), None, at(2_000)), Err(HandleError::Expired));
     assert_eq!(
