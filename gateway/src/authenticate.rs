@@ -156,7 +156,7 @@ pub enum Resolved {
     /// It carries one that is worth nothing, found here. A browser signs in again, a program gets a 401.
     Invalid(CredentialSource, InvalidCredential),
     /// It belongs to this living session, and was found here.
-    Valid(CredentialSource, Box<Session>),
+    Valid(CredentialSource, Arc<Session>),
 }
 
 /// Why a credential is worth nothing.
@@ -242,9 +242,9 @@ impl Authenticate {
         host: Option<&str>,
         key: Option<&Thumbprint>,
         now: SystemTime,
-    ) -> Result<Option<Session>, StoreError> {
+    ) -> Result<Option<Arc<Session>>, StoreError> {
         Ok(match self.resolve(headers, query, host, key, now).await? {
-            Resolved::Valid(_, session) => Some(*session),
+            Resolved::Valid(_, session) => Some(session),
             Resolved::Absent | Resolved::Invalid(..) => None,
         })
     }
@@ -263,7 +263,7 @@ impl Authenticate {
         now: SystemTime,
     ) -> Result<Resolved, StoreError> {
         let mut first = Resolved::Absent;
-        let mut valid: Option<(CredentialSource, Session)> = None;
+        let mut valid: Option<(CredentialSource, Arc<Session>)> = None;
         for found in credentials::from_headers(headers, query, &self.config.cookie.name) {
             match self.session_of_token(found.token.expose(), host, Holder::Connection(key), now).await? {
                 Ok(session) => match &valid {
@@ -277,7 +277,7 @@ impl Authenticate {
                 Err(_) => {}
             }
         }
-        Ok(valid.map_or(first, |(source, session)| Resolved::Valid(source, Box::new(session))))
+        Ok(valid.map_or(first, |(source, session)| Resolved::Valid(source, session)))
     }
 
     /// Whether a session of the store still counts: its time is not over, and its provider is the one in use.
@@ -292,7 +292,7 @@ impl Authenticate {
         host: Option<&str>,
         holder: Holder<'_>,
         now: SystemTime,
-    ) -> Result<Result<Session, InvalidCredential>, StoreError> {
+    ) -> Result<Result<Arc<Session>, InvalidCredential>, StoreError> {
         let handle = match self.handle_for(token, host, now) {
             Ok(handle) => handle,
             Err(error) => return Ok(Err(error.into())),
@@ -406,7 +406,7 @@ impl Authenticate {
         &self,
         req: &AuthRequest<'_>,
         now: SystemTime,
-    ) -> Result<Option<Session>, StoreError> {
+    ) -> Result<Option<Arc<Session>>, StoreError> {
         let (audience, holder) = (self.sign_in_audience(), Holder::Connection(req.key));
         for token in credentials::cookies(req.headers, &self.sign_in_cookie_name()) {
             let found = self.session_of_token(token, Some(&audience), holder, now).await?;

@@ -82,7 +82,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Cache {
     generation: u64,
-    sessions: HashMap<SessionId, Session>,
+    sessions: HashMap<SessionId, Arc<Session>>,
     devices: HashMap<DeviceKey, Device>,
 }
 

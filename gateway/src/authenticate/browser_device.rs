@@ -1,6 +1,9 @@
 //! A browser becomes a device: the page of a person's devices on the sign-in host, and a new WebAuthn credential.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use aws_lc_rs::rand;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -151,7 +154,11 @@ impl Authenticate {
     }
 
     /// The session that a script of ours speaks for.
-    pub(super) async fn asking(&self, req: &AuthRequest<'_>, now: SystemTime) -> Result<Session, Refused> {
+    pub(super) async fn asking(
+        &self,
+        req: &AuthRequest<'_>,
+        now: SystemTime,
+    ) -> Result<Arc<Session>, Refused> {
         if !is_same_origin(req) {
             return Err(Refused::request("This was not sent from here."));
         }

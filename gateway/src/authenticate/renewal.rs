@@ -32,7 +32,7 @@ impl Authenticate {
             Some(key) => self.store.bound_session(&session.user_id, &session.idp_id, key, now).await?,
             None => {
                 let browsers = self.sign_in_host_session(req, now).await?;
-                browsers.filter(|old| old.user_id == session.user_id).map(|old| old.id)
+                browsers.filter(|old| old.user_id == session.user_id).map(|old| old.id.clone())
             }
         };
         if let Some(id) = old {

@@ -38,7 +38,7 @@ impl Authenticate {
                 Err(error) => return store_failed(&error),
             };
         let session = match resolved {
-            Resolved::Valid(CredentialSource::Cookie, session) => Some(*session),
+            Resolved::Valid(CredentialSource::Cookie, session) => Some(session),
             Resolved::Valid(_, session) => {
                 return match self.end(&session.id).await {
                     Ok(_) => pages::text(StatusCode::OK, "signed out"),
@@ -66,7 +66,7 @@ impl Authenticate {
         }
         let named = verified.as_ref().and_then(|url| url.parameter(SESSION_ID)).map(SessionId::new);
         let own = match self.sign_in_host_session(req, now).await {
-            Ok(session) => session.map(|session| session.id),
+            Ok(session) => session.map(|session| session.id.clone()),
             Err(error) => return store_failed(&error),
         };
         // A link speaks for the session that it names, and any host of ours signs one for whoever asks: the session of the

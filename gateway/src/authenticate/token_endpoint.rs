@@ -1,6 +1,6 @@
 //! Tokens for programs (RFC 6749, 3.2): for a device whose person signs in elsewhere, and for a workload's own token.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
@@ -45,7 +45,7 @@ impl From<StoreError> for TokenRefusal {
 #[derive(Debug)]
 pub(super) struct Issued {
     pub(super) token: Secret<String>,
-    pub(super) session: Session,
+    pub(super) session: Arc<Session>,
 }
 
 /// The fields of a form; one that is sent twice counts as not sent (RFC 6749, 3.2).

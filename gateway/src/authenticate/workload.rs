@@ -1,6 +1,9 @@
 //! Workloads (CI jobs, pods): the token of a configured issuer is traded for a short session (RFC 8693).
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
@@ -97,7 +100,10 @@ impl Authenticate {
             tracing::info!(session = %session.id, user = %session.user_id, "a workload came in");
         }
         let token = self.program_token(&session, &hosts, now);
-        Ok(Issued { token: token.ok_or(TokenRefusal::Busy("no token can be made"))?, session })
+        Ok(Issued {
+            token: token.ok_or(TokenRefusal::Busy("no token can be made"))?,
+            session: Arc::new(session),
+        })
     }
 }
 

@@ -1,6 +1,9 @@
 //! Who asks, and on what: everything that a decision needs beside the question itself.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, Uri};
 use pomerium_shared::clock::Now;
@@ -18,7 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Caller {
     /// The valid session; `None` when there is none.
-    pub(super) session: Option<Session>,
+    pub(super) session: Option<Arc<Session>>,
     /// The device that the session is bound to, or that its browser has proved to be.
     pub(super) device: Option<Device>,
     /// Why the credential that the request carried is worth nothing.
@@ -28,7 +31,7 @@ pub(super) struct Caller {
 impl Caller {
     /// Somebody with this session, on its device as the store has it now.
     pub(super) async fn of_session(
-        session: Option<Session>,
+        session: Option<Arc<Session>>,
         store: &Store,
         now: Now,
     ) -> Result<Self, StoreError> {
@@ -73,7 +76,7 @@ impl Caller {
     ) -> CheckRequest<'a> {
         let place = live.settings.geography.place(request.source_ip);
         CheckRequest {
-            session: self.session.as_ref(),
+            session: self.session.as_deref(),
             request: RequestFacts { place, ..request },
             device: self.device.as_ref(),
             records: live.settings.records.as_ref(),
@@ -95,7 +98,7 @@ impl Proxy {
         let resolved =
             live.authenticate.resolve(headers, uri.query(), host, connection.key(), now.wall).await;
         let (session, rejected) = match resolved.map_err(|error| store_failed(&error))? {
-            Resolved::Valid(_, session) => (Some(*session), None),
+            Resolved::Valid(_, session) => (Some(session), None),
             Resolved::Invalid(_, why) => (None, Some(why)),
             Resolved::Absent => (None, None),
         };

@@ -85,7 +85,7 @@ impl Proxy {
         let app = dial(permit, route.clone()).await?;
         tracing::info!("request-id" = request_id, route = route.name, destination = %to, "stream opened");
         let user = session.as_ref().map(|s| s.user_id.to_string()).unwrap_or_default();
-        let watch = self.watch(question, session.map(|s| s.id), request_id);
+        let watch = self.watch(question, session.map(|s| s.id.clone()), request_id);
         let account = Account { route, user, to, connection: connection.clone(), began };
         Ok(Open { app, watch, account, request_id: request_id.to_owned() })
     }

@@ -79,7 +79,7 @@ impl Proxy {
         live: &Live,
         id: Option<&str>,
         now: Now,
-    ) -> Result<Option<Session>, Undecided> {
+    ) -> Result<Option<Arc<Session>>, Undecided> {
         let Some(id) = id else { return Ok(None) };
         let found = self.store.session(&SessionId::new(id)).await?;
         found

@@ -216,7 +216,7 @@ fn outgoing_request(
             sent.insert(assertion::HEADER, token.clone());
         }
         let claims = &settings.jwt_claims_headers;
-        assertion::set_claim_headers(&mut sent, admitted.session.as_ref(), claims);
+        assertion::set_claim_headers(&mut sent, admitted.session.as_deref(), claims);
     }
     if is_upgrade {
         upgrade::set_websocket(&mut sent);

@@ -28,7 +28,7 @@ use crate::{
 pub(crate) struct Admitted {
     pub(crate) permit: Permit,
     pub(crate) route: Arc<Route>,
-    pub(crate) session: Option<Session>,
+    pub(crate) session: Option<Arc<Session>>,
     pub(super) question: Question,
 }
 
@@ -93,13 +93,13 @@ impl Proxy {
             {
                 let session = caller.session.as_ref().filter(|session| session.bound_to.is_none());
                 let Some(session) = session else {
-                    return Err(denied(denial, route, caller.session.as_ref(), &sign_out_url(live)));
+                    return Err(denied(denial, route, caller.session.as_deref(), &sign_out_url(live)));
                 };
                 let back = whereto.url(parts.uri.query())?;
                 let redirect = live.authenticate.device_proof_response(&back, session, now.wall);
                 Err(Refusal::ShowDevice(Box::new(redirect)))
             }
-            Err(denial) => Err(denied(denial, route, caller.session.as_ref(), &sign_out_url(live))),
+            Err(denial) => Err(denied(denial, route, caller.session.as_deref(), &sign_out_url(live))),
         }
     }
 
@@ -126,7 +126,7 @@ impl Proxy {
             Err(denial) if denial.verdict == Verdict::SignIn => {
                 Err(Lack { demand: &route.sign_in, unmet, rejected: caller.rejected }.told(None))
             }
-            Err(denial) => Err(denied(denial, route, caller.session.as_ref(), &sign_out_url(live))),
+            Err(denial) => Err(denied(denial, route, caller.session.as_deref(), &sign_out_url(live))),
         }
     }
 }
@@ -256,7 +256,7 @@ mod tests {
         let now = Now::read();
         let session = Session { claims: [("acr".to_owned(), vec!["pwd".into()])].into(), ..session(now) };
         let demand = SignInDemand { acr_values: vec!["phr".to_owned()], ..SignInDemand::default() };
-        let mut caller = Caller { session: Some(session), device: None, rejected: None };
+        let mut caller = Caller { session: Some(Arc::new(session)), device: None, rejected: None };
         assert_eq!(caller.must_meet(&SignInDemand::default(), now), None);
         assert!(caller.session.is_some());
         let unmet = caller.must_meet(&demand, now);
@@ -289,7 +289,7 @@ mod tests {
             (Some(now.wall + Duration::from_secs(1)), 0, true),
         ] {
             let session = Session { vouched_until, ..session(now) };
-            let mut caller = Caller { session: Some(session), device: None, rejected: None };
+            let mut caller = Caller { session: Some(Arc::new(session)), device: None, rejected: None };
             caller.must_be_vouched_for(Duration::from_secs(grace), now);
             assert_eq!(caller.session.is_some(), counts, "{vouched_until:?} {grace}");
             assert_eq!(caller.rejected, (!counts).then_some(InvalidCredential::Unvouched));

@@ -36,7 +36,7 @@ impl Proxy {
         admitted: &Admitted,
         whereto: &Whereto,
     ) -> Result<Substitutes, Refusal> {
-        let (route, session) = (&admitted.route, admitted.session.as_ref());
+        let (route, session) = (&admitted.route, admitted.session.as_deref());
         let asks = |wanted: fn(&HeaderFact) -> bool| {
             route.set_request_headers.iter().flat_map(|(_, value)| value.facts()).any(wanted)
         };

@@ -124,7 +124,7 @@ fn changes(live: &Live, admitted: &Admitted, known: &Substitutes, sent: &HeaderM
         if let Some(token) = &known.assertion {
             set.insert(assertion::HEADER, token.clone());
         }
-        assertion::set_claim_headers(&mut set, admitted.session.as_ref(), claims);
+        assertion::set_claim_headers(&mut set, admitted.session.as_deref(), claims);
     }
     let is_gone = |name: &&HeaderName| {
         !kept.contains_key(*name) && !set.contains_key(*name) && !is_the_carriers(name.as_str())

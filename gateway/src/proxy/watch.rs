@@ -148,7 +148,7 @@ impl Watch {
     }
 
     /// The session as it is now. One that is gone, or that the store cannot tell, ends what it began.
-    async fn session_at(&self, live: &Live, now: Now) -> Result<Option<Session>, EndReason> {
+    async fn session_at(&self, live: &Live, now: Now) -> Result<Option<Arc<Session>>, EndReason> {
         let Some(id) = &self.session else { return Ok(None) };
         let found = self.store.session(id).await.map_err(|_| EndReason::Session)?;
         Ok(Some(

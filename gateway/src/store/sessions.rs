@@ -1,6 +1,6 @@
 //! Sessions with the provider's tokens, and the people they belong to.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 use sqlx::{Row, sqlite::SqliteRow};
@@ -180,9 +180,9 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Database`]: nothing is known, which is not "no".
-    pub async fn session(&self, id: &SessionId) -> Result<Option<Session>, StoreError> {
+    pub async fn session(&self, id: &SessionId) -> Result<Option<Arc<Session>>, StoreError> {
         if ServiceAccount::is_id(id) {
-            return self.service_account_session(id).await;
+            return Ok(self.service_account_session(id).await?.map(Arc::new));
         }
         let generation = {
             let cache = self.cache();
@@ -201,6 +201,7 @@ impl Store {
             return Ok(None);
         };
         drop(connection);
+        let session = Arc::new(session);
         let mut cache = self.cache();
         // Something was written since: what was read may be what was ended.
         if cache.generation == generation && !self.inner.is_beside {

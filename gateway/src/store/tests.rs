@@ -51,7 +51,7 @@ async fn a_session_its_tokens_keys_and_single_uses_survive_a_restart() {
     drop(store);
 
     let store = Store::open(folder.path()).await.unwrap();
-    assert_eq!(store.session(&SessionId::new("s1")).await.unwrap(), Some(session("s1")));
+    assert_eq!(store.session(&SessionId::new("s1")).await.unwrap(), Some(Arc::new(session("s1"))));
     assert_eq!(store.tokens(&SessionId::new("s1")).await.unwrap(), Some(tokens()));
     assert_eq!(store.named_key("shared", || vec![8; 32]).await.unwrap(), key);
     assert!(!store.claim_once("k", at(100), at(2)).await.unwrap());
@@ -64,7 +64,7 @@ async fn what_was_acknowledged_is_there_without_an_orderly_close() {
     let first = Store::open(folder.path()).await.unwrap();
     first.put_session(&session("s1"), &tokens()).await.unwrap();
     let second = Store::open(folder.path()).await.unwrap();
-    assert_eq!(second.session(&SessionId::new("s1")).await.unwrap(), Some(session("s1")));
+    assert_eq!(second.session(&SessionId::new("s1")).await.unwrap(), Some(Arc::new(session("s1"))));
 }
 
 #[tokio::test]
@@ -358,7 +358,7 @@ mod devices {
         }
         store.close().await;
         let store = Store::open(folder.path()).await.unwrap();
-        assert_eq!(store.session(&SessionId::new("s1")).await.unwrap(), Some(session("s1")));
+        assert_eq!(store.session(&SessionId::new("s1")).await.unwrap(), Some(Arc::new(session("s1"))));
         store.put_session(&bound("s2", b"a"), &tokens()).await.unwrap();
         assert_eq!(store.devices(None).await.unwrap().len(), 1);
     }

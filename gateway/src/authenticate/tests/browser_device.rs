@@ -68,7 +68,8 @@ impl Person {
     }
 
     async fn session(&self) -> Session {
-        self.service.store.session(&SessionId::new("s1")).await.unwrap().unwrap()
+        let found = self.service.store.session(&SessionId::new("s1")).await;
+        Arc::unwrap_or_clone(found.unwrap().unwrap())
     }
 
     async fn device(&self, now: u64) -> Option<Device> {

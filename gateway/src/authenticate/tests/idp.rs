@@ -281,7 +281,7 @@ impl SignedIn {
     }
 
     async fn session(&self) -> Option<Session> {
-        self.service.store.session(&self.due.session.id).await.unwrap()
+        self.service.store.session(&self.due.session.id).await.unwrap().map(Arc::unwrap_or_clone)
     }
 
     fn will_refuse(&self, error: Option<&'static str>) {

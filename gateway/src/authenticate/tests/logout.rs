@@ -26,7 +26,7 @@ impl Alice {
         let headers = trip.browser.headers(&app);
         let session =
             trip.service.session_of(&headers, None, Some("app.example.com"), None, trip.now.wall).await;
-        Self { session: session.unwrap().unwrap(), trip }
+        Self { session: Arc::unwrap_or_clone(session.unwrap().unwrap()), trip }
     }
 
     fn token(&self, jti: &str, change: Value) -> String {

@@ -26,7 +26,12 @@ fn bearing(token: &str) -> HeaderMap {
     headers
 }
 
-async fn session_by(service: &Authenticate, token: &str, host: &str, now: SystemTime) -> Option<Session> {
+async fn session_by(
+    service: &Authenticate,
+    token: &str,
+    host: &str,
+    now: SystemTime,
+) -> Option<Arc<Session>> {
     service.session_of(&bearing(token), None, Some(host), None, now).await.unwrap()
 }
 

@@ -12,7 +12,7 @@ use crate::session::demand::Prompt;
 /// A browser that has signed in.
 struct Home {
     trip: Trip,
-    session: Session,
+    session: Arc<Session>,
 }
 
 impl Home {
@@ -48,7 +48,7 @@ impl Home {
     }
 }
 
-async fn session_at_app(trip: &Trip, now: Now) -> Option<Session> {
+async fn session_at_app(trip: &Trip, now: Now) -> Option<Arc<Session>> {
     let headers = trip.browser.headers(&url("https://app.example.com/"));
     trip.service.session_of(&headers, None, Some("app.example.com"), None, now.wall).await.unwrap()
 }

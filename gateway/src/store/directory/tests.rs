@@ -53,7 +53,7 @@ async fn with_alice() -> (Store, SessionId) {
 }
 
 async fn groups_of(store: &Store, id: &SessionId) -> Option<Vec<String>> {
-    store.session(id).await.unwrap().map(|session| session.groups)
+    store.session(id).await.unwrap().map(|session| session.groups.clone())
 }
 
 fn refusal<T: std::fmt::Debug>(result: Result<T, DirectoryError>) -> ScimError {
