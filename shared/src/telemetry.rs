@@ -1,10 +1,11 @@
 //! Sets up the log: `tracing` events as JSON or for people, filtered, to standard error.
 
+mod json;
 mod lines;
 
 use std::io;
 
-use self::lines::Lines;
+use self::{json::Json, lines::Lines};
 use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, layer::SubscriberExt as _, registry};
 
 /// How the log's lines look.
@@ -56,7 +57,7 @@ pub fn init(format: LogFormat, filter: &str) -> Result<Log, TelemetryError> {
         LogFormat::Json => {
             let lines = Lines::to(io::stderr()).map_err(TelemetryError::NoThread)?;
             let writer = lines.clone();
-            let layer = fmt::layer().json().flatten_event(true).with_writer(move || writer.clone());
+            let layer = fmt::layer().json().event_format(Json::new()).with_writer(move || writer.clone());
             (tracing::subscriber::set_global_default(registry.with(layer)), Some(lines))
         }
         LogFormat::Human => {
