@@ -35,6 +35,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -163,12 +164,19 @@ impl Live {
         }
     }
 
-    /// A task a route that checks its apps; all end with the set.
-    fn health_checks(&self) -> JoinSet<()> {
+    /// A task a route that checks its apps, and one that ends idle connections; all end with the set.
+    fn upkeep(&self) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         for pool in self.pools.values().filter(|pool| pool.is_checked()) {
             tasks.spawn(upstream::watch_over(pool.clone()));
         }
+        let pools: Vec<_> = self.pools.values().cloned().collect();
+        tasks.spawn(async move {
+            loop {
+                tokio::time::sleep(TIDY_INTERVAL).await;
+                pools.iter().for_each(|pool| pool.tidy(Now::read().monotonic));
+            }
+        });
         tasks
     }
 }
@@ -193,6 +201,9 @@ pub(crate) enum LiveError {
     Decider(#[from] TransportError),
 }
 
+/// Between two looks at the idle connections to apps.
+const TIDY_INTERVAL: Duration = Duration::from_secs(15);
+
 /// Counts reloads.
 type Revision = tokio::sync::watch::Sender<u64>;
 
@@ -205,7 +216,7 @@ pub(crate) struct Proxy {
     store: Store,
     connections: Connections,
     /// Of the configuration at work alone: requests that began under an older one do without.
-    health_checks: Mutex<JoinSet<()>>,
+    upkeep: Mutex<JoinSet<()>>,
     /// Owns upgraded connections and streams.
     tracker: TaskTracker,
     /// Ends what is still open when the time for draining is over.
@@ -214,18 +225,18 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) fn new(live: Live, store: Store, tracker: TaskTracker, cut: CancellationToken) -> Self {
-        let health_checks = Mutex::new(live.health_checks());
+        let upkeep = Mutex::new(live.upkeep());
         let live = Arc::new(ArcSwap::from_pointee(live));
         let (revision, connections) = (Revision::new(0), Connections::default());
-        Self { live, revision, store, connections, health_checks, tracker, cut }
+        Self { live, revision, store, connections, upkeep, tracker, cut }
     }
 
     /// Puts a new configuration to work; open streams that it no longer allows are cut.
     pub(crate) fn replace(&self, live: Live) {
         live.take_over(&self.live.load());
-        let health_checks = live.health_checks();
-        // The old ones end as their set is dropped.
-        *self.health_checks.lock().unwrap_or_else(PoisonError::into_inner) = health_checks;
+        let upkeep = live.upkeep();
+        // The old tasks end as their set is dropped.
+        *self.upkeep.lock().unwrap_or_else(PoisonError::into_inner) = upkeep;
         self.live.store(Arc::new(live));
         self.revision.send_modify(|revision| *revision += 1);
     }

@@ -13,12 +13,11 @@ use http::{
     HeaderValue, Method, Request, Response, StatusCode, Uri, header, request::Parts, uri::PathAndQuery,
 };
 use http_body::Body as _;
-use hyper::body::Incoming;
 use pomerium_shared::clock::Now;
 
 use super::{
     Refusal,
-    upstream::{Count, Outcome, Pool, balance::Draw},
+    upstream::{Answer, Count, Outcome, Pool, balance::Draw},
 };
 use crate::{
     body::{self, Body, limit, patience},
@@ -53,7 +52,7 @@ pub(super) async fn send(
     outgoing: Outgoing,
     draw: Draw,
     too_late: impl Future<Output = ()>,
-) -> Result<(Response<Incoming>, UnderWay), Refusal> {
+) -> Result<(Response<Answer>, UnderWay), Refusal> {
     let Some(counted) = pool.enter() else {
         let detail =
             format!("The route {route} has as many requests under way as it may. Try again in a moment.");

@@ -5,10 +5,11 @@ mod check;
 mod dial;
 mod grpc_check;
 mod health;
+mod kept;
 mod trust;
 
 use std::{
-    fmt,
+    fmt, io,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -18,7 +19,7 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::body::Incoming;
+use http_body::Body as _;
 use hyper_util::{
     client::legacy::{self, Client},
     rt::{TokioExecutor, TokioTimer},
@@ -28,8 +29,9 @@ use self::{
     balance::{Balancer, Draw},
     dial::Dial,
     health::Health,
+    kept::Kept,
 };
-pub(crate) use self::{check::watch_over, health::Outcome};
+pub(crate) use self::{check::watch_over, health::Outcome, kept::Answer};
 use crate::{
     body::Body,
     config::{Balancing, CircuitBreakers, HealthCheck, HttpTarget, Upstream},
@@ -51,7 +53,7 @@ type UpstreamClient = Client<Dial, Body>;
 pub(crate) enum UpstreamError {
     /// The system has no usable root certificates and the route names none.
     #[error("cannot read the system's root certificates; set tls_custom_ca_file on the route")]
-    NoRoots(#[source] std::io::Error),
+    NoRoots(#[source] io::Error),
     /// A configured certificate or key is not usable.
     #[error("the route's TLS certificate or key is not usable")]
     Certificate(#[source] rustls::Error),
@@ -61,6 +63,31 @@ pub(crate) enum UpstreamError {
     /// The URL of an upstream cannot be dialled.
     #[error("the upstream is no URL that can be dialled")]
     Url(#[source] http::uri::InvalidUri),
+}
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The app takes no connection.
+    #[error("the app cannot be connected to")]
+    Connect(#[source] io::Error),
+    /// The connection ended without an answer.
+    #[error("the app broke off the connection")]
+    Broken(#[source] hyper::Error),
+    /// One of these, on a connection of hyper's pool.
+    #[error(transparent)]
+    Pooled(#[from] legacy::Error),
+}
+
+impl CallError {
+    /// Whether the app cannot have seen anything of the request.
+    pub(crate) fn is_connect(&self) -> bool {
+        match self {
+            Self::Connect(_) => true,
+            Self::Broken(_) => false,
+            Self::Pooled(error) => error.is_connect(),
+        }
+    }
 }
 
 /// The apps of one route.
@@ -87,6 +114,8 @@ struct Member {
     upstream: Upstream,
     dial: Dial,
     client: UpstreamClient,
+    /// For requests without a body, to apps that are spoken to in plain HTTP/1.1 and over any number of connections.
+    kept: Option<Arc<Kept>>,
     /// HTTP/1.1 alone, for requests that ask for an upgrade.
     upgrades: UpstreamClient,
     load: Arc<AtomicUsize>,
@@ -109,8 +138,12 @@ impl Pool {
         let tls = tls.then(|| trust::config(&target.tls)).transpose()?;
         let member = |upstream: &Upstream| {
             let dial = Dial::new(upstream, &target.tls, tls.as_ref(), upstreams.limits.max_connections)?;
+            let is_kept = upstream.origin.scheme() == "http"
+                && !upstream.is_h2c
+                && upstreams.limits.max_connections.is_none();
             Ok(Member {
                 upstream: upstream.clone(),
+                kept: is_kept.then(|| Kept::new(dial.clone())),
                 client: client(dial.clone(), upstream.is_h2c),
                 upgrades: client(dial.for_upgrades(), false),
                 dial,
@@ -213,7 +246,22 @@ impl Pool {
     /// Sends a request to an upstream. Boxed: the types inside are too long for the compiler to follow.
     pub(crate) fn send(&self, place: usize, request: Request<Body>, is_upgrade: bool) -> Sending {
         let member = &self.members[place];
-        Box::pin(if is_upgrade { &member.upgrades } else { &member.client }.request(request))
+        if let Some(kept) = &member.kept
+            && !is_upgrade
+            && request.body().is_end_stream()
+        {
+            let (kept, (head, _nothing)) = (kept.clone(), request.into_parts());
+            return Box::pin(async move { kept.send(head).await });
+        }
+        let sending = if is_upgrade { &member.upgrades } else { &member.client }.request(request);
+        Box::pin(async move { Ok(sending.await?.map(Answer::of)) })
+    }
+
+    /// Ends connections to the apps that nobody needs any more.
+    pub(crate) fn tidy(&self, now: Instant) {
+        for kept in self.members.iter().filter_map(|member| member.kept.as_ref()) {
+            kept.tidy(now);
+        }
     }
 
     /// Whether anything is to be watched.
@@ -228,7 +276,7 @@ impl Pool {
 }
 
 /// A request on its way to an app.
-pub(crate) type Sending = Pin<Box<dyn Future<Output = Result<Response<Incoming>, legacy::Error>> + Send>>;
+pub(crate) type Sending = Pin<Box<dyn Future<Output = Result<Response<Answer>, CallError>> + Send>>;
 
 /// One of those that are counted, until it is dropped.
 #[derive(Debug)]
