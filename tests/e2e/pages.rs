@@ -118,13 +118,16 @@ async fn the_bar_of_the_sign_in_host_leads_to_the_apps_and_the_button_of_an_app_
     browser.close().await.unwrap();
 }
 
-/// Pictures of the page as it is on phones and desks, by day and by night, for `docs/screenshots`.
+/// Pictures of the page as it is on phones and desks, by day and by night, for `docs/screenshots`; everybody must be able to
+/// use each.
 pub(crate) async fn picture(browser: &Browser, name: &str) -> anyhow::Result<()> {
     for (width, is_dark) in [(390, false), (390, true), (1280, false), (1280, true)] {
         browser.look_as(width, is_dark).await?;
         let wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
         let over = browser.client.execute(wide, vec![]).await?;
         assert_eq!(over, 0, "{name} does not fit into {width} pixels");
+        let faults = browser.accessibility_faults().await?;
+        assert!(faults.is_empty(), "{name}, {width} pixels, dark: {is_dark}: {}", faults.join("\n"));
         if let Some(folder) = std::env::var_os("SCREENSHOTS") {
             let scheme = if is_dark { "dark" } else { "light" };
             let file = PathBuf::from(folder).join(format!("{name}-{width}-{scheme}.png"));
@@ -215,8 +218,9 @@ async fn what_a_frame_and_a_browser_in_a_circle_get_fits_phones_and_desks() {
     client.execute(frame, vec![json!(other.as_str())]).await.unwrap();
     client.find(Locator::Css("iframe")).await.unwrap().enter_frame().await.unwrap();
     client.wait().for_element(Locator::LinkText("Open the app")).await.unwrap();
-    client.clone().enter_parent_frame().await.unwrap();
+    // The page around it is not the gateway's.
     picture(&browser, "frame").await.unwrap();
+    client.clone().enter_parent_frame().await.unwrap();
 
     // As the gateway counts it, where no other cookie comes back.
     client.delete_all_cookies().await.unwrap();

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use fantoccini::{Client, ClientBuilder, wd::WebDriverCompatibleCommand};
 use http::Method;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -107,6 +107,22 @@ impl Browser {
         let screen = json!({"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": false});
         self.client.issue_cmd(DevTools("Emulation.setDeviceMetricsOverride", screen)).await?;
         Ok(())
+    }
+
+    /// What keeps people with disabilities from using the page that is shown, as far as a program can tell (axe-core, for
+    /// WCAG 2.2 at level AA), a line a fault.
+    ///
+    /// # Errors
+    /// axe-core is not installed, or the driver refuses.
+    pub async fn accessibility_faults(&self) -> anyhow::Result<Vec<String>> {
+        const RUN: &str = "const done = arguments[0]; axe.run().then((found) => done(found.violations.flatMap((fault) => \
+            fault.nodes.map((node) => `${fault.id}: ${node.html}: ${node.failureSummary}`))), (error) => done([String(error)]))";
+        let axe =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("accessibility/node_modules/axe-core/axe.min.js");
+        let axe = std::fs::read_to_string(&axe).context("run tests/install")?;
+        self.client.execute(&axe, vec![]).await?;
+        let faults = self.client.execute_async(RUN, vec![]).await?;
+        Ok(serde_json::from_value(faults)?)
     }
 
     /// Asks for pages in this language from now on.
