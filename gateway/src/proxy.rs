@@ -268,7 +268,7 @@ impl Proxy {
 
     async fn handle_unboxed(&self, request: Request<Body>, connection: &Connection) -> Response<Body> {
         let began = Now::read();
-        let request_id = uuid::Uuid::new_v4().to_string();
+        let request_id = new_request_id();
         let live = self.live.load_full();
         let entry = AccessEntry::of(&request, connection, &request_id);
         let wants_html = respond::wants_html(request.headers());
@@ -291,6 +291,16 @@ impl Proxy {
         entry.write(&response, began);
         response
     }
+}
+
+/// A name for one request or stream: random, so that nobody guesses another's. Without a call of the system for each, which
+/// `Uuid::new_v4` makes.
+fn new_request_id() -> String {
+    let mut octets = [0; 16];
+    // The system's randomness seeds the library once; a process that had none could not have shaken a hand.
+    aws_lc_rs::rand::fill(&mut octets)
+        .map_or_else(|_| uuid::Uuid::new_v4(), |()| uuid::Builder::from_random_bytes(octets).into_uuid())
+        .to_string()
 }
 
 /// Tells browsers to come by TLS only (RFC 6797), as `set_response_headers` says for apps: also from the gateway's own

@@ -53,7 +53,7 @@ impl Proxy {
         parts: &Parts,
         connection: &Connection,
     ) -> Result<Open<Leg>, Response<Body>> {
-        let request_id = uuid::Uuid::new_v4().to_string();
+        let request_id = super::new_request_id();
         let opened = async {
             // The authority of a tunnel is the app, not the gateway: it is not held against the TLS name.
             Authority::of(&parts.uri, &parts.headers, None).map_err(refuse_authority)?;

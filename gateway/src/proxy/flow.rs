@@ -28,7 +28,7 @@ impl Proxy {
         parts: &Parts,
         connection: &Connection,
     ) -> Result<Open<UdpSocket>, Response<Body>> {
-        let request_id = uuid::Uuid::new_v4().to_string();
+        let request_id = super::new_request_id();
         let opened = async {
             // The path names the app. The authority is the gateway's, or with some clients the app's: nothing hangs on it.
             let to = udp::path::parse(parts.uri.path()).ok_or(Refusal::NoRoute)?;

@@ -41,7 +41,7 @@ use crate::{
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Octets of an answer that are read ahead of the client who takes them, and of the longest head that an app may send.
-const READ_AHEAD_LEN: usize = 128 * 1024;
+const READ_AHEAD_LEN: usize = 64 * 1024;
 
 /// Idle connections kept per app.
 const POOL_IDLE_MAX: usize = 64;

@@ -55,7 +55,7 @@ impl Proxy {
     /// Decides on a request that another proxy carries. `parts` and `connection` are what that proxy says of it, which
     /// the caller has reason to believe.
     pub(crate) async fn verify(&self, parts: &Parts, connection: &Connection) -> Verified {
-        let request_id = uuid::Uuid::new_v4().to_string();
+        let request_id = super::new_request_id();
         let live = self.live.load_full();
         match Box::pin(self.try_verify(&live, parts, connection, &request_id)).await {
             Ok(verified) => verified,
