@@ -48,7 +48,7 @@ use self::{assertion::Signer, decider::Decider, respond::Audience, upstream::Poo
 pub(crate) use self::{
     assertion::SignerError,
     client_certificate::ProvenKey,
-    upgrade::KeptOpen,
+    upgrade::{KeptOpen, LegToCome},
     upstream::UpstreamError,
     verify::{HeaderChanges, Verified},
 };

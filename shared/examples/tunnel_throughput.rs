@@ -14,7 +14,7 @@ use pomerium_shared::{
     quic,
     relay::{self, Leg, RelayOptions},
     tls,
-    tunnel::{self, Connected, ServerStream, TunnelClient},
+    tunnel::{self, Connected, TunnelClient},
 };
 use rustls_pki_types::PrivateKeyDer;
 use tokio::{
@@ -66,8 +66,8 @@ async fn through_tunnel() -> f64 {
     tasks.spawn(fill(app));
     tasks.spawn(async move {
         let mut connection = tunnel::accept(server).await.unwrap();
-        let (_, stream) = connection.accept().await.unwrap().unwrap().resolve_request().await.unwrap();
-        let mut stream = ServerStream::new(stream);
+        let coming = connection.accept().await.unwrap().unwrap();
+        let (_, mut stream) = tunnel::request(coming).await.unwrap();
         stream.respond(Response::new(())).await.unwrap();
         let options = RelayOptions::default();
         let relay = relay::run(stream.into_leg(), Leg::tcp(app_far), options, std::future::pending());

@@ -13,12 +13,14 @@ use crate::reason::EndReason;
 
 mod chunks;
 mod client;
+mod extended;
 pub mod h3_quinn;
 mod server;
 
 pub use chunks::Chunks;
 pub use client::{Connected, TunnelClient};
-pub use server::{ServerConnection, ServerRecv, ServerSend, ServerStream, accept};
+pub use extended::Protocol;
+pub use server::{RequestToCome, ServerConnection, ServerRecv, ServerSend, ServerStream, accept, request};
 
 /// Bytes of a field section (uncompressed, RFC 9114, 4.2.2) that we take: room for the largest cookies and tokens.
 const FIELD_SECTION_LEN_MAX: u64 = 64 * 1024;

@@ -11,6 +11,7 @@ use rustls::ClientConfig;
 use support::{
     gateway::{Gateway, Route},
     http::{raw, secure},
+    http3::Http3,
     person::Person,
     strict_websocket::StrictWebSocket,
     wait,
@@ -324,6 +325,7 @@ struct Way {
     token: String,
     h1: Arc<ClientConfig>,
     h2: Arc<ClientConfig>,
+    h3: Http3,
 }
 
 impl Way {
@@ -358,6 +360,18 @@ impl Way {
         let stream = hyper::upgrade::on(response).await.context("no stream")?;
         Ok((agreed, talk(TokioIo::new(stream), case).await?))
     }
+
+    async fn over_http3(&self, case: &Case) -> anyhow::Result<Outcome> {
+        let token = format!("Pomerium {}", self.token);
+        let mut fields = vec![("authorization", token.as_str())];
+        if case.compresses {
+            fields.push(("sec-websocket-extensions", COMPRESSION));
+        }
+        let mut socket = self.h3.websocket(&format!("app.localhost:{}", self.port), &fields).await?;
+        let mut agreed = std::mem::take(&mut socket.fields).into_iter();
+        let agreed = agreed.find(|(name, _)| name == "sec-websocket-extensions").map(|(_, value)| value);
+        Ok((agreed, talk(&mut socket.stream, case).await?))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -366,16 +380,21 @@ async fn what_a_websocket_carries_arrives_octet_for_octet() {
     let gateway = Gateway::start(&[Route::web("app.localhost", server.address)]).await.unwrap();
     let alice = Person::new("alice", &gateway.authority).unwrap();
     let token = alice.token(&gateway.url("app.localhost").unwrap()).await.unwrap();
-    let tls = |protocol| gateway.authority.client_config(&[protocol]).unwrap();
-    let way = Way { port: gateway.port, token, h1: tls(&b"http/1.1"[..]), h2: tls(b"h2") };
+    let tls = |protocol: &'static [u8]| gateway.authority.client_config(&[protocol]).unwrap();
+    let h3 = Http3::connect(&tls(b"h3"), gateway.port, "app.localhost").await.unwrap();
+    let way = Way { port: gateway.port, token, h1: tls(b"http/1.1"), h2: tls(b"h2"), h3 };
     let groups = [messages(), control_and_fragments(), reserved(), utf8(), closing(), compressed()];
     let mut failed_by_app = 0;
     for case in groups.into_iter().flatten() {
-        let (direct, http1, http2) =
-            tokio::join!(directly(server.address, &case), way.over_http1(&case), way.over_http2(&case));
+        let (direct, http1, http2, http3) = tokio::join!(
+            directly(server.address, &case),
+            way.over_http1(&case),
+            way.over_http2(&case),
+            way.over_http3(&case)
+        );
         let direct = direct.unwrap();
         assert!(!direct.1.is_empty(), "{}: the server says how it ends", case.name);
-        for (protocol, through) in [("HTTP/1.1", http1), ("HTTP/2", http2)] {
+        for (protocol, through) in [("HTTP/1.1", http1), ("HTTP/2", http2), ("HTTP/3", http3)] {
             let through = through.with_context(|| format!("{} over {protocol}", case.name)).unwrap();
             assert_eq!(through.0, direct.0, "{} over {protocol}", case.name);
             // Megabytes would hide the name of the case.

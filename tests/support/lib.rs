@@ -16,6 +16,7 @@ pub mod envoy;
 pub mod form;
 pub mod gateway;
 pub mod http;
+pub mod http3;
 pub mod log;
 pub mod namespace;
 pub mod nginx;

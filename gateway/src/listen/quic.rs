@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use h3::ext::Protocol;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use pomerium_shared::{
     clock::Now,
     quic::BIDI_STREAMS_MAX,
     reason::EndReason,
-    tunnel::{self, ServerConnection, ServerSend, ServerStream},
+    tunnel::{self, Protocol, ServerConnection, ServerSend, ServerStream},
     udp::{self, datagrams::Datagrams},
 };
 use rustls_pki_types::CertificateDer;
@@ -21,10 +20,11 @@ use super::{
     HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, Lifetime, TlsError, TlsKeys, device_key,
     h3_body::{self, RequestBody},
     tls::ClientKey,
+    websocket,
 };
 use crate::{
     body::{self, Body, BodyError},
-    proxy::{Connection, Proxy, Roaming},
+    proxy::{Connection, LegToCome, Proxy, Roaming},
 };
 
 /// Above so many connections a new one must prove its address first: a flood from forged ones takes no slots.
@@ -215,8 +215,8 @@ async fn accept_streams(
             () = streams.wait() => return,
             accepted = connection.accept() => accepted,
         };
-        let resolver = match accepted {
-            Ok(Some(resolver)) => resolver,
+        let coming = match accepted {
+            Ok(Some(coming)) => coming,
             Ok(None) => return,
             Err(error) => return tracing::debug!(%error, "QUIC connection ended"),
         };
@@ -224,10 +224,8 @@ async fn accept_streams(
         let facts = Connection { peer: quic.connection.remote_address(), ..facts.clone() };
         let (proxy, quic) = (proxy.clone(), quic.clone());
         streams.spawn(async move {
-            match tokio::time::timeout(HEADER_TIMEOUT, resolver.resolve_request()).await {
-                Ok(Ok((request, stream))) => {
-                    answer(request, ServerStream::new(stream), &quic, &facts, &proxy).await;
-                }
+            match tokio::time::timeout(HEADER_TIMEOUT, tunnel::request(coming)).await {
+                Ok(Ok((request, stream))) => answer(request, stream, &quic, &facts, &proxy).await,
                 Ok(Err(error)) => tracing::debug!(%error, "a malformed HTTP/3 request"),
                 Err(_) => tracing::debug!("an HTTP/3 request did not come in time"),
             }
@@ -242,17 +240,27 @@ async fn answer(
     facts: &Connection,
     proxy: &Arc<Proxy>,
 ) {
-    if request.method() == Method::CONNECT {
-        return match request.extensions().get::<Protocol>() {
-            None => connect(request, stream, quic, facts, proxy).await,
-            Some(&Protocol::CONNECT_UDP) => connect_udp(request, stream, quic, facts, proxy).await,
-            Some(protocol) => refuse_protocol(*protocol, stream).await,
-        };
-    }
     let Ok(length) = h3_body::length(request.headers()) else {
         tracing::debug!("a malformed HTTP/3 request");
         return refuse_with(StatusCode::BAD_REQUEST, stream).await;
     };
+    match (request.method(), request.extensions().get::<Protocol>()) {
+        (&Method::CONNECT, None) => return connect(request, stream, quic, facts, proxy).await,
+        (&Method::CONNECT, Some(Protocol::ConnectUdp)) => {
+            return connect_udp(request, stream, quic, facts, proxy).await;
+        }
+        (&Method::CONNECT, Some(Protocol::WebSocket)) => {
+            return open_websocket(request, stream, facts, proxy).await;
+        }
+        // Never taken for a plain one.
+        (&Method::CONNECT, Some(_)) => {
+            tracing::debug!("an extended CONNECT was refused");
+            return refuse_with(StatusCode::NOT_IMPLEMENTED, stream).await;
+        }
+        // RFC 8441, 4: with CONNECT alone.
+        (_, Some(_)) => return refuse_with(StatusCode::BAD_REQUEST, stream).await,
+        (_, None) => {}
+    }
     let (send, recv) = stream.split();
     let wants_body = request.method() != Method::HEAD;
     let request = request.map(|()| body::boxed(RequestBody::new(recv, length)));
@@ -346,10 +354,25 @@ async fn connect_udp(
     }
 }
 
-/// An extended `CONNECT` (RFC 9220) for what this gateway does not speak: never taken for a plain one.
-async fn refuse_protocol(protocol: Protocol, stream: ServerStream) {
-    tracing::debug!(?protocol, "an extended CONNECT was refused");
-    refuse_with(StatusCode::NOT_IMPLEMENTED, stream).await;
+/// Opens a WebSocket (RFC 9220): to policy and app the same as on HTTP/1.1.
+async fn open_websocket(
+    request: Request<()>,
+    mut stream: ServerStream,
+    facts: &Connection,
+    proxy: &Arc<Proxy>,
+) {
+    let (mut request, key) = websocket::as_http1(request);
+    let (opened, to_come) = LegToCome::new();
+    request.extensions_mut().insert(to_come);
+    let response = proxy.handle(request.map(|()| body::empty()), facts).await;
+    let response = websocket::as_http2(response, &key);
+    if response.status() != StatusCode::OK {
+        return respond(response, stream.split().0, true).await;
+    }
+    match stream.respond(response.map(drop)).await {
+        Ok(()) => opened.with(stream.into_leg()),
+        Err(error) => tracing::debug!(%error, "the client left before its WebSocket began"),
+    }
 }
 
 async fn refuse_with(status: StatusCode, mut stream: ServerStream) {

@@ -6,6 +6,7 @@ mod mtls;
 mod per_address;
 mod protocols;
 mod proxy_protocol;
+mod raw_http3;
 mod refused;
 mod roaming;
 mod silent_app;
@@ -164,6 +165,17 @@ fn settings(folder: &TempDir, app: SocketAddr, more: &str) -> (Settings, RootCer
     (loaded.settings, roots)
 }
 
+/// One port for both: that it is free for TCP does not say that it is for UDP.
+async fn sockets() -> (TcpListener, SocketAddr, std::net::UdpSocket) {
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        if let Ok(socket) = pomerium_shared::quic::bind(address) {
+            return (listener, address, socket);
+        }
+    }
+}
+
 impl Doors {
     async fn open() -> Self {
         Self::open_with(tempfile::tempdir().unwrap(), "").await
@@ -201,10 +213,10 @@ impl Doors {
             tracker: TaskTracker::new(),
         };
         let proxy = Arc::new(Proxy::new(live, store.clone(), lifetime.tracker.clone(), lifetime.cut.clone()));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let socket = pomerium_shared::quic::bind(address).unwrap();
-        let https = Https::new(listener, &keys, Codec::All, None, proxy.clone(), lifetime.clone()).unwrap();
+        let (listener, address, socket) = sockets().await;
+        let https =
+            Https::new(listener, &keys, Codec::All, Some(address.port()), proxy.clone(), lifetime.clone())
+                .unwrap();
         lifetime.doors.spawn(https.run());
         lifetime.doors.spawn(Quic::new(socket, &keys, proxy.clone(), lifetime.clone()).unwrap().run());
         Self { folder, keys, app, address, roots, store, tracker: TaskTracker::new(), proxy, lifetime }

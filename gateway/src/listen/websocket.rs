@@ -1,4 +1,4 @@
-//! WebSockets over HTTP/2 (RFC 8441) in the words of HTTP/1.1, so that one way leads to policy and app.
+//! WebSockets over HTTP/2 (RFC 8441) and HTTP/3 (RFC 9220) in the words of HTTP/1.1, so that one way leads to policy and app.
 
 use aws_lc_rs::{digest, rand};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -51,7 +51,7 @@ impl Accept {
     }
 }
 
-/// The answer as HTTP/2 has it: a 200 opens the stream, and so no other answer may be a success.
+/// The answer as HTTP/2 and HTTP/3 have it: a 200 opens the stream, and so no other answer may be a success.
 pub(super) fn as_http2(mut response: Response<Body>, accept: &Accept) -> Response<Body> {
     let status = response.status();
     if status != StatusCode::SWITCHING_PROTOCOLS && !status.is_success() {

@@ -1,11 +1,15 @@
 //! WebSockets (RFC 6455): after the app's 101 the two upgraded connections are spliced, under a live decision.
 
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use http::{HeaderMap, HeaderValue, Request, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use pomerium_shared::relay::{self, Leg, RelayOptions};
+use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use super::{Proxy, attempt::UnderWay, authority::Authority, gate::Admitted};
@@ -23,17 +27,68 @@ impl KeptOpen {
     }
 }
 
+/// A stream that a listener hands over itself once the answer is out, as on HTTP/3; travels with the request.
+#[derive(Clone)]
+pub(crate) struct LegToCome(Arc<Mutex<Option<oneshot::Receiver<Leg>>>>);
+
+/// The listener's end of a [`LegToCome`]. Dropped, there is no such stream.
+pub(crate) struct Opened(oneshot::Sender<Leg>);
+
+impl LegToCome {
+    pub(crate) fn new() -> (Opened, Self) {
+        let (opened, to_come) = oneshot::channel();
+        (Opened(opened), Self(Arc::new(Mutex::new(Some(to_come)))))
+    }
+
+    /// Waits for the stream; `None`: the client left, or somebody else waits already.
+    async fn come(self) -> Option<Leg> {
+        let to_come = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        to_come?.await.ok()
+    }
+}
+
+impl Opened {
+    /// Hands the stream over. Nobody may be left to take it: it is cut then.
+    pub(crate) fn with(self, leg: Leg) {
+        _ = self.0.send(leg);
+    }
+}
+
 /// The client's side of a request that may leave HTTP.
 pub(super) struct ClientSide {
-    upgrade: OnUpgrade,
+    switch: Switch,
     kept: Option<KeptOpen>,
+}
+
+/// Who takes the client's connection or stream out of HTTP.
+enum Switch {
+    Hyper(OnUpgrade),
+    Listener(LegToCome),
 }
 
 impl ClientSide {
     pub(super) fn of(request: &mut Request<Body>) -> Self {
         let kept = request.extensions_mut().remove();
-        Self { upgrade: hyper::upgrade::on(request), kept }
+        let switch = match request.extensions_mut().remove() {
+            Some(to_come) => Switch::Listener(to_come),
+            None => Switch::Hyper(hyper::upgrade::on(request)),
+        };
+        Self { switch, kept }
     }
+}
+
+impl Switch {
+    async fn leg(self) -> Option<Leg> {
+        match self {
+            Self::Hyper(upgrade) => upgraded(upgrade).await,
+            Self::Listener(to_come) => to_come.come().await,
+        }
+    }
+}
+
+async fn upgraded(upgrade: OnUpgrade) -> Option<Leg> {
+    let (reader, writer) = tokio::io::split(TokioIo::new(upgrade.await.ok()?));
+    Some(Leg::io(reader, writer))
 }
 
 /// Whether the client asks for a WebSocket on this HTTP/1.1 connection.
@@ -90,14 +145,11 @@ impl Proxy {
         );
         let span = tracing::info_span!("websocket", "request-id" = request_id);
         let task = async move {
-            let ClientSide { upgrade, kept } = client;
+            let ClientSide { switch, kept } = client;
             let _counted = (under_way, kept);
-            let (Ok(client), Ok(app)) = tokio::join!(upgrade, app) else {
+            let (Some(client), Some(app)) = tokio::join!(switch.leg(), upgraded(app)) else {
                 return tracing::debug!("an upgrade was not completed");
             };
-            let (client_read, client_write) = tokio::io::split(TokioIo::new(client));
-            let (app_read, app_write) = tokio::io::split(TokioIo::new(app));
-            let (client, app) = (Leg::io(client_read, client_write), Leg::io(app_read, app_write));
             let end = relay::run(client, app, options, watch.revoked()).await;
             tracing::info!(reason = end.reason.as_str(), "websocket ended");
         };

@@ -1,10 +1,16 @@
 //! The gateway's end: accepts requests, answers them, and turns an accepted CONNECT into a leg.
 
-use bytes::{Buf as _, Bytes};
-use h3::{error::Code, server::RequestStream};
-use http::{HeaderMap, Response};
+use std::future::poll_fn;
 
-use super::{Chunks, FIELD_SECTION_LEN_MAX, TunnelError, h3_quinn};
+use bytes::{Buf as _, Bytes};
+use h3::{error::Code, proto::frame::Frame, server::RequestStream};
+use http::{HeaderMap, Request, Response};
+
+use super::{
+    Chunks, FIELD_SECTION_LEN_MAX, TunnelError,
+    extended::{self, Protocol},
+    h3_quinn,
+};
 use crate::{
     reason::EndReason,
     relay::{H3Recv, H3Send, Leg},
@@ -13,6 +19,9 @@ use crate::{
 
 /// An HTTP/3 connection on the gateway's side.
 pub type ServerConnection = h3::server::Connection<h3_quinn::Connection, Chunks>;
+
+/// A request whose head has not been read yet.
+pub type RequestToCome = h3::server::RequestResolver<h3_quinn::Connection, Chunks>;
 
 /// Begins HTTP/3 on a QUIC connection, with extended CONNECT (RFC 9220) and datagrams (RFC 9297).
 ///
@@ -29,6 +38,28 @@ pub async fn accept(quic: quinn::Connection) -> Result<ServerConnection, TunnelE
     Ok(connection)
 }
 
+/// Reads a request's head. What an extended CONNECT (RFC 9220) asks for is the [`Protocol`] in its extensions. Not
+/// cancel-safe: a request whose head does not come in time is given up.
+///
+/// # Errors
+/// [`TunnelError::Stream`]: the head is malformed or too long, and its stream has been reset.
+pub async fn request(mut coming: RequestToCome) -> Result<(Request<()>, ServerStream), TunnelError> {
+    let mut frame = poll_fn(|cx| coming.frame_stream.poll_next(cx)).await;
+    let mut protocol = None;
+    if let Ok(Some(Frame::Headers(section))) = &mut frame {
+        protocol = extended::take_protocol(section);
+    }
+    let (mut request, stream) = coming.accept_with_frame(frame)?.resolve().await?;
+    if request.extensions_mut().remove::<h3::ext::Protocol>().is_some() {
+        // Overlooked above, but not by h3: this is no plain CONNECT.
+        protocol = Some(Protocol::Other);
+    }
+    if let Some(protocol) = protocol {
+        request.extensions_mut().insert(protocol);
+    }
+    Ok((request, ServerStream { stream }))
+}
+
 /// A request's stream: its body comes in, the answer goes out.
 ///
 /// Dropped before [`finish`](Self::finish), it is reset: a half-written answer never looks whole.
@@ -37,12 +68,6 @@ pub struct ServerStream {
 }
 
 impl ServerStream {
-    /// Wraps what `h3::server::RequestResolver::resolve_request` gives beside the request.
-    #[must_use]
-    pub fn new(stream: RequestStream<h3_quinn::BidiStream<Chunks>, Chunks>) -> Self {
-        Self { stream }
-    }
-
     /// Sends the answer's status and header. Not cancel-safe.
     ///
     /// # Errors

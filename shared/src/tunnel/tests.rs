@@ -74,8 +74,8 @@ where
     tracker.spawn(async move {
         let mut connection = accept(quic).await.unwrap();
         while let Ok(Some(resolver)) = connection.accept().await {
-            let (request, stream) = resolver.resolve_request().await.unwrap();
-            streams.spawn(serve(request, ServerStream::new(stream)));
+            let (request, stream) = request(resolver).await.unwrap();
+            streams.spawn(serve(request, stream));
         }
     });
     let client = TunnelClient::handshake(client, &tracker).await.unwrap();

@@ -12,7 +12,7 @@ use crate::{
     reason::EndReason,
     relay::{Leg, RelayEnd, RelayOptions},
     tunnel::{
-        Connected, ServerStream, TunnelClient, accept,
+        Connected, Protocol, TunnelClient, accept, request,
         tests::{LIMIT, quic_pair},
     },
 };
@@ -65,11 +65,10 @@ impl Path {
             let datagrams = Datagrams::new(server.clone());
             let mut connection = accept(server).await.unwrap();
             let resolver = connection.accept().await.unwrap().unwrap();
-            let (request, stream) = resolver.resolve_request().await.unwrap();
+            let (request, mut stream) = request(resolver).await.unwrap();
             assert_eq!(request.method(), Method::CONNECT);
-            assert_eq!(request.extensions().get(), Some(&h3::ext::Protocol::CONNECT_UDP));
+            assert_eq!(request.extensions().get(), Some(&Protocol::ConnectUdp));
             assert_eq!(path::parse(request.uri().path()).unwrap().to_string(), "dns.corp.example:53");
-            let mut stream = ServerStream::new(stream);
             let flow = datagrams.flow(stream.id());
             stream.respond(Response::new(())).await.unwrap();
             opened.send(stream.into_carriage(flow)).unwrap();

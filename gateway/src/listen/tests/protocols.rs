@@ -85,7 +85,7 @@ async fn head(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
 }
 
 /// An app that answers each handshake as `answer` says of its key, and gives back what comes after.
-fn socket_app(doors: &Doors, answer: impl Fn(&str) -> String + Send + 'static) -> JoinSet<()> {
+pub(super) fn socket_app(doors: &Doors, answer: impl Fn(&str) -> String + Send + 'static) -> JoinSet<()> {
     let app = doors.app.clone();
     running(async move {
         while let Ok((mut stream, _)) = app.accept().await {
@@ -103,7 +103,7 @@ fn socket_app(doors: &Doors, answer: impl Fn(&str) -> String + Send + 'static) -
 }
 
 /// RFC 6455, 4.2.2.
-fn accept(key: &str) -> String {
+pub(super) fn accept(key: &str) -> String {
     use base64::Engine as _;
     let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
@@ -499,4 +499,25 @@ async fn of_a_large_upload_no_more_is_taken_than_the_app_reads() {
         () = serving => panic!("the gateway left"),
     };
     assert_eq!(answered, [200]);
+}
+
+#[tokio::test]
+async fn a_connection_of_http2_serves_the_host_that_it_was_opened_for_and_no_other() {
+    let doors = Doors::open().await;
+    let app = Witness::behind(&doors, ANSWER);
+    // The certificate is for all of them: a browser may come by the same connection, and is sent away (RFC 9113, 9.1.2).
+    for (authority, status) in [
+        ("app.corp.test", 421),
+        ("app.corp.test:443", 421),
+        ("open.corp.test.", 421),
+        ("OPEN.corp.test:443", 200),
+    ] {
+        let request = Request::get(format!("https://{authority}/")).body(body(vec![])).unwrap();
+        let response = over_http2(&doors, OPEN, request).await;
+        assert_eq!(response.status().as_u16(), status, "{authority}");
+    }
+    let contradicts = Request::get(format!("https://{OPEN}/")).header(header::HOST, "app.corp.test");
+    let response = over_http2(&doors, OPEN, contradicts.body(body(vec![])).unwrap()).await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(app.lines(), ["GET / HTTP/1.1"]);
 }
