@@ -7,6 +7,7 @@ pub(crate) mod bind;
 mod client_certificate;
 mod device_key;
 mod h3_body;
+mod held;
 pub(crate) mod https;
 mod idle;
 pub(crate) mod inner;

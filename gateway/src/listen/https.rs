@@ -25,11 +25,12 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tracing::Instrument as _;
 
 use super::{
-    CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_LEN_MAX, HEADER_TIMEOUT, Lifetime, STREAMS_MAX, TlsError,
-    TlsKeys,
+    CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_LEN_MAX, HEADER_TIMEOUT, Lifetime, STREAMS_MAX,
+    TlsError, TlsKeys,
     client_certificate::Asked,
     device_key,
-    idle::{Activity, Held, UnderWay},
+    held::{Held, Limit},
+    idle::{Activity, UnderWay},
     proxy_protocol,
     tls::ClientKey,
     websocket,
@@ -344,7 +345,7 @@ impl Door {
             self.connect_udp(request, connection, under_way).await
         } else {
             let response = self.proxy.handle(request.map(body::boxed), connection).await;
-            response.map(|body| body::boxed(Held::new(body, under_way)))
+            self.held(response, under_way)
         };
         if let Some(alt_svc) = &self.alt_svc {
             // Over QUIC browsers show no certificate, and ask nobody for one (RFC 7838, 3).
@@ -396,7 +397,14 @@ impl Door {
         let (mut request, key) = websocket::as_http1(request);
         request.extensions_mut().insert(KeptOpen::new(under_way.clone()));
         let response = self.proxy.handle(request.map(body::boxed), connection).await;
-        websocket::as_http2(response, &key).map(|body| body::boxed(Held::new(body, under_way)))
+        self.held(websocket::as_http2(response, &key), under_way)
+    }
+
+    /// Keeps a request under way for as long as its client takes the answer.
+    fn held(&self, response: Response<Body>, under_way: UnderWay) -> Response<Body> {
+        let limit =
+            Limit { idle: self.proxy.settings().timeouts.idle, tracker: self.lifetime.tracker.clone() };
+        response.map(|body| body::boxed(Held::new(body, under_way, limit)))
     }
 
     /// Opens a flow of datagrams (RFC 9298, 3), which go as capsules once the answer is out and the connection or h2 stream is

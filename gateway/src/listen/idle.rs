@@ -1,17 +1,10 @@
 //! Connections on which nobody asks anything are closed: each that stays open takes one from somebody else.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::watch;
 
 use super::{HEADER_TIMEOUT, IDLE_TIMEOUT};
-use crate::body::{Body, BodyError};
 
 /// What is under way on one connection.
 #[derive(Debug, Clone)]
@@ -69,38 +62,6 @@ impl Clone for UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.send_modify(|count| count.under_way = count.under_way.saturating_sub(1));
-    }
-}
-
-/// A body that keeps its request under way until it has been sent.
-pub(super) struct Held {
-    body: Body,
-    _request: UnderWay,
-}
-
-impl Held {
-    pub(super) const fn new(body: Body, request: UnderWay) -> Self {
-        Self { body, _request: request }
-    }
-}
-
-impl HttpBody for Held {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -1,6 +1,6 @@
 //! QUIC on UDP: HTTP/3 for browsers, and the tunnels of `pomerium-cli`, each stream a `CONNECT`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -19,6 +19,7 @@ use tracing::Instrument as _;
 use super::{
     HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, Lifetime, TlsError, TlsKeys, device_key,
     h3_body::{self, RequestBody},
+    held::NotTaken,
     tls::ClientKey,
     websocket,
 };
@@ -265,11 +266,12 @@ async fn answer(
     let wants_body = request.method() != Method::HEAD;
     let request = request.map(|()| body::boxed(RequestBody::new(recv, length)));
     let response = proxy.handle(request, facts).await;
-    respond(response, send, wants_body).await;
+    respond(response, send, wants_body, proxy.settings().timeouts.idle).await;
 }
 
-/// Streams a response; one that breaks off is reset, so that it does not look whole.
-async fn respond(response: Response<Body>, mut send: ServerSend, wants_body: bool) {
+/// Streams a response; one that breaks off, or of which the client takes nothing for `idle`, is reset, so that it does not look
+/// whole.
+async fn respond(response: Response<Body>, mut send: ServerSend, wants_body: bool, idle: Option<Duration>) {
     let (parts, mut body) = response.into_parts();
     if let Err(error) = send.respond(Response::from_parts(parts, ())).await {
         return tracing::debug!(%error, "a response was not delivered");
@@ -283,7 +285,13 @@ async fn respond(response: Response<Body>, mut send: ServerSend, wants_body: boo
             }
         };
         let sent = match frame.into_data().map_err(http_body::Frame::into_trailers) {
-            Ok(bytes) => send.send(bytes).await,
+            Ok(bytes) => match within(idle, send.send(bytes)).await {
+                Ok(sent) => sent,
+                Err(error) => {
+                    tracing::debug!(%error, "a response was broken off");
+                    return send.abort(EndReason::Idle);
+                }
+            },
             Err(Ok(trailers)) => send.trailers(trailers).await,
             Err(Err(_)) => Ok(()),
         };
@@ -293,6 +301,14 @@ async fn respond(response: Response<Body>, mut send: ServerSend, wants_body: boo
     }
     if let Err(error) = send.finish().await {
         tracing::debug!(%error, "a response was not delivered");
+    }
+}
+
+/// Waits for a client to take something.
+async fn within<T>(idle: Option<Duration>, taking: impl Future<Output = T>) -> Result<T, NotTaken> {
+    match idle {
+        Some(idle) => tokio::time::timeout(idle, taking).await.map_err(|_elapsed| NotTaken),
+        None => Ok(taking.await),
     }
 }
 
@@ -367,7 +383,8 @@ async fn open_websocket(
     let response = proxy.handle(request.map(|()| body::empty()), facts).await;
     let response = websocket::as_http2(response, &key);
     if response.status() != StatusCode::OK {
-        return respond(response, stream.split().0, true).await;
+        let idle = proxy.settings().timeouts.idle;
+        return respond(response, stream.split().0, true, idle).await;
     }
     match stream.respond(response.map(drop)).await {
         Ok(()) => opened.with(stream.into_leg()),

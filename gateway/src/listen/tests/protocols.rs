@@ -502,6 +502,40 @@ async fn of_a_large_upload_no_more_is_taken_than_the_app_reads() {
 }
 
 #[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_holds_no_app_for_it() {
+    let doors = Doors::open_with(tempfile::tempdir().unwrap(), "timeout_idle: 500ms\n").await;
+    for way in WAYS {
+        let (app, (gone, is_gone)) = (doors.app.clone(), tokio::sync::oneshot::channel());
+        let _app = running(async move {
+            let (mut stream, _) = app.accept().await.unwrap();
+            head(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n").await.unwrap();
+            while stream.write_all(&[0; 16 * 1024]).await.is_ok() {}
+            gone.send(()).unwrap();
+        });
+        let _client: Box<dyn std::any::Any> = match way {
+            Way::Http1 => {
+                let mut client = doors.tcp_to(OPEN, &[b"http/1.1"], None).await;
+                let request = format!("GET / HTTP/1.1\r\nHost: {OPEN}\r\n\r\n");
+                client.write_all(request.as_bytes()).await.unwrap();
+                Box::new(client)
+            }
+            Way::Http2 => {
+                let request = Request::get(format!("https://{OPEN}/")).body(body(vec![])).unwrap();
+                Box::new(over_http2(&doors, OPEN, request).await)
+            }
+            Way::Http3 => {
+                let mut client = over_http3(&doors, Request::builder()).await;
+                client.stream.finish().await.unwrap();
+                assert_eq!(client.stream.recv_response().await.unwrap().status(), StatusCode::OK);
+                Box::new(client)
+            }
+        };
+        tokio::time::timeout(PATIENCE, is_gone).await.unwrap_or_else(|_| panic!("{way:?}: held")).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_connection_of_http2_serves_the_host_that_it_was_opened_for_and_no_other() {
     let doors = Doors::open().await;
     let app = Witness::behind(&doors, ANSWER);
