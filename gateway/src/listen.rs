@@ -37,6 +37,9 @@ pub(crate) const STREAMS_MAX: u32 = 250;
 /// Bytes of a request's header section at most.
 pub(crate) const HEADER_LEN_MAX: u32 = 64 * 1024;
 
+/// Fields in a request's header at most.
+pub(crate) const HEADERS_MAX: usize = 1_000;
+
 /// For a client to send a request's header, from the handshake's end or from the request's beginning.
 pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 

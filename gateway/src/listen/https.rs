@@ -25,7 +25,7 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tracing::Instrument as _;
 
 use super::{
-    CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_LEN_MAX, HEADER_TIMEOUT, Lifetime, STREAMS_MAX,
+    CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_LEN_MAX, HEADER_TIMEOUT, HEADERS_MAX, Lifetime, STREAMS_MAX,
     TlsError, TlsKeys,
     client_certificate::Asked,
     device_key,
@@ -163,6 +163,7 @@ fn http1() -> http1::Builder {
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
+        .max_headers(HEADERS_MAX)
         .max_buf_size(HEADER_LEN_MAX as usize);
     builder
 }
@@ -330,7 +331,12 @@ impl Door {
         connection: &Connection,
         under_way: UnderWay,
     ) -> Response<Body> {
-        let mut response = if request.method() == Method::CONNECT {
+        let mut response = if request.headers().len() > HEADERS_MAX {
+            // HTTP/1 has refused it already.
+            let mut refusal = Response::new(body::empty());
+            *refusal.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            refusal
+        } else if request.method() == Method::CONNECT {
             match request.extensions().get::<Protocol>() {
                 None => self.connect(request, connection, under_way).await,
                 Some(protocol) if websocket::is_meant(protocol) => {

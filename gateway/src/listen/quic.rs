@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::{
-    HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, Lifetime, TlsError, TlsKeys, device_key,
+    HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, HEADERS_MAX, Lifetime, TlsError, TlsKeys, device_key,
     h3_body::{self, RequestBody},
     held::NotTaken,
     tls::ClientKey,
@@ -241,6 +241,9 @@ async fn answer(
     facts: &Connection,
     proxy: &Arc<Proxy>,
 ) {
+    if request.headers().len() > HEADERS_MAX {
+        return refuse_with(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, stream).await;
+    }
     let Ok(length) = h3_body::length(request.headers()) else {
         tracing::debug!("a malformed HTTP/3 request");
         return refuse_with(StatusCode::BAD_REQUEST, stream).await;

@@ -536,6 +536,24 @@ async fn a_client_that_takes_nothing_of_its_answer_holds_no_app_for_it() {
 }
 
 #[tokio::test]
+async fn a_head_has_a_thousand_fields_at_most() {
+    let doors = Doors::open().await;
+    let _app = Witness::behind(&doors, ANSWER);
+    // Over HTTP/1 the host is a field as well.
+    for (fields, status) in [(1_000, 200), (1_001, 431)] {
+        let mut client = doors.tcp_to(OPEN, &[b"http/1.1"], None).await;
+        let more = "X: a\r\n".repeat(fields - 1);
+        let request = format!("GET / HTTP/1.1\r\nHost: {OPEN}\r\n{more}\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        assert_eq!(statuses(&mut client, 1).await.0, [status], "{fields} over HTTP/1");
+        let request =
+            (0..fields).fold(Request::get(format!("https://{OPEN}/")), |all, _| all.header("x", "a"));
+        let response = over_http2(&doors, OPEN, request.body(body(vec![])).unwrap()).await;
+        assert_eq!(response.status().as_u16(), status, "{fields} over HTTP/2");
+    }
+}
+
+#[tokio::test]
 async fn a_connection_of_http2_serves_the_host_that_it_was_opened_for_and_no_other() {
     let doors = Doors::open().await;
     let app = Witness::behind(&doors, ANSWER);

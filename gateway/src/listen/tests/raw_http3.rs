@@ -330,12 +330,16 @@ async fn heads_have_an_end_over_http3() {
     assert_eq!(stream.end().await, End::Reset(CANCELLED));
     let stopped = stream.send.stopped().await.unwrap();
     assert_eq!(stopped.map(quinn::VarInt::into_inner), Some(EXCESSIVE_LOAD));
+    // More fields than one may have, and as many.
+    let fields = vec![field("x", "a"); super::super::HEADERS_MAX + 1];
+    assert_eq!(peer.ask(&get("/", &fields)).await, End::Status(431));
+    assert_eq!(peer.ask(&get("/", &fields[1..])).await, End::Status(200));
     // Short on the wire, and long when unpacked: `x-frame-options: sameorigin` by its number (RFC 9204, A), 57 octets each.
     let packed = get("/", &[[0xff, 98 - 63].repeat(1_200)]);
     assert_eq!(peer.ask(&packed).await, End::Reset(CANCELLED));
     let peer = Peer::connect(&doors).await;
     assert_eq!(peer.ask(&get("/", &[])).await, End::Status(200), "others are served");
-    assert_eq!(app.requests().len(), 1);
+    assert_eq!(app.requests().len(), 2);
 }
 
 #[tokio::test]
