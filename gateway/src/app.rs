@@ -109,8 +109,10 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
     let tls_keys = TlsKeys::new(&settings)?;
     if settings.services != Services::Authorize {
         open_doors(&settings, &tls_keys, &proxy, &lifetime)?;
-        let signing_in = proxy.clone();
-        lifetime.tracker.spawn(refresh::run(move || signing_in.authenticate(), lifetime.drain.clone()));
+        if settings.services.signs_in() {
+            let signing_in = proxy.clone();
+            lifetime.tracker.spawn(refresh::run(move || signing_in.authenticate(), lifetime.drain.clone()));
+        }
         let (configured, keys) = (proxy.clone(), tls_keys.clone());
         let (challenges, show) = (keys.challenges().clone(), move |all: &[_]| keys.show_obtained(all));
         let current = move || configured.settings();
@@ -146,8 +148,8 @@ pub(crate) async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
         return Store::in_memory().await.context("cannot make the in-memory store");
     };
     let opened = match settings.services {
-        Services::All | Services::AllButAuthorize => Store::open(folder).await,
-        Services::Authorize => Store::open_beside(folder).await,
+        Services::All | Services::AllButAuthorize | Services::Authenticate => Store::open(folder).await,
+        Services::Authorize | Services::Proxy => Store::open_beside(folder).await,
     };
     opened.with_context(|| format!("cannot open the store in {}", folder.display()))
 }

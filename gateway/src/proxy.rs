@@ -61,7 +61,7 @@ pub use crate::path::{CanonicalPath, PathError};
 use crate::{
     authenticate::Authenticate,
     body::{self, Body},
-    config::{Settings, Target},
+    config::{Services, Settings, Target},
     device::Thumbprint,
     per_address::{Connections, Place, Rate},
     portal::{self, Language},
@@ -134,7 +134,8 @@ impl Live {
         authenticate: Arc<Authenticate>,
     ) -> Result<Self, LiveError> {
         let mut pools = HashMap::new();
-        for route in &settings.routes {
+        let routes = if settings.services != Services::Authenticate { &settings.routes[..] } else { &[] };
+        for route in routes {
             if let Target::Http(target) = &route.target {
                 let pool = Pool::new(&route.name, target)
                     .map_err(|source| LiveError::Upstream { route: route.name.clone(), source })?;
@@ -149,7 +150,7 @@ impl Live {
             settings.jwt_claims_headers.clone(),
         )?;
         let decider = Decider::new(&settings, shared_secret)?;
-        let router = Router::new(settings.routes.clone());
+        let router = Router::new(routes.to_vec());
         let rate = Rate::new(settings.per_address.sign_in_requests);
         let has_client_authority = !settings.client_authorities().is_empty();
         Ok(Self { settings, router, pools, signer, decider, rate, authenticate, has_client_authority })

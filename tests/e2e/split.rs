@@ -1,5 +1,7 @@
 //! Proxy and sign-in in one process, decisions in another: no answer is a no.
 
+use std::net::Ipv4Addr;
+
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::Value;
 use support::{
@@ -9,11 +11,15 @@ use support::{
     echo::Echo,
     envoy::Envoy,
     gateway::{Gateway, Options, Route, SHARED_SECRET},
-    http::Page,
+    http::{FAR, Page, secure},
     person::Person,
     port,
     process::Process,
     token, wait,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
 };
 use url::Url;
 
@@ -202,4 +208,58 @@ async fn decisions_are_told_to_services_of_ours_and_by_who_only_decides() {
     let _whole = Box::pin(Gateway::start_with(&routes, &options)).await.unwrap();
     let mut asking = Envoy::connect(door, None).await.unwrap();
     assert_eq!(asking.call(DECIDE, &token).await.unwrap(), unimplemented);
+}
+
+/// Three processes over one storage, one for each part.
+#[tokio::test(flavor = "multi_thread")]
+async fn apps_sign_in_and_decisions_may_each_have_a_process_of_their_own() {
+    const OWN: &str = "services: authenticate\n";
+    const HOST: &str = "app.far.localhost";
+    let (app, door) = (App::start().await.unwrap(), port::reserve().unwrap());
+    let options = Options { more: OWN, ..Options::default() };
+    let routes = [Route::web(HOST, app.address)];
+    let mut sign_in = Box::pin(Gateway::start_with(&routes, &options)).await.unwrap();
+    let decides = format!("services: authorize\ngrpc_address: 127.0.0.1:{door}\ngrpc_insecure: true\n");
+    let authorize = sign_in.spawn_at(Ipv4Addr::new(127, 0, 0, 3), OWN, &decides).unwrap();
+    let leads = format!("services: proxy\nauthorize_service_url: http://127.0.0.1:{door}\n");
+    let proxying = sign_in.spawn_at(FAR, OWN, &leads).unwrap();
+    up(&authorize).await.unwrap();
+    up(&proxying).await.unwrap();
+
+    let url = sign_in.url(HOST).unwrap();
+    let [alice, bob] = ["alice", "bob"].map(|name| Person::new(name, &sign_in.authority).unwrap());
+    let page = alice.open(&url).await.unwrap();
+    assert!(page.status == StatusCode::OK && page.text().contains(GREETING), "{}", page.text());
+    assert_eq!(bob.open(&url).await.unwrap().status, StatusCode::FORBIDDEN);
+    let decision = line(&authorize, "bob@corp.example").await;
+    assert!(decision.contains("authorize check"), "{decision}");
+    assert_eq!(sign_in.log().count("authorize check") + proxying.output.count("authorize check"), 0);
+
+    // Each serves its own hosts alone, by whatever connection one comes.
+    let stranger = Person::new("carol", &sign_in.authority).unwrap();
+    let tls = sign_in.authority.client_config(&[b"http/1.1"]).unwrap();
+    for (address, host) in [(Ipv4Addr::LOCALHOST, HOST), (FAR, "authenticate.localhost")] {
+        let tcp = TcpStream::connect((address, sign_in.port)).await.unwrap();
+        let mut stream = secure(&tls, tcp, host).await.unwrap();
+        let request = format!("GET / HTTP/1.1\r\nHost: {host}:{}\r\nConnection: close\r\n\r\n", sign_in.port);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        wait::within("an answer", stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 421 "), "{host}: {answer}");
+    }
+
+    // Who has signed in stays so while nobody else can; a session that ended there has ended here, also for who kept its cookie.
+    sign_in.stop().await.unwrap();
+    assert_eq!(alice.get(&url).await.unwrap().status, StatusCode::OK);
+    assert!(stranger.open(&url).await.is_err(), "nobody signs anybody in");
+    sign_in.restart().await.unwrap();
+    let mut kept = HeaderMap::new();
+    let cookie = format!("_pomerium={}", alice.cookie(&url, "_pomerium").unwrap());
+    kept.insert(header::COOKIE, cookie.parse().unwrap());
+    let thief = Person::new("mallory", &sign_in.authority).unwrap();
+    let tries = async || thief.request(Method::GET, &url, kept.clone(), "".into()).await.unwrap().status;
+    assert_eq!(tries().await, StatusCode::OK);
+    alice.sign_out(&url).await.unwrap();
+    let ended = wait::until("the session's end", async || (tries().await == StatusCode::FOUND).then_some(()));
+    Box::pin(ended).await.unwrap();
 }

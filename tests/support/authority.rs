@@ -16,8 +16,15 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
 /// Names and addresses that the server certificate is for. One by one: clients refuse `*.localhost`, since a wildcard
 /// may not stand directly before the last label.
-const NAMES: [&str; 6] =
-    ["localhost", "app.localhost", "authenticate.localhost", "other.localhost", "*.corp.test", "127.0.0.1"];
+const NAMES: [&str; 7] = [
+    "localhost",
+    "app.localhost",
+    "app.far.localhost",
+    "authenticate.localhost",
+    "other.localhost",
+    "*.corp.test",
+    "127.0.0.1",
+];
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 

@@ -1,6 +1,7 @@
 //! The gateway under test, with a configuration, a certificate and a store of its own.
 
 use std::{
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -251,6 +252,23 @@ impl Gateway {
         let mut command = Command::new(binary("pomerium-gateway")?);
         command.args(["run", "--config"]).arg(file).args(arguments).current_dir(self.folder.path());
         Process::spawn("process beside the gateway", &mut command, Input::None)
+    }
+
+    /// Starts a process like this gateway at another address, on the same port and with the same folder and routes, and with `more`
+    /// in the place of what is only its own.
+    ///
+    /// # Errors
+    /// It is not built, or its file cannot be written.
+    pub fn spawn_at(&self, address: Ipv4Addr, own: &str, more: &str) -> anyhow::Result<Process> {
+        let file = self.folder.path().join(format!("at-{address}.yaml"));
+        let config = std::fs::read_to_string(self.config())?;
+        let line = |address| format!("address: {address}:{}\n", self.port);
+        let here = line(Ipv4Addr::LOCALHOST);
+        anyhow::ensure!(config.contains(&here) && config.contains(own), "{config}");
+        std::fs::write(&file, config.replace(&here, &line(address)).replace(own, more))?;
+        let mut command = Command::new(binary("pomerium-gateway")?);
+        command.args(["run", "--config"]).arg(file).current_dir(self.folder.path());
+        Process::spawn("gateway at another address", &mut command, Input::None)
     }
 
     async fn wait_until_ready(&mut self) -> anyhow::Result<()> {

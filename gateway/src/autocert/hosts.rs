@@ -15,8 +15,12 @@ pub(super) fn of(settings: &Settings) -> BTreeSet<String> {
         RouteFrom::Http { host: HostPattern::Wildcard(_), .. } => None,
         RouteFrom::Tcp { .. } | RouteFrom::Udp { .. } => gateway_of(&route.from_url),
     });
+    // Of several processes, each gets those of the hosts that it serves, and can prove.
+    let services = settings.services;
+    let sign_in = settings.authenticate_url.host_str().map(str::to_owned);
+    let of_routes = of_routes.filter(|_| services.proxies());
     of_routes
-        .chain(settings.authenticate_url.host_str().map(str::to_owned))
+        .chain(sign_in.filter(|_| services.signs_in()))
         .filter(|host| is_public_name(host) && !is_covered(settings, host))
         .collect()
 }

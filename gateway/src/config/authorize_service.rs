@@ -41,9 +41,12 @@ pub(super) fn authorize_service(top: &Section<'_>, services: Services) -> Option
     if services == Services::All
         && let Some(key) = URLS.into_iter().find(|key| top.has(key))
     {
-        top.warn(key, "has no effect: this process decides by itself unless services is proxy,authenticate");
+        top.warn(
+            key,
+            "has no effect: this process decides by itself unless services says that another one does",
+        );
     }
-    if services != Services::AllButAuthorize {
+    if !services.asks() {
         return None;
     }
     if !["shared_secret", "shared_secret_file"].iter().any(|name| top.has(name)) {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{ForwardAuthDoor, GrpcDoor, GrpcTls, Services, Storage, section::Section};
 
-/// `services`: `all`, its parts in any order, `authorize` alone, or all but that. The sign-in runs where the proxy does.
+/// `services`: `all`, its parts in any order, one of them alone, or all but `authorize`.
 pub(super) fn services(top: &Section<'_>) -> Services {
     const NAME: &str = "services";
     const ALL: [&str; 4] = ["authenticate", "authorize", "databroker", "proxy"];
@@ -17,21 +17,24 @@ pub(super) fn services(top: &Section<'_>) -> Services {
         // An old name of the same.
         .map(|(name, _)| if *name == "cache" { "databroker" } else { *name })
         .collect();
+    // The storage is with who signs people in.
+    let is = |part: &str, names: &[&str]| {
+        let besides: &[&str] = if part == "proxy" {
+            &["proxy", "authenticate", "databroker"]
+        } else {
+            &["authenticate", "databroker"]
+        };
+        names.contains(&part) && names.iter().all(|name| besides.contains(name))
+    };
     match named.as_slice() {
         [] | ["all"] => Services::All,
         ["authorize"] => Services::Authorize,
         names if ALL.iter().all(|part| names.contains(part)) && names.len() == ALL.len() => Services::All,
-        names
-            if ["authenticate", "proxy"].iter().all(|part| names.contains(part))
-                && names.iter().all(|name| ["authenticate", "databroker", "proxy"].contains(name)) =>
-        {
-            Services::AllButAuthorize
-        }
+        ["proxy"] => Services::Proxy,
+        names if is("authenticate", names) => Services::Authenticate,
+        names if is("proxy", names) && names.contains(&"authenticate") => Services::AllButAuthorize,
         _ => {
-            top.error(
-                NAME,
-                "expected all, authorize, or proxy,authenticate, which run together in one process",
-            );
+            top.error(NAME, "expected all, authenticate, authorize, proxy, or proxy,authenticate");
             Services::All
         }
     }
@@ -46,6 +49,12 @@ pub(super) fn check_storage(top: &Section<'_>, services: Services, storage: Opti
         }
         Services::AllButAuthorize => {
             "the authorize service reads the sessions of this process: use file, with the same folder"
+        }
+        Services::Authenticate => {
+            "the other services read the sessions of this process: use file, with the same folder"
+        }
+        Services::Proxy => {
+            "services: proxy reads the sessions of another process: use file, with the same folder"
         }
     };
     if storage == Some(&Storage::Memory) {

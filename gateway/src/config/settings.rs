@@ -169,6 +169,27 @@ pub enum Services {
     Authorize,
     /// `proxy,authenticate`: everything but decisions, which another process takes.
     AllButAuthorize,
+    /// `proxy`: the ways to the apps alone. Others sign people in and take the decisions.
+    Proxy,
+    /// `authenticate`: the sign-in host alone.
+    Authenticate,
+}
+
+impl Services {
+    /// Whether people sign in at this process.
+    pub(crate) fn signs_in(self) -> bool {
+        matches!(self, Self::All | Self::AllButAuthorize | Self::Authenticate)
+    }
+
+    /// Whether this process is the way to the apps.
+    pub(crate) fn proxies(self) -> bool {
+        matches!(self, Self::All | Self::AllButAuthorize | Self::Proxy)
+    }
+
+    /// Whether another process is asked for decisions.
+    pub(crate) fn asks(self) -> bool {
+        matches!(self, Self::AllButAuthorize | Self::Proxy)
+    }
 }
 
 /// The door for Envoy's authorization protocol.

@@ -131,8 +131,8 @@ fn every_wrong_key_is_named_with_its_place_and_what_to_do() {
         ("autocert_dir: x\n", "pomerium.yaml:7:1: autocert_dir: is known but not built yet in this gateway"),
         ("client_ca: x\n", "pomerium.yaml:7:1: client_ca: is removed: use downstream_mtls.ca"),
         (
-            "services: proxy\n",
-            "pomerium.yaml:7:1: services: expected all, authorize, or proxy,authenticate, which run together",
+            "services: databroker\n",
+            "pomerium.yaml:7:1: services: expected all, authenticate, authorize, proxy, or proxy,authenticate",
         ),
         ("timeout_read: 30\n", "expected a duration with its unit, like 30s, 5m or 1h30m"),
         (

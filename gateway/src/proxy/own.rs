@@ -54,6 +54,11 @@ impl Proxy {
         }
         let is_pomerium = path == "/.pomerium" || path.starts_with("/.pomerium/");
         let is_sign_in_host = is_authenticate_host(live, &whereto.authority);
+        let services = live.settings.services;
+        if !(if is_sign_in_host { services.signs_in() } else { services.proxies() }) {
+            // Another process serves it: a browser may have come here by a connection to that host's neighbour.
+            return Err(Refusal::Misdirected);
+        }
         if (is_pomerium || is_sign_in_host) && !live.rate.admits(connection.ip_now()) {
             return Err(Refusal::TooMany);
         }

@@ -70,8 +70,9 @@ fn doors_that_would_let_strangers_in_are_refused() {
             "expected addresses or networks",
         ),
         ("forward_auth_address: ':1'\nforward_auth_trusted_peers: [0.0.0.0/0]\n", "trusts every address"),
-        ("services: [authorize, proxy]\n", "services: expected all, authorize, or proxy,authenticate"),
-        ("services: authenticate\n", "services: expected all, authorize, or proxy,authenticate"),
+        ("services: [authorize, proxy]\n", "services: expected all, authenticate, authorize, proxy, or"),
+        ("services: [proxy, databroker]\n", "services: expected all, authenticate, authorize, proxy, or"),
+        ("services: databroker\n", "services: expected all, authenticate, authorize, proxy, or"),
         (
             "grpc_address: 127.0.0.1:1\n",
             "callers prove themselves with shared_secret: set it, or grpc_client_ca",
@@ -131,6 +132,25 @@ fn one_file_may_serve_both_processes_and_says_nothing_to_one_that_is_both() {
         "{:?}",
         both.warnings
     );
+}
+
+#[test]
+fn each_part_may_be_a_process_of_its_own() {
+    let common = format!("shared_secret: {SECRET}\n{STORE}authorize_service_url: https://a.corp.example\n");
+    let read = |services: &str| read(&minimal(&common), &[("SERVICES", services)]).unwrap();
+    for (services, signs_in, proxies, asks) in [
+        ("all", true, true, false),
+        ("authenticate,databroker,proxy", true, true, true),
+        ("authenticate", true, false, false),
+        ("databroker,authenticate", true, false, false),
+        ("proxy", false, true, true),
+        ("authorize", false, false, false),
+    ] {
+        let settings = read(services).settings;
+        let read = settings.services;
+        assert_eq!((read.signs_in(), read.proxies()), (signs_in, proxies), "{services}");
+        assert_eq!(settings.authorize_service.is_some(), asks, "{services}");
+    }
 }
 
 #[test]
