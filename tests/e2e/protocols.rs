@@ -62,6 +62,27 @@ async fn a_browser_signs_in_and_sees_the_app_over_http3() {
     browser.close().await.unwrap();
 }
 
+/// As every browser does: over TCP first, and then where `Alt-Svc` (RFC 7838) leads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_finds_the_way_to_http3_by_itself() {
+    let app = App::start().await.unwrap();
+    let route = Route::web("app.localhost", app.address).policy("[{allow: {and: [{accept: true}]}}]");
+    let gateway = Gateway::start(&[route]).await.unwrap();
+    let browser = Browser::start_for_any_protocol(&gateway.authority, &["app.localhost"]).await.unwrap();
+    let url = gateway.url("app.localhost").unwrap();
+    browser.client.goto(url.as_str()).await.unwrap();
+    let first = gateway.log().line_with(&["http-request", "\"authority\":\"app.localhost"]).await.unwrap();
+    assert!(first.contains("\"protocol\":\"h2\""), "{first}");
+    wait::until("a request over HTTP/3", async || {
+        browser.client.goto(url.as_str()).await.ok()?;
+        (gateway.log().count("\"protocol\":\"h3\"") > 0).then_some(())
+    })
+    .await
+    .unwrap();
+    assert!(browser.client.source().await.unwrap().contains(GREETING));
+    browser.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_websocket_echoes_until_its_route_is_taken_away() {
     let app = App::start().await.unwrap();

@@ -60,6 +60,16 @@ impl Browser {
         Self::start_with(authority, &[pin, force]).await
     }
 
+    /// Starts a browser that may speak HTTP/3 to these hosts, and has to find out by itself where.
+    ///
+    /// # Errors
+    /// As [`Browser::start`].
+    pub async fn start_for_any_protocol(authority: &Authority, hosts: &[&str]) -> anyhow::Result<Self> {
+        // What is said of a port counts for the trust in its host: nothing is at this one.
+        let elsewhere: Vec<String> = hosts.iter().map(|host| format!("{host}:1")).collect();
+        Self::start_over_quic(authority, &elsewhere).await
+    }
+
     async fn start_with(authority: &Authority, more: &[String]) -> anyhow::Result<Self> {
         let home = tempfile::tempdir()?;
         trust(home.path(), authority).await?;

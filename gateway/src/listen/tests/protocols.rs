@@ -573,3 +573,22 @@ async fn a_connection_of_http2_serves_the_host_that_it_was_opened_for_and_no_oth
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     assert_eq!(app.lines(), ["GET / HTTP/1.1"]);
 }
+
+#[tokio::test]
+async fn browsers_are_told_of_http3_where_it_is_and_it_is_there() {
+    let doors = Doors::open().await;
+    let _app = Witness::behind(&doors, ANSWER);
+    let port = doors.address.port();
+    let said = format!("h3=\":{port}\"; ma=86400");
+    let mut client = doors.tcp_to(OPEN, &[b"http/1.1"], None).await;
+    let request = format!("GET / HTTP/1.1\r\nHost: {OPEN}\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let (_, text) = statuses(&mut client, 1).await;
+    assert!(text.contains(&format!("\r\nalt-svc: {said}\r\n")), "{text}");
+    let request = Request::get(format!("https://{OPEN}/")).body(body(vec![])).unwrap();
+    let response = over_http2(&doors, OPEN, request).await;
+    assert_eq!(response.headers()[header::ALT_SVC], said);
+    let mut there = over_http3(&doors, Request::builder()).await;
+    there.stream.finish().await.unwrap();
+    assert_eq!(there.stream.recv_response().await.unwrap().status(), StatusCode::OK);
+}
