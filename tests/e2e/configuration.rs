@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use http::{Request, header};
+use http::{HeaderMap, Method, Request, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -16,6 +16,7 @@ use support::{
     echo::Echo,
     gateway::{Gateway, Route, binary},
     http::secure,
+    http3::Http3,
     person::Person,
     wait,
 };
@@ -86,6 +87,14 @@ async fn kept_open(
     is_over: Arc<AtomicBool>,
 ) -> anyhow::Result<usize> {
     let tls = gateway.authority.client_config(&[protocol])?;
+    if protocol == b"h3" {
+        let (connection, mut answered) = (Http3::connect(&tls, gateway.port, "app.localhost").await?, 0);
+        while !is_over.load(Ordering::SeqCst) {
+            connection.get(&format!("app.localhost:{}", gateway.port)).await?;
+            answered += 1;
+        }
+        return Ok(answered);
+    }
     let tcp = TcpStream::connect(("127.0.0.1", gateway.port)).await?;
     let io = TokioIo::new(secure(&tls, tcp, "app.localhost").await?);
     let url = gateway.url("app.localhost")?;
@@ -114,6 +123,21 @@ async fn kept_open(
     Ok(answered)
 }
 
+/// Sends one upload after the other; counts those that arrived as a whole.
+async fn uploading(gateway: Arc<Gateway>, is_over: Arc<AtomicBool>) -> anyhow::Result<usize> {
+    const LEN: usize = 1024 * 1024;
+    let person = Person::new("anybody", &gateway.authority)?;
+    let url = gateway.url("app.localhost")?.join("/upload")?;
+    let mut answered = 0;
+    while !is_over.load(Ordering::SeqCst) {
+        let page = person.request(Method::POST, &url, HeaderMap::new(), vec![7; LEN].into()).await?;
+        anyhow::ensure!(page.status == 200, "{}: {}", page.status, page.text());
+        anyhow::ensure!(page.text().contains(&LEN.to_string()), "{}", page.text());
+        answered += 1;
+    }
+    Ok(answered)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reloads_and_a_new_certificate_under_load_fail_no_request() {
     const RELOADS: usize = 20;
@@ -137,7 +161,8 @@ async fn reloads_and_a_new_certificate_under_load_fail_no_request() {
             Ok(answered)
         });
     }
-    for protocol in [&b"h2"[..], b"http/1.1"] {
+    load.spawn(uploading(gateway.clone(), is_over.clone()));
+    for protocol in [&b"h3"[..], b"h2", b"http/1.1"] {
         load.spawn(kept_open(gateway.clone(), protocol, is_over.clone()));
     }
     let stranger = Person::new("stranger", &gateway.authority).unwrap();
@@ -161,11 +186,17 @@ async fn reloads_and_a_new_certificate_under_load_fail_no_request() {
     let shown = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
     assert_eq!(Some(shown.into_owned()), renewed, "the new certificate");
     is_over.store(true, Ordering::SeqCst);
-    let mut answered = 0;
+    let (mut answered, mut failed) = (Vec::new(), Vec::new());
     while let Some(done) = load.join_next().await {
-        answered += done.unwrap().unwrap();
+        match done.unwrap() {
+            Ok(count) => answered.push(count),
+            Err(error) => failed.push(format!("{error:#}")),
+        }
     }
-    assert!(answered > RELOADS, "{answered} requests are no load");
+    let count: usize = answered.iter().sum();
+    assert!(failed.is_empty(), "{count} requests were answered, and these failed: {failed:?}");
+    assert!(count > RELOADS && !answered.contains(&0), "{answered:?} requests are no load");
+    eprintln!("{RELOADS} reloads: {count} requests answered, 0 failed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
