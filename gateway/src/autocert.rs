@@ -169,8 +169,10 @@ impl Keeper {
                 return None;
             }
         }
-        let by_http = settings.http_redirect_addr.is_some_and(|address| address.port() == 80)
-            && self.schedule.failures(host) % 2 == 1;
+        // Both kinds in turn. The authority comes to port 443 and 80: where we do not listen on 443 ourselves, 80 is the surer.
+        let turn = self.schedule.failures(host) + u32::from(settings.address.port() != 443);
+        let by_http =
+            settings.http_redirect_addr.is_some_and(|address| address.port() == 80) && turn % 2 == 1;
         tracing::info!(host, "asking for a certificate");
         let order = order::obtain(&self.store, autocert, &self.challenges, host, by_http);
         let obtained = tokio::time::timeout(ORDER_TIMEOUT, order).await.map_err(|_| AutocertError::TimedOut);

@@ -27,21 +27,33 @@ pub struct Pebble {
 }
 
 impl Pebble {
-    /// Starts one that looks for proofs at the gateway's port.
+    /// Starts one that looks for proofs by TLS at the gateway's port.
     ///
     /// # Errors
     /// It is not installed, or does not start.
     pub async fn start(gateway: &Gateway) -> anyhow::Result<Self> {
+        Self::start_looking_at(gateway, port::reserve()?, gateway.port).await
+    }
+
+    /// Starts one that looks for proofs by plain HTTP at port 80, and where nobody is by TLS.
+    ///
+    /// # Errors
+    /// It is not installed, or does not start.
+    pub async fn start_for_http(gateway: &Gateway) -> anyhow::Result<Self> {
+        Self::start_looking_at(gateway, 80, port::reserve()?).await
+    }
+
+    async fn start_looking_at(gateway: &Gateway, http: u16, tls: u16) -> anyhow::Result<Self> {
         let folder = gateway.folder();
         let dns = port::reserve()?;
         let nameserver = nameserver(dns)?;
-        let (listen, management, unused) = (port::reserve()?, port::reserve()?, port::reserve()?);
+        let (listen, management) = (port::reserve()?, port::reserve()?);
         let Authority { certificate, key, .. } = &gateway.authority;
         let config = json!({ "pebble": {
             "listenAddress": format!("127.0.0.1:{listen}"),
             "managementListenAddress": format!("127.0.0.1:{management}"),
             "certificate": certificate, "privateKey": key,
-            "httpPort": unused, "tlsPort": gateway.port,
+            "httpPort": http, "tlsPort": tls,
             "ocspResponderURL": "", "externalAccountBindingRequired": false,
         }});
         let file = folder.join("pebble.json");

@@ -29,14 +29,14 @@ struct Proofs {
 
 /// Takes a proof back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Shown<'a> {
+pub(crate) struct Shown<'a> {
     challenges: &'a Challenges,
     name: String,
 }
 
 impl Challenges {
     /// Shows a key authorization (RFC 8555, 8.1) by plain HTTP.
-    pub(super) fn show_http(&self, token: &str, authorization: &str) -> Shown<'_> {
+    pub(crate) fn show_http(&self, token: &str, authorization: &str) -> Shown<'_> {
         self.proofs().http.insert(token.to_owned(), authorization.to_owned());
         Shown { challenges: self, name: token.to_owned() }
     }

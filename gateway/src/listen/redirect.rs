@@ -87,3 +87,88 @@ fn redirect(request: &Request<Incoming>) -> Response<Body> {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+        task::JoinSet,
+    };
+    use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+    use super::*;
+
+    /// The door, and what it answers to a request.
+    struct Door {
+        address: std::net::SocketAddr,
+        _task: JoinSet<()>,
+    }
+
+    impl Door {
+        async fn open(challenges: &Arc<Challenges>) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let lifetime = Lifetime {
+                drain: CancellationToken::new(),
+                cut: CancellationToken::new(),
+                doors: TaskTracker::new(),
+                tracker: TaskTracker::new(),
+            };
+            let mut task = JoinSet::new();
+            task.spawn(run(listener, false, challenges.clone(), lifetime));
+            Self { address, _task: task }
+        }
+
+        /// All that comes until the door closes the connection, as it does after each answer.
+        async fn ask(&self, request: &str) -> String {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        }
+    }
+
+    #[tokio::test]
+    async fn everybody_is_sent_to_https_on_the_same_host_and_nobody_elsewhere() {
+        let door = Door::open(&Arc::default()).await;
+        for (target, host, location) in [
+            ("/a?b=c", "Host: app.corp.test\r\n", Some("https://app.corp.test/a?b=c")),
+            ("/", "Host: app.corp.test:80\r\n", Some("https://app.corp.test/")),
+            ("/", "Host: [::1]:80\r\n", Some("https://[::1]/")),
+            ("//evil.test/", "Host: app.corp.test\r\n", Some("https://app.corp.test//evil.test/")),
+            ("http://evil.test/x", "Host: app.corp.test\r\n", Some("https://app.corp.test/x")),
+            (
+                "/.well-known/acme-challenge/none",
+                "Host: a.test\r\n",
+                Some("https://a.test/.well-known/acme-challenge/none"),
+            ),
+            ("/", "Host: app.corp.test@evil.test\r\n", None),
+            ("/", "Host: app.corp.test/evil\r\n", None),
+            ("/", "Host: \r\n", None),
+            ("/", "", None),
+        ] {
+            let answer = door.ask(&format!("GET {target} HTTP/1.1\r\n{host}\r\n")).await;
+            let told = answer.lines().find_map(|line| line.strip_prefix("location: "));
+            assert_eq!(told, location, "{target} {host}: {answer}");
+            let status = if location.is_some() { "HTTP/1.1 301 " } else { "HTTP/1.1 400 " };
+            assert!(answer.starts_with(status) && answer.ends_with("\r\n\r\n"), "{target} {host}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_authority_finds_its_proof_for_as_long_as_it_looks() {
+        let challenges = Arc::<Challenges>::default();
+        let door = Door::open(&challenges).await;
+        let looks = "GET /.well-known/acme-challenge/token HTTP/1.1\r\nHost: app.corp.test\r\n\r\n";
+        let shown = challenges.show_http("token", "token.thumbprint");
+        let answer = door.ask(looks).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\ntoken.thumbprint"),
+            "{answer}"
+        );
+        drop(shown);
+        assert!(door.ask(looks).await.starts_with("HTTP/1.1 301 "));
+    }
+}
