@@ -157,3 +157,28 @@ async fn a_browser_that_loses_its_session_is_told_what_to_mend() {
     assert!(text.contains("round in circles") && text.contains("_pomerium"), "{text}");
     assert_eq!(app.requests(), 0);
 }
+
+/// Tabs share their cookies: each sign-in that was begun ends, in whatever order people come back to them.
+#[tokio::test(flavor = "multi_thread")]
+async fn sign_ins_begun_in_several_tabs_of_one_browser_all_end() {
+    let (_app, gateway) = parts().await.unwrap();
+    let [app, other] = ["app.localhost", "other.localhost"].map(|host| gateway.url(host).unwrap());
+    let wanted = [app.join("/one").unwrap(), app.join("/two").unwrap(), other.join("/three").unwrap()];
+    let is_provider = |url: &Url| url.as_str().starts_with(&gateway.oidc.issuer);
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        let alice = Person::new("alice", &gateway.authority).unwrap();
+        let mut tabs = Vec::new();
+        for url in &wanted {
+            tabs.push(alice.open_until(url, is_provider).await.unwrap());
+        }
+        for tab in order {
+            let page = alice.open(&tabs[tab]).await.unwrap();
+            assert_eq!(page.url, wanted[tab], "{order:?}: {}", page.text());
+            assert!(page.text().contains(GREETING), "{order:?}: {}", page.text());
+        }
+        // A tab that was left behind, and is tried again, does no harm.
+        let again = alice.open(&tabs[0]).await.unwrap();
+        assert!(!again.status.is_server_error(), "{}", again.text());
+        assert!(alice.open(&wanted[1]).await.unwrap().text().contains(GREETING));
+    }
+}
