@@ -21,7 +21,7 @@ use crate::{
     config::{self, Codec, ConfigErrors, GrpcTls, Loaded, Services, Settings, Storage},
     ext_authz::ExtAuthz,
     forward_auth::ForwardAuth,
-    listen::{Lifetime, TlsKeys, bind, https::Https, inner::Inner, quic::Quic, redirect},
+    listen::{Lifetime, TlsKeys, bind, https::Https, inner::Inner, quic::Quic, redirect, staples},
     proxy::Proxy,
     store::Store,
 };
@@ -124,6 +124,7 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
             lifetime.drain.clone(),
         ));
     }
+    lifetime.tracker.spawn(staples::run(tls_keys.clone(), lifetime.drain.clone()));
     lifetime.tracker.spawn(store.clone().follow_outside_changes(lifetime.drain.clone()));
     lifetime.tracker.spawn(store.clone().follow_service_accounts(lifetime.drain.clone()));
     open_inner_doors(&settings, &tls_keys, &proxy, &secrets, &lifetime)?;

@@ -232,7 +232,7 @@ fn held(kept: &Kept) -> Option<Held> {
         CertificateDer::pem_slice_iter(kept.chain_pem.as_bytes()).collect::<Result<_, _>>().ok()?;
     let key = PrivateKeyDer::from_pem_slice(kept.key_pem.as_bytes()).ok()?;
     let validity = CertificateParts::of(chain.first()?)?.validity()?;
-    Some(Held { certificate: Arc::new(Certificate { chain, key }), validity })
+    Some(Held { certificate: Arc::new(Certificate { chain, key, staple: None }), validity })
 }
 
 /// Seconds since 1970.

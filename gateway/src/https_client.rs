@@ -81,6 +81,14 @@ impl HttpsClient {
         if !is_https_or_loopback(request.uri()) {
             return Err(SendError::NotHttps);
         }
+        self.send_in_the_open(request).await
+    }
+
+    /// The same over plain http as well: for answers that prove themselves by a signature, and questions that everybody may read.
+    pub(crate) async fn send_in_the_open(
+        &self,
+        request: Request<Vec<u8>>,
+    ) -> Result<Response<Vec<u8>>, SendError> {
         let exchange = async {
             let request = request.map(|body| Full::new(Bytes::from(body)));
             let (parts, body) =

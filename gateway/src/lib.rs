@@ -21,6 +21,7 @@ pub mod fuzzing;
 pub mod geography;
 mod https_client;
 mod listen;
+pub mod ocsp;
 mod path;
 mod per_address;
 mod policy_tools;

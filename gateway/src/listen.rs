@@ -14,6 +14,8 @@ pub(crate) mod inner;
 mod proxy_protocol;
 pub(crate) mod quic;
 pub(crate) mod redirect;
+mod shown;
+pub(crate) mod staples;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -1,5 +1,5 @@
-//! Reads the few parts of an X.509 certificate (RFC 5280, 4.1) that are asked about: the public key, the dates, the
-//! extensions and names.
+//! Reads the few parts of an X.509 certificate (RFC 5280, 4.1) that are asked about: number, issuer, the public key, the dates,
+//! the extensions and names.
 //!
 //! No judgement: whether a certificate proves anything is for [`crate::client_authority`]. What cannot be read is not there.
 
@@ -10,6 +10,10 @@ use jiff::civil::{DateTime, Time, date};
 pub(crate) struct CertificateParts<'a> {
     /// The `SubjectPublicKeyInfo`, tag and length included.
     pub(crate) public_key: &'a [u8],
+    /// `serialNumber`, tag and length included.
+    pub(crate) serial: &'a [u8],
+    /// `issuer`, tag and length included.
+    pub(crate) issuer: &'a [u8],
     validity: &'a [u8],
     extensions: &'a [u8],
 }
@@ -29,7 +33,7 @@ impl Validity {
 }
 
 const BOOLEAN: u8 = 0x01;
-const OCTET_STRING: u8 = 0x04;
+pub(crate) const OCTET_STRING: u8 = 0x04;
 pub(crate) const OBJECT_ID: u8 = 0x06;
 /// The tag of an email address among the alternative names (RFC 5280, 4.2.1.6).
 pub(crate) const EMAIL_NAME: u8 = 0x81;
@@ -37,7 +41,7 @@ pub(crate) const EMAIL_NAME: u8 = 0x81;
 pub(crate) const DNS_NAME: u8 = 0x82;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-const SEQUENCE: u8 = 0x30;
+pub(crate) const SEQUENCE: u8 = 0x30;
 /// `version`, which is not always there.
 const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
@@ -48,20 +52,34 @@ const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
 /// 2.5.29.37.
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
 
+/// 1.3.6.1.5.5.7.1.1.
+const AUTHORITY_INFORMATION: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x01, 0x01];
+/// 1.3.6.1.5.5.7.48.1.
+const OCSP: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01];
+/// The tag of a URL among names.
+const URL_NAME: u8 = 0x86;
+
 impl<'a> CertificateParts<'a> {
     /// Cuts a certificate; `None` when it is none.
     pub(crate) fn of(certificate: &'a [u8]) -> Option<Self> {
         let certificate = Elements(certificate).next()?.content(SEQUENCE)?;
         let mut fields = Elements(Elements(certificate).next()?.content(SEQUENCE)?);
         let first = fields.next()?;
-        // Before the dates: the version, where there is one, then serial number, algorithm and issuer.
-        let before_dates = if first.tag == VERSION { 3 } else { 2 };
-        let validity = fields.nth(before_dates)?.content(SEQUENCE)?;
+        // The version is not always there. Between number and issuer stands the algorithm.
+        let serial = if first.tag == VERSION { fields.next()? } else { first };
+        let issuer = fields.nth(1)?;
+        let validity = fields.next()?.content(SEQUENCE)?;
         let public_key = fields.nth(1)?;
         public_key.content(SEQUENCE)?;
         let extensions = fields.find(|field| field.tag == EXTENSIONS);
         let extensions = extensions.and_then(|field| Elements(field.content).next()?.content(SEQUENCE));
-        Some(Self { public_key: public_key.whole, validity, extensions: extensions.unwrap_or_default() })
+        Some(Self {
+            public_key: public_key.whole,
+            serial: serial.whole,
+            issuer: issuer.whole,
+            validity,
+            extensions: extensions.unwrap_or_default(),
+        })
     }
 
     /// The subject's alternative names: a `GeneralName` each (RFC 5280, 4.2.1.6).
@@ -90,6 +108,16 @@ impl<'a> CertificateParts<'a> {
         Some(Validity { not_before: times.next()??, not_after: times.next()?? })
     }
 
+    /// Where its issuer says whether it still stands by it (RFC 5280, 4.2.2.1).
+    pub(crate) fn ocsp_responder(&self) -> Option<&'a str> {
+        let all = Elements(self.extension(AUTHORITY_INFORMATION)?).next()?.content(SEQUENCE)?;
+        let url = Elements(all).find_map(|access| {
+            let mut fields = Elements(access.content(SEQUENCE)?);
+            (fields.next()?.content(OBJECT_ID)? == OCSP).then(|| fields.next()?.content(URL_NAME))?
+        });
+        std::str::from_utf8(url?).ok()
+    }
+
     fn extension(&self, id: &[u8]) -> Option<&'a [u8]> {
         Elements(self.extensions).find_map(|extension| {
             let mut fields = Elements(extension.content(SEQUENCE)?);
@@ -101,7 +129,7 @@ impl<'a> CertificateParts<'a> {
 }
 
 /// A moment as certificates write it: `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ` (RFC 5280, 4.1.2.5).
-fn seconds(tag: u8, text: &[u8]) -> Option<i64> {
+pub(crate) fn seconds(tag: u8, text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -133,7 +161,7 @@ pub(crate) struct Element<'a> {
     pub(crate) tag: u8,
     pub(crate) content: &'a [u8],
     /// Tag and length too.
-    whole: &'a [u8],
+    pub(crate) whole: &'a [u8],
 }
 
 impl<'a> Element<'a> {

@@ -47,6 +47,8 @@ mod split;
 #[cfg(test)]
 mod ssh;
 #[cfg(test)]
+mod stapling;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod tun;

@@ -216,7 +216,7 @@ fn certificates(top: &Section<'_>, has_others: bool) -> Option<Vec<Certificate>>
             for (index, item) in items.iter().enumerate() {
                 let entry = Section::of(top.reading, format!("certificates[{index}]"), item);
                 let certificate = entry.and_then(|entry| {
-                    entry.allow_only(&["cert", "key"]);
+                    entry.allow_only(&["cert", "key", "ocsp"]);
                     entry.certificate_files()
                 });
                 complete &= certificate.is_some();

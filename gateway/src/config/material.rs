@@ -15,7 +15,11 @@ use super::{
     Certificate,
     section::{Reading, Section},
 };
-use crate::{secret::Secret, yaml::Position};
+use crate::{
+    ocsp::{self, OcspError, Staple},
+    secret::Secret,
+    yaml::Position,
+};
 
 /// Bytes of a key, certificate or secret file at most; the system's whole root bundle is a quarter of it.
 const FILE_LEN_MAX: u64 = 1024 * 1024;
@@ -140,7 +144,30 @@ impl Section<'_> {
         }
     }
 
-    /// An entry of `certificates`: the names of two files.
+    /// What the issuer of `chain` says, from the file of `ocsp`. That it says no is no reason not to start.
+    fn staple(&self, chain: &[CertificateDer<'static>]) -> Option<Staple> {
+        const NAME: &str = "ocsp";
+        let der = match read_file(self.reading, self.filled(NAME)?) {
+            Ok(der) => der,
+            Err(message) => {
+                self.error(NAME, message);
+                return None;
+            }
+        };
+        match ocsp::read(&der, chain) {
+            Ok(staple) => Some(staple),
+            Err(error @ (OcspError::Revoked | OcspError::Unknown | OcspError::NoAnswer)) => {
+                self.warn(NAME, format!("is not shown to clients: {error}"));
+                None
+            }
+            Err(error) => {
+                self.error(NAME, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// An entry of `certificates`: the names of two files, or three.
     pub(super) fn certificate_files(&self) -> Option<Certificate> {
         let read = |name: &str| {
             let Some(file) = self.filled(name) else {
@@ -151,7 +178,7 @@ impl Section<'_> {
         };
         let (cert, key) = (read("cert"), read("key"));
         match certificate(&cert?, &key?) {
-            Ok(certificate) => Some(certificate),
+            Ok(certificate) => Some(Certificate { staple: self.staple(&certificate.chain), ..certificate }),
             Err(message) => {
                 self.error("cert", message);
                 None
@@ -254,5 +281,5 @@ fn certificate(cert: &[u8], key: &[u8]) -> Result<Certificate, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     rustls::sign::CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider)
         .map_err(|error| format!("the certificate and its key do not fit: {error}"))?;
-    Ok(Certificate { chain, key })
+    Ok(Certificate { chain, key, staple: None })
 }

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{AuthorizeService, Route};
 use crate::{
-    authorize::Records, client_authority::ClientAuthority, geography::Geography, portal::Look,
+    authorize::Records, client_authority::ClientAuthority, geography::Geography, ocsp::Staple, portal::Look,
     secret::Secret, session::expiry::TimeOfDay,
 };
 
@@ -239,6 +239,8 @@ pub struct Certificate {
     pub chain: Vec<CertificateDer<'static>>,
     /// The leaf's key.
     pub key: PrivateKeyDer<'static>,
+    /// `ocsp`: what the issuer says of the leaf, if the operator fetches it.
+    pub staple: Option<Staple>,
 }
 
 /// `cookie_*`. Cookies are always `Secure`.

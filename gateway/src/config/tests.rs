@@ -1,4 +1,5 @@
 mod branding;
+mod certificates;
 mod downstream_mtls;
 mod identity;
 mod services;

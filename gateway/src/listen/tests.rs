@@ -10,6 +10,7 @@ mod raw_http3;
 mod refused;
 mod roaming;
 mod silent_app;
+mod stapling;
 mod udp;
 mod wire;
 

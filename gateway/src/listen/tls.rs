@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use pomerium_shared::clock::Now;
 use rustls::{
     DistinguishedName, RootCertStore, ServerConfig,
-    client::verify_server_name,
-    server::{
-        ClientHello, ParsedCertificate, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
-    },
+    server::{ClientHello, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier},
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
-use super::client_certificate::{Asked, ClientCertificates};
+use super::{
+    client_certificate::{Asked, ClientCertificates},
+    shown::Shown,
+};
 use crate::{
     autocert::{self, Challenges},
     config::{Certificate, Settings},
@@ -60,9 +61,9 @@ pub(crate) enum TlsError {
 #[derive(Debug, Clone)]
 pub(crate) struct TlsKeys {
     /// Of the configuration.
-    shown: Arc<ArcSwap<Vec<Arc<CertifiedKey>>>>,
+    shown: Arc<ArcSwap<Vec<Arc<Shown>>>>,
     /// Got by the gateway itself: they go before the others.
-    obtained: Arc<ArcSwap<Vec<Arc<CertifiedKey>>>>,
+    obtained: Arc<ArcSwap<Vec<Arc<Shown>>>>,
     asked: Arc<ArcSwap<Asked>>,
     /// What a certificate authority may be shown.
     challenges: Arc<Challenges>,
@@ -87,7 +88,9 @@ impl TlsKeys {
     /// # Errors
     /// As [`TlsKeys::new`]; the old ones stay.
     pub(crate) fn replace(&self, settings: &Settings) -> Result<(), TlsError> {
-        self.shown.store(Arc::new(load(settings)?));
+        let shown = load(settings)?;
+        self.take_over(&shown);
+        self.shown.store(Arc::new(shown));
         self.asked.store(Arc::new(Asked::of(settings)));
         Ok(())
     }
@@ -99,14 +102,28 @@ impl TlsKeys {
 
     /// Shows these certificates, which the gateway got itself, instead of those before. One whose key does not fit is left out.
     pub(crate) fn show_obtained(&self, certificates: &[Arc<Certificate>]) {
-        let keys = certificates.iter().filter_map(|certificate| match certified(certificate) {
-            Ok(key) => Some(Arc::new(key)),
+        let keys = certificates.iter().filter_map(|certificate| match Shown::new(certificate) {
+            Ok(shown) => Some(Arc::new(shown)),
             Err(error) => {
                 tracing::error!(%error, "a certificate that was obtained cannot be used");
                 None
             }
         });
-        self.obtained.store(Arc::new(keys.collect()));
+        let keys: Vec<_> = keys.collect();
+        self.take_over(&keys);
+        self.obtained.store(Arc::new(keys));
+    }
+
+    /// All certificates that may be shown.
+    pub(super) fn all(&self) -> Vec<Arc<Shown>> {
+        self.obtained.load().iter().chain(self.shown.load().iter()).cloned().collect()
+    }
+
+    /// What issuers said outlives a reload.
+    fn take_over(&self, new: &[Arc<Shown>]) {
+        for (new, old) in new.iter().flat_map(|new| self.all().into_iter().map(move |old| (new, old))) {
+            new.take_over(&old);
+        }
     }
 
     /// What is asked of clients now.
@@ -190,16 +207,13 @@ impl ResolvesServerCert for TlsKeys {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let (obtained, shown) = (self.obtained.load(), self.shown.load());
         let name = hello.server_name().and_then(|name| ServerName::try_from(name.to_owned()).ok());
-        let fits = |key: &&Arc<CertifiedKey>| {
-            let leaf = key.cert.first().and_then(|leaf| ParsedCertificate::try_from(leaf).ok());
-            matches!((&name, leaf), (Some(name), Some(leaf)) if verify_server_name(&leaf, name).is_ok())
-        };
         let mut all = obtained.iter().chain(shown.iter());
-        all.find(fits).or_else(|| shown.first()).cloned()
+        let fits = all.find(|shown| name.as_ref().is_some_and(|name| shown.is_for(name)));
+        fits.or_else(|| shown.first()).map(|shown| shown.key(Now::read().wall))
     }
 }
 
-fn load(settings: &Settings) -> Result<Vec<Arc<CertifiedKey>>, TlsError> {
+fn load(settings: &Settings) -> Result<Vec<Arc<Shown>>, TlsError> {
     if settings.certificates.is_empty() {
         return match &settings.autocert {
             Some(_) => Ok(vec![Arc::new(stopgap(settings)?)]),
@@ -209,20 +223,16 @@ fn load(settings: &Settings) -> Result<Vec<Arc<CertifiedKey>>, TlsError> {
     let certificates = settings.certificates.iter().enumerate();
     certificates
         .map(|(index, pair)| {
-            certified(pair).map(Arc::new).map_err(|source| TlsError::Key { index: index + 1, source })
+            Shown::new(pair).map(Arc::new).map_err(|source| TlsError::Key { index: index + 1, source })
         })
         .collect()
 }
 
-fn certified(certificate: &Certificate) -> Result<CertifiedKey, rustls::Error> {
-    let provider = pomerium_shared::tls::provider();
-    CertifiedKey::from_der(certificate.chain.clone(), certificate.key.clone_key(), &provider)
-}
-
 /// What hosts show for which there is no certificate yet: one that nobody believes.
-fn stopgap(settings: &Settings) -> Result<CertifiedKey, TlsError> {
+fn stopgap(settings: &Settings) -> Result<Shown, TlsError> {
     let host = settings.authenticate_url.host_str().unwrap_or_default().to_owned();
     let made = rcgen::generate_simple_self_signed([host]).map_err(TlsError::Stopgap)?;
     let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-    certified(&Certificate { chain: vec![made.cert.der().clone()], key }).map_err(TlsError::Settings)
+    let chain = vec![made.cert.der().clone()];
+    Shown::new(&Certificate { chain, key, staple: None }).map_err(TlsError::Settings)
 }
