@@ -150,23 +150,41 @@ async fn a_rewrite_leads_nobody_out_of_its_prefix() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_of_another_site_opens_no_websocket() {
+async fn a_page_of_another_origin_opens_no_websocket_even_from_a_sibling_behind_the_gateway() {
     let app = App::start().await.unwrap();
-    let gateway = Gateway::start(&[Route::web("app.localhost", app.address)]).await.unwrap();
+    let named = Route::web("app.localhost", app.address)
+        .with("websocket_origins: [https://portal.test:8443]")
+        .with("prefix: /named/")
+        .with("prefix_rewrite: /");
+    let routes =
+        [named, Route::web("app.localhost", app.address), Route::web("other.localhost", app.address)];
+    let gateway = Gateway::start(&routes).await.unwrap();
     let alice = Person::new("alice", &gateway.authority).unwrap();
-    let token = alice.token(&gateway.url("app.localhost").unwrap()).await.unwrap();
     let tls = gateway.authority.client_config(&[b"http/1.1"]).unwrap();
-    let own = format!("https://app.localhost:{}", gateway.port);
-    for (origin, status) in [(own.as_str(), "101"), ("https://evil.test", "400"), ("null", "400")] {
+    let port = gateway.port;
+    let [own, sibling, other_port] = [("app", port), ("other", port), ("app", 1)]
+        .map(|(name, port)| format!("https://{name}.localhost:{port}"));
+    let token = alice.token(&gateway.url("app.localhost").unwrap()).await.unwrap();
+    for (path, origin, status) in [
+        ("/socket", own.as_str(), "101"),
+        ("/socket", &sibling, "400"),
+        ("/socket", &other_port, "400"),
+        ("/socket", "https://evil.test", "400"),
+        ("/socket", "null", "400"),
+        ("/named/socket", "https://portal.test:8443", "101"),
+        ("/named/socket", &own, "101"),
+        ("/named/socket", "https://portal.test", "400"),
+        ("/named/socket", &sibling, "400"),
+    ] {
         let request = format!(
-            "GET /socket HTTP/1.1\r\nHost: app.localhost:{}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET {path} HTTP/1.1\r\nHost: app.localhost:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: {origin}\r\n\
-             Cookie: _pomerium={token}\r\n\r\n",
-            gateway.port
+             Cookie: _pomerium={token}\r\n\r\n"
         );
-        let (head, _stream) = raw(&tls, gateway.port, "app.localhost", &request).await.unwrap();
-        assert_eq!(head.split_whitespace().nth(1), Some(status), "{origin}: {head}");
+        let (head, _stream) = raw(&tls, port, "app.localhost", &request).await.unwrap();
+        assert_eq!(head.split_whitespace().nth(1), Some(status), "{origin} to {path}: {head}");
     }
+    assert_eq!(app.requests(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -153,6 +153,7 @@ pub(super) const ROUTE: &[&str] = &[
     "tls_upstream_server_name",
     "to",
     "upstream_proxy_protocol",
+    "websocket_origins",
 ];
 
 const GLOBAL_NOT_BUILT: &[&str] = &[

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue};
 use pomerium_shared::destination::Destination;
 use regex::Regex;
 use rustls_pki_types::CertificateDer;
-use url::Url;
+use url::{Origin, Url};
 
 use super::{Certificate, HeaderTemplate, Upstreams};
 use crate::{authorize::Policy, client_authority::ClientAuthority, session::demand::SignInDemand};
@@ -170,6 +170,8 @@ pub struct HttpTarget {
     pub tls: UpstreamTls,
     /// How large a request may be.
     pub request_limits: RequestLimits,
+    /// `websocket_origins`: whose pages may open WebSockets here, beside the app's own.
+    pub websocket_origins: Vec<Origin>,
 }
 
 /// How large a request to an app may be; `None` means as large as the listener lets it be.

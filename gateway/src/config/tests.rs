@@ -224,6 +224,15 @@ fn every_wrong_route_is_named_with_its_place_and_what_to_do() {
         ("redirect: {response_code: 200}\n", "redirect.response_code: expected 301, 302, 303, 307 or 308"),
         ("redirect: {htps_redirect: true}\n", "unknown key; did you mean \"https_redirect\"?"),
         ("response: {body: x}\n", "response.status: is missing"),
+        (
+            "to: http://a\n  allow_websockets: true\n  websocket_origins: ['*.corp.example']\n",
+            "routes[0].websocket_origins: \"*.corp.example\" is no origin like https://portal.corp.example",
+        ),
+        (
+            "to: http://a\n  allow_websockets: true\n  websocket_origins: [https://a.example/app]\n",
+            "\"https://a.example/app\" is no origin",
+        ),
+        ("to: http://a\n  websocket_origins: [https://a.example]\n", "needs allow_websockets: true"),
     ] {
         let errors = errors(&route(rest));
         assert!(errors.contains(expected), "{rest}\n{errors}");

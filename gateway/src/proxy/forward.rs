@@ -72,9 +72,10 @@ impl Proxy {
         let route = admitted.route.clone();
         within_limits(&route.name, call.target.request_limits, &request)?;
         let is_websocket = route.allow_websockets && upgrade::is_websocket(&request);
-        if is_websocket && !upgrade::is_from_here(request.headers(), |host| call.live.router.has_host(host)) {
+        let named = &call.target.websocket_origins;
+        if is_websocket && !upgrade::may_open(request.headers(), &call.whereto.authority, named) {
             return Err(Refusal::BadRequest(
-                "a page of another site asks for this WebSocket; only pages behind this gateway may"
+                "a page of another origin asks for this WebSocket, which websocket_origins of the route does not name"
                     .to_owned(),
             ));
         }

@@ -66,15 +66,6 @@ impl Router {
             .find(|route| takes(route, authority.host(), authority.port(), path.as_str()))
     }
 
-    /// Whether some route has this host.
-    pub(crate) fn has_host(&self, authority: &Authority) -> bool {
-        let is_wildcard_of = |place: &usize| match &self.routes[*place].from {
-            RouteFrom::Http { host, .. } => host_matches(host, authority.host()),
-            RouteFrom::Tcp { .. } | RouteFrom::Udp { .. } => false,
-        };
-        self.by_host.contains_key(authority.host()) || self.by_wildcard.iter().any(is_wildcard_of)
-    }
-
     /// The route of a `CONNECT`: exact authorities only, so that a stranger's host is never dialled.
     pub(crate) fn tcp(&self, to: &Destination) -> Option<&Arc<Route>> {
         self.by_tcp.get(to).map(|place| &self.routes[*place])

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use pomerium_shared::relay::{self, Leg, RelayOptions};
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
+use url::Origin;
 
 use super::{Proxy, attempt::UnderWay, authority::Authority, gate::Admitted};
 use crate::body::Body;
@@ -105,18 +106,18 @@ pub(super) fn is_websocket(request: &Request<Body>) -> bool {
     has(header::CONNECTION, "upgrade") && has(header::UPGRADE, "websocket")
 }
 
-/// Whether a page of this site, or none at all (a program), asks: browsers let any page open a WebSocket with the person's
-/// cookies, and the page may read it (RFC 6455, 10.2). Pages of all hosts behind this gateway may.
-pub(super) fn is_from_here(headers: &HeaderMap, is_host_here: impl Fn(&Authority) -> bool) -> bool {
+/// Whether a page of `own` origin, one that the route names, or none at all (a program) asks: browsers let any page open a
+/// WebSocket with the person's cookies, and the page may read it (RFC 6455, 10.2). Another host behind this gateway is
+/// another app: cookies with `SameSite` go along from it as well, so that nothing else keeps the two apart.
+pub(super) fn may_open(headers: &HeaderMap, own: &Authority, named: &[Origin]) -> bool {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     match (origins.next(), origins.next()) {
         (None, _) => true,
-        (Some(origin), None) => origin
-            .to_str()
-            .ok()
-            .and_then(|origin| origin.strip_prefix("https://"))
-            .and_then(|authority| Authority::parse(authority).ok())
-            .is_some_and(|authority| is_host_here(&authority)),
+        (Some(origin), None) => origin.to_str().is_ok_and(|origin| {
+            let authority = origin.strip_prefix("https://").map(Authority::parse);
+            authority.is_some_and(|asks| asks.is_ok_and(|asks| asks.to_host_port() == own.to_host_port()))
+                || named.iter().any(|named| named.ascii_serialization() == origin)
+        }),
         (Some(_), Some(_)) => false,
     }
 }
@@ -161,27 +162,34 @@ impl Proxy {
 mod tests {
     use super::*;
 
-    fn is_let_in(origins: &[&str]) -> bool {
+    fn is_let_in(origins: &[&str], named: &[&str]) -> bool {
         let mut headers = HeaderMap::new();
         for origin in origins {
             headers.append(header::ORIGIN, origin.parse().unwrap());
         }
-        is_from_here(&headers, |authority| authority.host() == "app.corp.example")
+        let named: Vec<Origin> =
+            named.iter().map(|origin| url::Url::parse(origin).unwrap().origin()).collect();
+        may_open(&headers, &Authority::parse("App.corp.example:443").unwrap(), &named)
     }
 
     #[test]
-    fn a_page_of_another_site_opens_no_websocket() {
-        assert!(is_let_in(&[]));
-        assert!(is_let_in(&["https://app.corp.example"]));
-        assert!(is_let_in(&["https://App.Corp.Example:8443"]));
+    fn a_page_of_another_origin_opens_no_websocket_unless_it_is_named() {
+        for origins in [&[][..], &["https://app.corp.example"], &["https://App.Corp.Example:443"]] {
+            assert!(is_let_in(origins, &[]), "{origins:?}");
+        }
         for origins in [
             &["https://evil.example"][..],
+            &["https://wiki.corp.example"],
+            &["https://app.corp.example:8443"],
             &["null"],
             &["http://app.corp.example"],
             &["https://app.corp.example.evil.example"],
             &["https://app.corp.example", "https://evil.example"],
         ] {
-            assert!(!is_let_in(origins), "{origins:?}");
+            assert!(!is_let_in(origins, &["https://portal.corp.example:8443/"]), "{origins:?}");
         }
+        assert!(is_let_in(&["https://portal.corp.example:8443"], &["https://portal.corp.example:8443/"]));
+        assert!(is_let_in(&["http://localhost:3000"], &["http://localhost:3000"]));
+        assert!(!is_let_in(&["https://portal.corp.example"], &["https://portal.corp.example:8443/"]));
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, StatusCode};
 use pomerium_shared::destination::Destination;
+use url::{Origin, Url};
 
 use super::{from::expression, upstreams};
 use crate::config::{
@@ -80,7 +81,36 @@ fn http(section: &Section<'_>, entries: &[upstreams::Entry<'_>]) -> Option<Targe
         (rewrite, _) => rewrite,
     };
     let request_limits = request_limits(section);
-    Some(Target::Http(Box::new(HttpTarget { upstreams, rewrite, host: host?, tls, request_limits })))
+    let websocket_origins = websocket_origins(section);
+    let host = host?;
+    Some(Target::Http(Box::new(HttpTarget {
+        upstreams,
+        rewrite,
+        host,
+        tls,
+        request_limits,
+        websocket_origins,
+    })))
+}
+
+/// Origins as browsers name them: a scheme, a host and a port that differs from the scheme's.
+fn websocket_origins(section: &Section<'_>) -> Vec<Origin> {
+    let name = "websocket_origins";
+    if section.has(name) && section.flag("allow_websockets") != Some(true) {
+        section.error(name, "needs allow_websockets: true beside it");
+    }
+    let origin = |(text, at)| {
+        let url = Url::parse(text).ok().filter(|url| {
+            let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+            let is_named = url.username().is_empty() && url.password().is_none();
+            matches!(url.scheme(), "https" | "http") && is_bare && is_named
+        });
+        if url.is_none() {
+            section.error_at(at, name, format!("\"{text}\" is no origin like https://portal.corp.example"));
+        }
+        url.map(|url| url.origin())
+    };
+    section.list(name).unwrap_or_default().into_iter().filter_map(origin).collect()
 }
 
 fn request_limits(section: &Section<'_>) -> RequestLimits {

@@ -23,7 +23,7 @@ const CHECKS_MAX: usize = 8;
 const RECEIVE_LEN_MAX: usize = 4096;
 
 /// The keys that mean something only for HTTP apps.
-pub(super) const KEYS: [&str; 7] = [
+pub(super) const KEYS: [&str; 8] = [
     "circuit_breaker_thresholds",
     "health_checks",
     "healthy_panic_threshold",
@@ -31,6 +31,7 @@ pub(super) const KEYS: [&str; 7] = [
     "max_request_body_bytes",
     "max_request_header_bytes",
     "outlier_detection",
+    "websocket_origins",
 ];
 
 /// What `to` may hold, split from its weight.
