@@ -46,15 +46,15 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let identity_provider = identity::provider(top);
     let pass_identity_headers = top.flag("pass_identity_headers").unwrap_or(false);
     let set_response_headers = response_headers(top);
+    let jwt_claims_headers = claims_headers(top);
     let timeouts = timeouts(top);
     let storage = storage_for(top, services);
-    let records = records(top);
-    let log_level = log_level(top);
     let defaults = routes::Defaults {
         timeouts,
         unreachable_grace: unreachable_grace(top),
         pass_identity_headers,
         set_response_headers: &set_response_headers,
+        jwt_claims_headers: &jwt_claims_headers,
         client_authorities: &client_authorities,
         has_file: &|name| top.has(name),
     };
@@ -87,17 +87,17 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         identity_provider: identity_provider?,
         workload_issuers: identity::workload_issuers(top),
         scim_token: identity::scim_token(top),
-        jwt_claims_headers: claims_headers(top),
+        jwt_claims_headers,
         jwt_issuer_format: issuer_format(top),
         device_proof_life: device_proof_life(top),
         pass_identity_headers,
         set_response_headers,
         timeouts,
         storage: storage?,
-        records,
+        records: records(top),
         geography: geography(top),
         look: branding::look(top),
-        log_level: log_level.to_owned(),
+        log_level: log_level(top).to_owned(),
         routes,
     })
 }
@@ -141,6 +141,7 @@ pub(super) fn access(top: &Section<'_>) -> Option<super::Access> {
         unreachable_grace: unreachable_grace(top),
         pass_identity_headers: false,
         set_response_headers: &[],
+        jwt_claims_headers: &[],
         client_authorities: &ClientAuthorities::without_files(top),
         has_file: &|name| top.has(name),
     };
@@ -323,7 +324,10 @@ fn claims_headers(top: &Section<'_>) -> Vec<(HeaderName, String)> {
 fn response_headers(top: &Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
     match top.headers("set_response_headers") {
         Some(headers) if headers.iter().any(|(name, _)| name == "disable") => Vec::new(),
-        Some(headers) => headers,
+        Some(headers) => {
+            routes::check_response_headers(top, &headers);
+            headers
+        }
         None => vec![
             (header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN")),
             (header::X_XSS_PROTECTION, HeaderValue::from_static("1; mode=block")),

@@ -2,6 +2,7 @@ mod branding;
 mod certificates;
 mod downstream_mtls;
 mod identity;
+mod routes;
 mod services;
 mod upstreams;
 

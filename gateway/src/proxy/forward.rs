@@ -205,13 +205,13 @@ fn outgoing_request(
     headers::strip_hop_by_hop(&mut sent);
     headers::strip_gateway_headers(&mut sent, &settings.cookie.name, &settings.jwt_claims_headers);
     let set = known.filled(route, &sent);
+    headers::set_forwarded(&mut sent, call.connection.peer.ip(), &call.whereto.authority, call.request_id);
     for name in &route.remove_request_headers {
         sent.remove(name);
     }
     for (name, value) in set {
         sent.insert(name, value);
     }
-    headers::set_forwarded(&mut sent, call.connection.peer.ip(), &call.whereto.authority, call.request_id);
     if route.pass_identity_headers {
         if let Some(token) = &known.assertion {
             sent.insert(assertion::HEADER, token.clone());

@@ -6,7 +6,7 @@ use http::{HeaderName, StatusCode};
 use pomerium_shared::destination::Destination;
 use url::{Origin, Url};
 
-use super::{from::expression, upstreams};
+use super::{from::expression, scope, upstreams};
 use crate::config::{
     HttpTarget, PathRewrite, ProxyProtocol, Redirect, RedirectPath, RequestLimits, RouteFrom, Target,
     UpstreamHost, UpstreamTls, section::Section,
@@ -33,11 +33,7 @@ pub(super) fn target(section: &Section<'_>, from: Option<&RouteFrom>) -> Option<
             None
         }
     }?;
-    if !matches!(target, Target::Http(_)) {
-        for key in upstreams::KEYS.into_iter().filter(|key| section.has(key)) {
-            section.error(key, "works in this gateway only where `to` is an HTTP app");
-        }
-    }
+    scope::check(section, &target);
     let (key, message) = match (from, &target) {
         (Some(RouteFrom::Tcp { .. }), Target::Tcp(_)) | (None, _) => return Some(target),
         (Some(RouteFrom::Udp { .. }), Target::Udp(_)) => return Some(target),
@@ -72,7 +68,10 @@ fn http(section: &Section<'_>, entries: &[upstreams::Entry<'_>]) -> Option<Targe
     let tls = upstream_tls(section);
     let (upstreams, path) = upstreams::upstreams(section, entries)?;
     if upstreams.members.iter().all(|upstream| upstream.origin.scheme() == "http")
-        && (tls.skip_verify || tls.custom_roots.is_some() || tls.client_certificate.is_some())
+        && (tls.skip_verify
+            || tls.server_name.is_some()
+            || tls.custom_roots.is_some()
+            || tls.client_certificate.is_some())
     {
         section.warn("to", "is http://, so that the tls_* keys have no effect");
     }
@@ -127,16 +126,10 @@ fn request_limits(section: &Section<'_>) -> RequestLimits {
     }
 }
 
-/// Whether a TCP app is told whose connection it is.
-pub(super) fn proxy_protocol(section: &Section<'_>, target: &Target) -> Option<ProxyProtocol> {
-    let name = "upstream_proxy_protocol";
+/// Whether a TCP app is told whose connection it is. A connection to an HTTP app carries the requests of many people.
+pub(super) fn proxy_protocol(section: &Section<'_>) -> Option<ProxyProtocol> {
     let words = [("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)];
-    let version = section.one_of(name, &words)?;
-    if !matches!(target, Target::Tcp(_)) {
-        // A connection to an HTTP app carries the requests of many people.
-        section.error(name, "works for tcp+https routes; HTTP apps find the client in X-Forwarded-For");
-    }
-    Some(version)
+    section.one_of("upstream_proxy_protocol", &words)
 }
 
 fn rewrite(section: &Section<'_>) -> Option<PathRewrite> {

@@ -22,18 +22,6 @@ const CHECKS_MAX: usize = 8;
 /// Octets that a TCP check may expect in all: they are searched for in what the app sends.
 const RECEIVE_LEN_MAX: usize = 4096;
 
-/// The keys that mean something only for HTTP apps.
-pub(super) const KEYS: [&str; 8] = [
-    "circuit_breaker_thresholds",
-    "health_checks",
-    "healthy_panic_threshold",
-    "load_balancing_policy",
-    "max_request_body_bytes",
-    "max_request_header_bytes",
-    "outlier_detection",
-    "websocket_origins",
-];
-
 /// What `to` may hold, split from its weight.
 pub(super) struct Entry<'a> {
     pub(super) url: &'a str,

@@ -131,7 +131,7 @@ fn what_cannot_be_meant_or_is_not_built_is_said() {
         ),
         (
             "redirect: {https_redirect: true}\n  health_checks: []\n",
-            "works in this gateway only where `to` is an HTTP",
+            "it works for routes whose `to` is an HTTP",
         ),
     ] {
         let errors = errors(&route(rest));
@@ -157,8 +157,11 @@ fn limits_of_a_request_and_the_proxy_protocol_are_read_where_they_mean_something
             "max_request_body_bytes: expected a number of 1 or more",
         ),
         ("to: http://a\n  max_request_header_bytes: -1\n", "max_request_header_bytes: expected a number"),
-        ("redirect: {https_redirect: true}\n  max_request_body_bytes: 1\n", "only where `to` is an HTTP app"),
-        ("to: http://a\n  upstream_proxy_protocol: v1\n", "works for tcp+https routes"),
+        (
+            "redirect: {https_redirect: true}\n  max_request_body_bytes: 1\n",
+            "it works for routes whose `to` is an HTTP",
+        ),
+        ("to: http://a\n  upstream_proxy_protocol: v1\n", "works for routes from tcp+https://"),
         ("to: http://a\n  upstream_proxy_protocol: v3\n", "upstream_proxy_protocol"),
     ] {
         let told = errors(&route(rest));

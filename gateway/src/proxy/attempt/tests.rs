@@ -72,7 +72,14 @@ fn pool(apps: &[SocketAddr], change: impl FnOnce(&mut Upstreams)) -> Pool {
     let (rewrite, host, tls) = (PathRewrite::Keep, UpstreamHost::Target, UpstreamTls::default());
     Pool::new(
         "route",
-        &HttpTarget { upstreams, rewrite, host, tls, request_limits: RequestLimits::default() },
+        &HttpTarget {
+            upstreams,
+            rewrite,
+            host,
+            tls,
+            request_limits: RequestLimits::default(),
+            websocket_origins: Vec::new(),
+        },
     )
     .unwrap()
 }
