@@ -254,7 +254,9 @@ fn by_routes() {
         let authority = Authority::parse(&host).expect("a host");
         let path = CanonicalPath::parse("/").expect("a path");
         let decide = || {
-            let route = router.http(black_box(&authority), black_box(&path)).expect("the last route");
+            let route = router
+                .http(black_box(&authority), black_box(&path), &http::Method::GET)
+                .expect("the last route");
             route.policy.evaluate(black_box(&check)).allow.value
         };
         let figures = measure(PPL_DECISIONS, decide);

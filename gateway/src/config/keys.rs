@@ -117,6 +117,7 @@ pub(super) const ROUTE: &[&str] = &[
     "logo_url",
     "max_request_body_bytes",
     "max_request_header_bytes",
+    "methods",
     "name",
     "outlier_detection",
     "pass_identity_headers",

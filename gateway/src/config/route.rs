@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 use pomerium_shared::destination::Destination;
 use regex::Regex;
 use rustls_pki_types::CertificateDer;
@@ -80,6 +80,8 @@ pub enum RouteFrom {
         port: Option<u16>,
         /// Which paths.
         path: PathMatch,
+        /// Which methods.
+        methods: Methods,
     },
     /// `tcp+https://host:port` or `tcp+https://gateway[:port]/host:port[/host:port...]`: `CONNECT` to exactly these.
     Tcp {
@@ -100,6 +102,45 @@ impl RouteFrom {
         match self {
             Self::Http { .. } => &[],
             Self::Tcp { destinations } | Self::Udp { destinations } => destinations,
+        }
+    }
+}
+
+/// `methods`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Methods {
+    /// Any method.
+    Any,
+    /// These alone, at least one.
+    Only(Vec<Method>),
+}
+
+impl Methods {
+    /// Whether it is one of these.
+    #[must_use]
+    pub fn has(&self, method: &Method) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(methods) => methods.contains(method),
+        }
+    }
+
+    /// Whether each method of `other` is one of these.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            (Self::Only(_), Self::Any) => false,
+            (Self::Only(_), Self::Only(methods)) => methods.iter().all(|method| self.has(method)),
+        }
+    }
+
+    /// One of these, to stand for all: `GET` if it can be.
+    #[must_use]
+    pub fn sample(&self) -> Method {
+        match self {
+            Self::Only(methods) if !self.has(&Method::GET) => methods.first().cloned().unwrap_or_default(),
+            Self::Any | Self::Only(_) => Method::GET,
         }
     }
 }

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 pub(super) use self::headers::check_response_headers;
 use super::{
-    Enforcement, HostPattern, PathMatch, Route, RouteFrom, Timeouts,
+    Enforcement, HostPattern, Methods, PathMatch, Route, RouteFrom, Timeouts,
     downstream_mtls::{ClientAuthorities, RouteAuthority},
     identity, keys,
     section::Section,
@@ -124,6 +124,10 @@ fn route_id(section: &Section<'_>) -> String {
         // The tree's own text is unambiguous: every value is quoted and typed. Places must not count.
         let value = section.node(key).map(|node| plain(&node.value));
         hash.update(format!("{key}={value:?};"));
+    }
+    // A route without them keeps the id that it had before there were any.
+    if let Some(methods) = section.node("methods") {
+        hash.update(format!("methods={:?};", plain(&methods.value)));
     }
     let digest = hash.finalize();
     digest.iter().take(8).fold(String::new(), |mut hex, byte| {
@@ -301,19 +305,22 @@ fn idp_claims(section: &Section<'_>) -> Vec<(String, Vec<String>)> {
 /// Finds routes that are never reached because an earlier one takes all their requests.
 #[derive(Default)]
 struct Shadows {
-    /// Host with port, or destination, to the paths (if any) and routes before.
-    seen: BTreeMap<String, Vec<(Option<PathMatch>, String)>>,
+    /// Host with port, or destination, to the paths and methods (if any) and routes before.
+    seen: BTreeMap<String, Vec<(Option<Taken>, String)>>,
 }
+
+/// What an HTTP route takes of its host.
+type Taken = (PathMatch, Methods);
 
 impl Shadows {
     fn check(&mut self, section: &Section<'_>, route: &Route) {
-        let (places, path) = match &route.from {
-            RouteFrom::Http { host, port, path } => {
+        let (places, taken) = match &route.from {
+            RouteFrom::Http { host, port, path, methods } => {
                 let host = match host {
                     HostPattern::Exact(host) => host.clone(),
                     HostPattern::Wildcard(regex) => regex.as_str().to_owned(),
                 };
-                (vec![format!("https {host} {port:?}")], Some(path.clone()))
+                (vec![format!("https {host} {port:?}")], Some((path.clone(), methods.clone())))
             }
             RouteFrom::Tcp { destinations } => {
                 (destinations.iter().map(|d| format!("tcp {d}")).collect(), None)
@@ -324,14 +331,16 @@ impl Shadows {
         };
         for place in places {
             let before = self.seen.entry(place).or_default();
-            let by = before.iter().find(|(earlier, _)| match (earlier, &path) {
-                (Some(earlier), Some(path)) => covers(earlier, path),
+            let by = before.iter().find(|(earlier, _)| match (earlier, &taken) {
+                (Some((earlier, their)), Some((path, methods))) => {
+                    covers(earlier, path) && their.covers(methods)
+                }
                 _ => true,
             });
             if let Some((_, name)) = by {
                 section.warn("from", format!("is never reached: {name} before it takes the same requests"));
             }
-            before.push((path.clone(), section.path.clone()));
+            before.push((taken.clone(), section.path.clone()));
         }
     }
 }

@@ -87,8 +87,9 @@ pub(crate) fn run(cases: &[Case], routes: &Routes, file: &str, now: Now) -> (Str
 /// # Errors
 /// What it came to instead, and how.
 fn ask(case: &Case, routes: &Routes, now: Now) -> Result<(), String> {
-    let (route, place) =
-        routes.find(&case.route, case.path.as_deref()).map_err(|error| format!("{error}\n"))?;
+    let (route, place) = routes
+        .find(&case.route, case.path.as_deref(), case.method.as_deref())
+        .map_err(|error| format!("{error}\n"))?;
     let now = Now { wall: case.time, ..now };
     let session = case.persona.is_somebody().then(|| case.persona.session(None, case.time));
     let device = session.as_ref().zip(case.device.as_ref());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::Method;
 use pomerium_shared::destination::Destination;
 
 use crate::{
@@ -30,6 +31,8 @@ pub(crate) enum Place {
         authority: Authority,
         /// What.
         path: CanonicalPath,
+        /// What is done with it.
+        method: Method,
     },
     /// A stream.
     Tcp(Destination),
@@ -52,6 +55,9 @@ pub(crate) enum RouteError {
     /// A path for a stream, or one that the gateway would answer with 400.
     #[error("the path cannot be asked for: {0}")]
     BadPath(String),
+    /// The method is none.
+    #[error("\"{0}\" is no method like GET")]
+    BadMethod(String),
     /// The route's host or path is a pattern, and nothing that it takes is known.
     #[error("the route \"{0}\" takes what a pattern says: give a URL, or --path")]
     Pattern(String),
@@ -84,25 +90,32 @@ impl Routes {
     /// The route that takes what is asked for.
     pub(crate) fn at(&self, place: &Place) -> Option<&Arc<Route>> {
         match place {
-            Place::Http { authority, path } => self.router.http(authority, path),
+            Place::Http { authority, path, method } => self.router.http(authority, path, method),
             Place::Tcp(destination) => self.router.tcp(destination),
             Place::Udp(destination) => self.router.udp(destination),
         }
     }
 
-    /// The route that somebody means by a name, an id or a URL, and what they ask for. `path` goes before the URL's own.
-    pub(crate) fn find(&self, text: &str, path: Option<&str>) -> Result<(&Arc<Route>, Place), RouteError> {
+    /// The route that somebody means by a name, an id or a URL, and what they ask for. `path` goes before the URL's own,
+    /// `method` before what a route would take.
+    pub(crate) fn find(
+        &self,
+        text: &str,
+        path: Option<&str>,
+        method: Option<&str>,
+    ) -> Result<(&Arc<Route>, Place), RouteError> {
+        let method = method.map(method_of).transpose()?;
         if text.contains("://") {
-            let place = Place::parse(text, path)?;
+            let place = Place::parse(text, path)?.by(method);
             let route = self.at(&place).ok_or_else(|| RouteError::NoneTakes(place.to_string()))?;
             return Ok((route, place));
         }
         let named = self.named(text).ok_or_else(|| RouteError::NoSuchName(text.to_owned()))?;
-        let place = match path {
-            None => self.sample(named),
-            Some(path) => places_of(named, Some(path))?.into_iter().next(),
+        let place = match (path, &method) {
+            (None, None) => self.sample(named),
+            (path, _) => places_of(named, path)?.into_iter().next(),
         };
-        let place = place.ok_or_else(|| RouteError::Pattern(named.name.clone()))?;
+        let place = place.ok_or_else(|| RouteError::Pattern(named.name.clone()))?.by(method);
         match self.at(&place) {
             Some(route) if Arc::ptr_eq(route, named) => Ok((route, place)),
             Some(route) => Err(RouteError::TakenBy {
@@ -161,10 +174,12 @@ impl Routes {
             RouteFrom::Http { port, .. } => *port,
             RouteFrom::Tcp { .. } | RouteFrom::Udp { .. } => None,
         };
+        let method = method_of(method).ok()?;
         let port = same.and_then(|route| port_of(route));
         let fits = |route: &&Arc<Route>| {
             let theirs = port_of(route);
-            takes(route, host, theirs, path) && (theirs.is_none() || same.is_none() || theirs == port)
+            takes(route, host, theirs, path, &method)
+                && (theirs.is_none() || same.is_none() || theirs == port)
         };
         self.all().iter().find(fits)
     }
@@ -172,17 +187,19 @@ impl Routes {
 
 /// What a route takes, as far as it can be told: hosts with a letter for each `*`.
 fn places_of(route: &Route, path: Option<&str>) -> Result<Vec<Place>, RouteError> {
-    let (host, port, pattern) = match &route.from {
+    let (host, port, pattern, methods) = match &route.from {
         RouteFrom::Tcp { .. } | RouteFrom::Udp { .. } if path.is_some() => {
             return Err(RouteError::BadPath("a stream has none".to_owned()));
         }
         RouteFrom::Tcp { destinations } => return Ok(destinations.iter().cloned().map(Place::Tcp).collect()),
         RouteFrom::Udp { destinations } => return Ok(destinations.iter().cloned().map(Place::Udp).collect()),
-        RouteFrom::Http { host: HostPattern::Exact(host), port, path } => (host.clone(), *port, path),
-        RouteFrom::Http { host: HostPattern::Wildcard(_), port, path } => {
+        RouteFrom::Http { host: HostPattern::Exact(host), port, path, methods } => {
+            (host.clone(), *port, path, methods)
+        }
+        RouteFrom::Http { host: HostPattern::Wildcard(_), port, path, methods } => {
             let written = route.from_url.split_once("://").map_or("", |(_, rest)| rest);
             let host = written.split(['/', ':']).next().unwrap_or_default().replace('*', "x");
-            (host.to_ascii_lowercase(), *port, path)
+            (host.to_ascii_lowercase(), *port, path, methods)
         }
     };
     let paths = match (path, pattern) {
@@ -200,9 +217,13 @@ fn places_of(route: &Route, path: Option<&str>) -> Result<Vec<Place>, RouteError
     let authority = Authority::parse(&authority).map_err(|_| RouteError::BadUrl(route.from_url.clone()))?;
     let place = |path: String| {
         let path = CanonicalPath::parse(&path).map_err(|error| RouteError::BadPath(error.to_string()))?;
-        Ok(Place::Http { authority: authority.clone(), path })
+        Ok(Place::Http { authority: authority.clone(), path, method: methods.sample() })
     };
     paths.into_iter().filter(|path| !path.is_empty()).map(place).collect()
+}
+
+fn method_of(text: &str) -> Result<Method, RouteError> {
+    text.parse().map_err(|_| RouteError::BadMethod(text.to_owned()))
 }
 
 impl Place {
@@ -227,7 +248,15 @@ impl Place {
         let authority = Authority::parse(authority).map_err(|_| bad())?;
         let path = CanonicalPath::parse(path.unwrap_or(own_path))
             .map_err(|error| RouteError::BadPath(error.to_string()))?;
-        Ok(Self::Http { authority, path })
+        Ok(Self::Http { authority, path, method: Method::GET })
+    }
+
+    /// The same, by another method if one is given; a stream has none.
+    fn by(mut self, other: Option<Method>) -> Self {
+        if let (Self::Http { method, .. }, Some(other)) = (&mut self, other) {
+            *method = other;
+        }
+        self
     }
 
     /// The host without port, as policy sees it.
@@ -246,10 +275,10 @@ impl Place {
         }
     }
 
-    /// The method where nothing else is said.
-    pub(crate) const fn method(&self) -> &'static str {
+    /// The method as policy sees it.
+    pub(crate) fn method(&self) -> &str {
         match self {
-            Self::Http { .. } => "GET",
+            Self::Http { method, .. } => method.as_str(),
             Self::Tcp(_) | Self::Udp(_) => "CONNECT",
         }
     }
@@ -258,7 +287,7 @@ impl Place {
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Http { authority, path } => {
+            Self::Http { authority, path, .. } => {
                 write!(f, "https://{}{}", authority.to_host_port(), path.as_str())
             }
             Self::Tcp(destination) => write!(f, "tcp+https://{destination}"),

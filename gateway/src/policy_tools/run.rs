@@ -182,7 +182,8 @@ pub(crate) async fn explain(options: ExplainOptions) -> Result<Outcome, Trouble>
     let mut now = Now::read();
     now.wall = options.time.unwrap_or(now.wall);
     let candidate = Candidate::load(&options.config)?;
-    let (route, place) = candidate.routes.find(&options.route, options.path.as_deref())?;
+    let (route, place) =
+        candidate.routes.find(&options.route, options.path.as_deref(), options.method.as_deref())?;
     let known = match (&options.user, candidate.store(options.store.as_deref())) {
         (Some(user), Some(folder)) => person(folder, options.store.is_some(), user).await?,
         _ => None,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     authorize::{Place, RequestFacts},
-    config::{HostPattern, Route},
+    config::{HostPattern, Methods, Route},
     path::CanonicalPath,
     remote_authorize::messages as wire,
 };
@@ -52,11 +52,11 @@ impl Question {
     }
 
     /// May this web app's start page be opened? The host of a wildcard is not known before somebody asks.
-    pub(super) fn opening(host: &HostPattern, connection: &Connection) -> Self {
+    pub(super) fn opening(host: &HostPattern, methods: &Methods, connection: &Connection) -> Self {
         let subject = Subject::Request {
             authority: Authority::of_host(host.as_exact().unwrap_or_default()),
             path: CanonicalPath::root(),
-            method: Method::GET,
+            method: methods.sample(),
             is_cors_preflight: false,
         };
         Self { subject, connection: connection.clone() }
@@ -72,7 +72,7 @@ impl Question {
         match &self.subject {
             Subject::Stream(to) => router.tcp(to),
             Subject::Flow(to) => router.udp(to),
-            Subject::Request { authority, path, .. } => router.http(authority, path),
+            Subject::Request { authority, path, method, .. } => router.http(authority, path, method),
         }
     }
 

@@ -8,6 +8,7 @@ mod tests;
 
 use std::{collections::HashMap, iter, sync::Arc};
 
+use http::Method;
 use pomerium_shared::destination::Destination;
 
 use super::authority::Authority;
@@ -59,11 +60,11 @@ impl Router {
 
     /// The route of an HTTP request.
     #[must_use]
-    pub fn http(&self, authority: &Authority, path: &CanonicalPath) -> Option<&Arc<Route>> {
+    pub fn http(&self, authority: &Authority, path: &CanonicalPath, method: &Method) -> Option<&Arc<Route>> {
         let exact = self.by_host.get(authority.host()).map_or(&[][..], Vec::as_slice);
         merged(exact, &self.by_wildcard)
             .map(|place| &self.routes[place])
-            .find(|route| takes(route, authority.host(), authority.port(), path.as_str()))
+            .find(|route| takes(route, authority.host(), authority.port(), path.as_str(), method))
     }
 
     /// The route of a `CONNECT`: exact authorities only, so that a stranger's host is never dialled.
@@ -91,11 +92,14 @@ fn merged<'a>(mut left: &'a [usize], mut right: &'a [usize]) -> impl Iterator<It
     })
 }
 
-/// Whether a route takes HTTP requests of this host, port and canonical path, if none before it does.
-pub(crate) fn takes(route: &Route, host: &str, port: Option<u16>, path: &str) -> bool {
+/// Whether a route takes HTTP requests of this host, port, canonical path and method, if none before it does.
+pub(crate) fn takes(route: &Route, host: &str, port: Option<u16>, path: &str, method: &Method) -> bool {
     match &route.from {
-        RouteFrom::Http { host: pattern, port: own, path: paths } => {
-            host_matches(pattern, host) && port_matches(*own, port) && path_matches(paths, path)
+        RouteFrom::Http { host: pattern, port: own, path: paths, methods } => {
+            host_matches(pattern, host)
+                && port_matches(*own, port)
+                && path_matches(paths, path)
+                && methods.has(method)
         }
         RouteFrom::Tcp { .. } | RouteFrom::Udp { .. } => false,
     }

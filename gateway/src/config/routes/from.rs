@@ -1,11 +1,12 @@
 //! `from` with `prefix`, `path` and `regex`: what a route matches.
 
+use http::Method;
 use pomerium_shared::destination::Destination;
 use regex::{Regex, RegexBuilder};
 use url::Url;
 
 use crate::{
-    config::{HostPattern, PathMatch, RouteFrom, section::Section},
+    config::{HostPattern, Methods, PathMatch, RouteFrom, section::Section},
     path::CanonicalPath,
 };
 
@@ -15,6 +16,7 @@ const REGEX_SIZE_MAX: usize = 1024 * 1024;
 /// Reads what the route matches.
 pub(super) fn from(section: &Section<'_>) -> Option<RouteFrom> {
     let path = path_match(section);
+    let methods = methods(section);
     let Some(text) = section.filled("from") else {
         if !section.has("from") {
             section.error("from", "is missing: what is asked for, like https://app.corp.example");
@@ -22,7 +24,7 @@ pub(super) fn from(section: &Section<'_>) -> Option<RouteFrom> {
         return None;
     };
     let from = match text.split_once("://") {
-        Some(("https" | "http", _)) => http(text, path?),
+        Some(("https" | "http", _)) => http(text, path?, methods?),
         Some(("tcp+https", rest)) => {
             destinations(section, rest).map(|destinations| RouteFrom::Tcp { destinations })
         }
@@ -40,7 +42,7 @@ pub(super) fn from(section: &Section<'_>) -> Option<RouteFrom> {
     from.map_err(|message| section.error("from", message)).ok()
 }
 
-fn http(text: &str, path: PathMatch) -> Result<RouteFrom, String> {
+fn http(text: &str, path: PathMatch, methods: Methods) -> Result<RouteFrom, String> {
     let url =
         Url::parse(text).map_err(|error| format!("expected a URL like https://app.corp.example: {error}"))?;
     if !url.username().is_empty() || url.password().is_some() {
@@ -62,7 +64,7 @@ fn http(text: &str, path: PathMatch) -> Result<RouteFrom, String> {
     } else {
         HostPattern::Exact(host)
     };
-    Ok(RouteFrom::Http { host, port: url.port(), path })
+    Ok(RouteFrom::Http { host, port: url.port(), path, methods })
 }
 
 /// `host:port`, or a gateway with the destinations that it stands before.
@@ -90,6 +92,29 @@ fn destinations(section: &Section<'_>, rest: &str) -> Result<Vec<Destination>, S
         }
     }
     Ok(destinations)
+}
+
+/// Methods as requests name them; `None`, which was said, if one of them is none.
+fn methods(section: &Section<'_>) -> Option<Methods> {
+    let name = "methods";
+    if !section.has(name) {
+        return Some(Methods::Any);
+    }
+    let texts = section.list(name)?;
+    if texts.is_empty() {
+        section.error(name, "the list is empty: leave the key out for all methods");
+        return None;
+    }
+    let method = |(text, at): (&str, _)| {
+        let method = text.parse().ok().filter(|method| *method != Method::CONNECT);
+        // Methods are told apart by case (RFC 9110, 9.1), and hardly anybody means `get`.
+        let method = method.filter(|_| !text.bytes().any(|octet| octet.is_ascii_lowercase()));
+        if method.is_none() {
+            section.error_at(at, name, format!("\"{text}\" is no method like GET or POST, in capitals"));
+        }
+        method
+    };
+    texts.into_iter().map(method).collect::<Option<Vec<Method>>>().map(Methods::Only)
 }
 
 fn path_match(section: &Section<'_>) -> Option<PathMatch> {

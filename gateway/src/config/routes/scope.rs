@@ -14,36 +14,20 @@ enum Kind {
 
 use Kind::{App, Redirect, Response, Tcp, Udp};
 
-/// Keys that are read whatever the route leads to.
-const EVERYWHERE: &[&str] = &[
-    "allow_any_authenticated_user",
-    "allow_public_unauthenticated_access",
-    "allowed_domains",
-    "allowed_idp_claims",
-    "allowed_users",
-    "description",
-    "from",
-    "idp_unreachable_grace",
-    "logo_url",
-    "name",
-    "policy",
-    "redirect",
-    "response",
-    "sign_in_acr_values",
-    "sign_in_max_age",
-    "sign_in_prompt",
-    "sub_policies",
-    "tls_downstream_client_ca",
-    "tls_downstream_client_ca_file",
-    "to",
-];
-
-/// All other keys, by where they are read.
+/// Keys that are read on some routes, and on which.
 const ONLY: &[(&[Kind], &str, &[&str])] = &[
     (
         &[App, Redirect, Response],
         "routes from https://",
-        &["cors_allow_preflight", "path", "prefix", "regex", "set_response_headers", "show_error_details"],
+        &[
+            "cors_allow_preflight",
+            "methods",
+            "path",
+            "prefix",
+            "regex",
+            "set_response_headers",
+            "show_error_details",
+        ],
     ),
     (&[App, Tcp, Udp], "routes with `to`", &["idle_timeout"]),
     (
@@ -110,6 +94,30 @@ pub(super) fn check(section: &Section<'_>, target: &Target) {
 mod tests {
     use super::*;
     use crate::config::keys;
+
+    /// Keys that are read whatever the route leads to.
+    const EVERYWHERE: &[&str] = &[
+        "allow_any_authenticated_user",
+        "allow_public_unauthenticated_access",
+        "allowed_domains",
+        "allowed_idp_claims",
+        "allowed_users",
+        "description",
+        "from",
+        "idp_unreachable_grace",
+        "logo_url",
+        "name",
+        "policy",
+        "redirect",
+        "response",
+        "sign_in_acr_values",
+        "sign_in_max_age",
+        "sign_in_prompt",
+        "sub_policies",
+        "tls_downstream_client_ca",
+        "tls_downstream_client_ca_file",
+        "to",
+    ];
 
     #[test]
     fn every_key_of_a_route_is_read_somewhere_and_has_one_place() {

@@ -9,8 +9,8 @@ fn a_key_that_nothing_would_read_is_refused() {
     let response = "https://a.example\n  response: {status: 200}";
     let tcp = "tcp+https://a.example:22\n  to: tcp://b:22";
     let udp = "udp+https://a.example:53\n  to: udp://b:53";
-    let an_app = "has no effect here: it works for routes whose `to` is an HTTP app";
-    let https = "has no effect here: it works for routes from https://";
+    let an_app = "routes whose `to` is an HTTP app";
+    let https = "routes from https://";
     for (line, places, expected) in [
         ("tls_skip_verify: true", &[redirect, response, tcp, udp][..], an_app),
         ("timeout: 5s", &[redirect, response, tcp, udp], an_app),
@@ -21,7 +21,8 @@ fn a_key_that_nothing_would_read_is_refused() {
         ("max_request_body_bytes: 1", &[redirect, response, tcp, udp], an_app),
         ("set_response_headers: {x-a: b}", &[tcp, udp], https),
         ("cors_allow_preflight: true", &[tcp, udp], https),
-        ("idle_timeout: 5s", &[redirect, response], "has no effect here: it works for routes with `to`"),
+        ("methods: [GET]", &[tcp, udp], https),
+        ("idle_timeout: 5s", &[redirect, response], "routes with `to`"),
         ("upstream_proxy_protocol: v1", &[app, redirect, response, udp], "routes from tcp+https://"),
     ] {
         for from in [app, redirect, response, tcp, udp] {
@@ -104,4 +105,31 @@ fn a_sub_policy_says_what_is_known_of_it_and_not_built() {
     let said = sub("allowed_users: [a@corp.example]");
     assert!(said.contains("sub_policies[0].allowed_users: is known but not built yet"), "{said}");
     assert!(sub("alowed_users: []").contains("did you mean \"allowed_users\"?"));
+}
+
+#[test]
+fn methods_are_named_in_capitals_and_routes_that_differ_in_them_shadow_nobody() {
+    for (line, expected) in [
+        ("methods: []", "methods: the list is empty"),
+        ("methods: [get]", "methods: \"get\" is no method like GET or POST, in capitals"),
+        ("methods: ['G T']", "is no method"),
+        ("methods: [CONNECT]", "\"CONNECT\" is no method"),
+    ] {
+        let said = errors(&route(&format!("to: http://a\n  {line}\n")));
+        assert!(said.contains(expected), "{line}\n{said}");
+    }
+    let shadowed = |first: &str, second: &str| {
+        let route = |methods: &str| {
+            format!(
+                "- {{from: 'https://a.example', to: 'http://b', allow_any_authenticated_user: true{methods}}}\n"
+            )
+        };
+        !good(&format!("routes:\n{}{}", route(first), route(second))).warnings.is_empty()
+    };
+    assert!(!shadowed(", methods: [GET]", ", methods: [POST]"));
+    assert!(!shadowed(", methods: [GET]", ""));
+    assert!(shadowed("", ", methods: [GET]"));
+    assert!(shadowed(", methods: [GET, POST]", ", methods: [POST]"));
+    let id = |line: &str| good(&route(&format!("to: http://a\n{line}"))).settings.routes[0].id.clone();
+    assert_ne!(id(""), id("  methods: [GET]\n"));
 }

@@ -16,7 +16,7 @@ const ROUTES: &str = r#"
 
 fn found(route: &str, path: Option<&str>) -> Result<(String, String), RouteError> {
     let routes = routes(ROUTES);
-    routes.find(route, path).map(|(route, place)| (route.name.clone(), place.to_string()))
+    routes.find(route, path, None).map(|(route, place)| (route.name.clone(), place.to_string()))
 }
 
 #[test]
@@ -83,6 +83,28 @@ fn a_recorded_request_goes_where_the_candidate_sends_it() {
     assert_eq!(of("gone", "gone", "CONNECT", "db.corp.example", "").as_deref(), Some("db"));
     assert_eq!(of(&id("db"), "db", "CONNECT", "other.corp.example", ""), None);
     assert_eq!(of("gone", "gone", "GET", "nowhere.example", "/"), None);
+}
+
+#[test]
+fn a_method_leads_to_the_route_that_takes_it() {
+    let routes = routes(
+        r#"
+- {name: read, from: "https://app.corp.example", methods: [GET, HEAD], to: "http://a:1", policy: []}
+- {name: write, from: "https://app.corp.example", methods: [POST], to: "http://a:1", policy: []}
+"#,
+    );
+    let found = |text: &str, method| {
+        routes.find(text, None, method).map(|(route, place)| format!("{} {}", route.name, place.method()))
+    };
+    assert_eq!(found("https://app.corp.example/x", None).as_deref(), Ok("read GET"));
+    assert_eq!(found("https://app.corp.example/x", Some("POST")).as_deref(), Ok("write POST"));
+    assert_eq!(found("write", None).as_deref(), Ok("write POST"));
+    assert!(matches!(found("write", Some("GET")), Err(RouteError::TakenBy { .. })));
+    assert!(matches!(found("https://app.corp.example/x", Some("PUT")), Err(RouteError::NoneTakes(_))));
+    assert!(matches!(found("write", Some("G T")), Err(RouteError::BadMethod(_))));
+    let recorded = |method| routes.recorded("gone", "gone", method, "app.corp.example", "/x");
+    assert_eq!(recorded("POST").map(|route| route.name.as_str()), Some("write"));
+    assert!(recorded("PUT").is_none());
 }
 
 #[test]

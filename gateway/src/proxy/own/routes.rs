@@ -93,7 +93,7 @@ fn is_usable(live: &Live, route: &Route, caller: &Caller, connection: &Connectio
             let Some(to) = destinations.first() else { return false };
             Question::flow(to.clone(), connection)
         }
-        RouteFrom::Http { host, .. } => Question::opening(host, connection),
+        RouteFrom::Http { host, methods, .. } => Question::opening(host, methods, connection),
     };
     let shown = question.shown(route, now);
     let check = caller.asks(live, question.facts(shown.as_ref()), now);

@@ -3,7 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{authorize::Policy, config::Target, session::demand::SignInDemand};
+use crate::{
+    authorize::Policy,
+    config::{Methods, Target},
+    session::demand::SignInDemand,
+};
 
 fn route(place: usize, from: RouteFrom) -> Arc<Route> {
     Arc::new(Route {
@@ -49,11 +53,20 @@ fn any_path() -> impl Strategy<Value = PathMatch> {
     ]
 }
 
+fn any_methods() -> impl Strategy<Value = Methods> {
+    let some = prop::collection::vec(any_method(), 1..3);
+    prop_oneof![Just(Methods::Any), some.prop_map(Methods::Only)]
+}
+
+fn any_method() -> impl Strategy<Value = Method> {
+    prop::sample::select(vec![Method::GET, Method::POST, Method::OPTIONS])
+}
+
 fn any_from() -> impl Strategy<Value = RouteFrom> {
     let destination = prop::sample::select(vec!["db:1", "db:2", "ssh:22"]);
     prop_oneof![
-        3 => (any_host(), prop::option::of(Just(8443)), any_path())
-            .prop_map(|(host, port, path)| RouteFrom::Http { host, port, path }),
+        3 => (any_host(), prop::option::of(Just(8443)), any_path(), any_methods())
+            .prop_map(|(host, port, path, methods)| RouteFrom::Http { host, port, path, methods }),
         1 => prop::collection::vec(destination, 1..3).prop_map(|texts| RouteFrom::Tcp {
             destinations: texts.into_iter().map(|text| text.parse().unwrap()).collect(),
         }),
@@ -67,6 +80,7 @@ proptest! {
         host in prop::sample::select(vec!["a.example", "b.example", "c.example", "a", "other"]),
         port in prop::sample::select(vec!["", ":8443"]),
         path in prop::sample::select(vec!["/", "/a", "/a/b", "/b", "/c"]),
+        method in any_method(),
         to in prop::sample::select(vec!["db:1", "db:2", "ssh:22", "ssh:23"]),
     ) {
         let routes: Vec<_> = froms.into_iter().enumerate().map(|(place, from)| route(place, from)).collect();
@@ -74,8 +88,9 @@ proptest! {
         let authority = Authority::parse(&format!("{host}{port}")).unwrap();
         let path = CanonicalPath::parse(path).unwrap();
         let id = |found: Option<&Arc<Route>>| found.map(|route| route.id.clone());
-        let searched = routes.iter().find(|route| takes(route, authority.host(), authority.port(), path.as_str()));
-        prop_assert_eq!(id(router.http(&authority, &path)), id(searched));
+        let (host, port) = (authority.host(), authority.port());
+        let searched = routes.iter().find(|route| takes(route, host, port, path.as_str(), &method));
+        prop_assert_eq!(id(router.http(&authority, &path, &method)), id(searched));
         let to: Destination = to.parse().unwrap();
         let searched = routes.iter().find(
             |route| matches!(&route.from, RouteFrom::Tcp { destinations } if destinations.contains(&to)),
