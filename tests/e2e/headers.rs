@@ -50,3 +50,30 @@ async fn an_app_gets_the_tokens_that_its_route_asks_for_and_nothing_that_a_clien
     let elsewhere = alice.open(&gateway.url("other.localhost").unwrap()).await.unwrap();
     assert!(!elsewhere.text().contains(token), "no other app gets it: {}", elsewhere.text());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_are_told_to_the_app_and_the_page_and_what_the_app_says_too_much_is_taken_out() {
+    let app = App::start().await.unwrap();
+    let route = Route::web("app.localhost", app.address)
+        .policy("[{allow: {or: [{accept: true}]}}]")
+        .with("set_request_headers: {x-mail: '<${pomerium.claim.email}>', x-none: '<${pomerium.claim.none}>'}")
+        .with("set_response_headers: {x-seen: '${pomerium.claim.email}|${pomerium.claim.groups}', x-frame-options: DENY}")
+        .with("remove_response_headers: [content-type, x-seen]");
+    let gateway = Gateway::start(&[route]).await.unwrap();
+    let url = gateway.url("app.localhost").unwrap();
+    let person = Person::new("alice", &gateway.authority).unwrap();
+    let stranger = person.get(&url).await.unwrap();
+    for (name, value) in [("x-seen", "|"), ("x-frame-options", "DENY")] {
+        assert_eq!(stranger.headers[name], value, "{name}");
+    }
+    assert!(!stranger.headers.contains_key("content-type"), "{:?}", stranger.headers);
+
+    person.open(&gateway.url("authenticate.localhost").unwrap().join("/.pomerium/").unwrap()).await.unwrap();
+    person.open(&gateway.url("app.localhost").unwrap().join("/.pomerium/").unwrap()).await.unwrap();
+    let page = person.get(&url).await.unwrap();
+    let seen = page.headers["x-seen"].to_str().unwrap();
+    assert!(seen.starts_with("alice@corp.example|") && seen.len() > "alice@corp.example|".len(), "{seen}");
+    let shown: Value = serde_json::from_slice(&page.body).unwrap();
+    assert_eq!(shown["headers"]["x-mail"][0], "<alice@corp.example>");
+    assert_eq!(shown["headers"]["x-none"][0], "<>");
+}

@@ -8,16 +8,18 @@ use super::{Environment, Severity, keys, section::Reading};
 use crate::yaml::{self, Entry, Node, Position, Value};
 
 /// Whose values are templates: what each request fills in, and `$$`, is left for them.
-const TEMPLATES: &str = ".set_request_headers.";
+const TEMPLATES: [&str; 2] = [".set_request_headers.", ".set_response_headers."];
 
 /// Replaces `${NAME}` in every text of the tree; `$${` and `$$` stand for `${` and `$`. Keys stay as they are.
 pub(super) fn substitute(reading: &Reading<'_>, path: &str, node: &mut Node) {
     match &mut node.value {
-        Value::String(text) => match expand(text, reading.env, path.contains(TEMPLATES)) {
-            Ok(Some(expanded)) => *text = expanded,
-            Ok(None) => {}
-            Err(error) => reading.say(Severity::Error, Some(node.at), path.to_owned(), error.to_string()),
-        },
+        Value::String(text) => {
+            match expand(text, reading.env, TEMPLATES.iter().any(|key| path.contains(key))) {
+                Ok(Some(expanded)) => *text = expanded,
+                Ok(None) => {}
+                Err(error) => reading.say(Severity::Error, Some(node.at), path.to_owned(), error.to_string()),
+            }
+        }
         Value::List(items) => {
             for (index, item) in items.iter_mut().enumerate() {
                 substitute(reading, &format!("{path}[{index}]"), item);
@@ -38,7 +40,9 @@ pub(super) fn substitute(reading: &Reading<'_>, path: &str, node: &mut Node) {
 pub(super) enum ExpandError {
     #[error("the environment variable {0} is not set")]
     NotSet(String),
-    #[error("templates like ${{pomerium.jwt}} are filled in under set_request_headers only")]
+    #[error(
+        "templates like ${{pomerium.jwt}} are filled in under set_request_headers and set_response_headers of a route only"
+    )]
     Template,
     #[error(
         "${{ must be followed by the name of an environment variable and }}; write $${{ for the characters"

@@ -325,7 +325,7 @@ fn response_headers(top: &Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
     match top.headers("set_response_headers") {
         Some(headers) if headers.iter().any(|(name, _)| name == "disable") => Vec::new(),
         Some(headers) => {
-            routes::check_response_headers(top, &headers);
+            routes::check_response_headers(top, "set_response_headers", headers.iter().map(|(name, _)| name));
             headers
         }
         None => vec![

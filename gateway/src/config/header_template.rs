@@ -1,4 +1,4 @@
-//! `set_request_headers`: values with what each request fills in.
+//! `set_request_headers` and `set_response_headers` of a route: values with what each request fills in.
 
 use std::{borrow::Cow, fmt};
 
@@ -19,8 +19,25 @@ pub enum HeaderFact {
     CertificateDnsNames,
     /// `${pomerium.client_cert_san_email}`: its email addresses, with commas between.
     CertificateEmails,
+    /// `${pomerium.claim.NAME}`: a claim of the session, its values with commas between.
+    Claim(String),
     /// `${pomerium.request.headers["NAME"]}`: what the client sent under a name.
     RequestHeader(HeaderName),
+}
+
+impl HeaderFact {
+    /// Whether an answer may tell it: what a page can read is no place for what stands for a person, and what a client sent
+    /// holds the session itself.
+    #[must_use]
+    pub fn may_be_answered(&self) -> bool {
+        match self {
+            Self::CertificateFingerprint
+            | Self::CertificateDnsNames
+            | Self::CertificateEmails
+            | Self::Claim(_) => true,
+            Self::AccessToken | Self::IdToken | Self::Jwt | Self::RequestHeader(_) => false,
+        }
+    }
 }
 
 /// A value with facts in it. Often holds a credential for the app: no log shows it.
@@ -81,6 +98,12 @@ impl HeaderTemplate {
         Ok((Self(Content::Parts(parts)), unknown))
     }
 
+    /// The same value for all, of which nothing is secret.
+    #[must_use]
+    pub fn fixed(value: HeaderValue) -> Self {
+        Self(Content::Fixed(value))
+    }
+
     /// What it asks for.
     pub fn facts(&self) -> impl Iterator<Item = &HeaderFact> {
         let parts = match &self.0 {
@@ -127,6 +150,9 @@ fn fact(name: &str) -> Option<HeaderFact> {
         "client_cert_san_dns" => HeaderFact::CertificateDnsNames,
         "client_cert_san_email" => HeaderFact::CertificateEmails,
         _ => {
+            if let Some(claim) = name.strip_prefix("claim.") {
+                return (!claim.is_empty()).then(|| HeaderFact::Claim(claim.to_owned()));
+            }
             let quoted = name.strip_prefix("request.headers[")?.strip_suffix(']')?;
             let quote = quoted.chars().next().filter(|c| matches!(c, '"' | '\''))?;
             let header = quoted.strip_prefix(quote)?.strip_suffix(quote)?;
@@ -146,6 +172,7 @@ mod tests {
         let value = template.fill(|fact| match fact {
             HeaderFact::Jwt => Cow::Borrowed("J"),
             HeaderFact::RequestHeader(name) => Cow::Owned(format!("<{name}>")),
+            HeaderFact::Claim(name) => Cow::Owned(format!("[{name}]")),
             _ => Cow::Borrowed(""),
         });
         value.to_str().unwrap().to_owned()
@@ -163,6 +190,7 @@ mod tests {
             (r#"a-${pomerium.request.headers["X-Id"]}-b"#, "a-<x-id>-b"),
             ("${pomerium.request.headers['X-Id']}", "<x-id>"),
             ("${pomerium.access_token}", ""),
+            ("${pomerium.claim.email}, ${pomerium.claim.corp.example/team}", "[email], [corp.example/team]"),
         ] {
             assert_eq!(filled(text), expected, "{text}");
         }
@@ -172,6 +200,7 @@ mod tests {
     fn what_nobody_knows_is_empty_and_said() {
         for text in [
             "${pomerium.jwt2}",
+            "${pomerium.claim.}",
             "${pomerium.request.headers[X]}",
             r#"${pomerium.request.headers["a b"]}"#,
             r#"${pomerium.request.headers["]}"#,

@@ -131,6 +131,7 @@ pub(super) const ROUTE: &[&str] = &[
     "regex_rewrite_pattern",
     "regex_rewrite_substitution",
     "remove_request_headers",
+    "remove_response_headers",
     "response",
     "rewrite_response_headers",
     "set_request_headers",

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, Method};
 use pomerium_shared::destination::Destination;
 use regex::Regex;
 use rustls_pki_types::CertificateDer;
@@ -44,8 +44,10 @@ pub struct Route {
     pub set_request_headers: Vec<(HeaderName, HeaderTemplate)>,
     /// `remove_request_headers`.
     pub remove_request_headers: Vec<HeaderName>,
-    /// `set_response_headers` over the global ones.
-    pub set_response_headers: Vec<(HeaderName, HeaderValue)>,
+    /// `set_response_headers` over the global ones; they ask for nothing that an answer may not tell.
+    pub set_response_headers: Vec<(HeaderName, HeaderTemplate)>,
+    /// `remove_response_headers`.
+    pub remove_response_headers: Vec<HeaderName>,
     /// `rewrite_response_headers`.
     pub rewrite_response_headers: Vec<HeaderRewrite>,
     /// `show_error_details`: whether a refused person sees the rules' traces.

@@ -103,6 +103,7 @@ fn route(section: &Section<'_>, defaults: &Defaults<'_>) -> Option<Route> {
         set_request_headers: headers.set_request,
         remove_request_headers: headers.remove_request,
         set_response_headers: headers.set_response,
+        remove_response_headers: headers.remove_response,
         rewrite_response_headers: headers.rewrite_response,
         show_error_details,
         client_authority: client_authority.authority,

@@ -212,10 +212,6 @@ fn every_wrong_route_is_named_with_its_place_and_what_to_do() {
             "to: http://a\n  tls_client_cert_file: cert.pem\n",
             "needs tls_client_key or tls_client_key_file beside it",
         ),
-        (
-            "to: http://a\n  set_response_headers: {x-a: '${pomerium.jwt}'}\n",
-            "templates like ${pomerium.jwt} are filled in under set_request_headers only",
-        ),
         ("to: http://a\n  allowed_users: [a@corp.example]\n", "contradicts allowed_users"),
         (
             "to: http://a\n  allow_public_unauthenticated_access: true\n",

@@ -187,7 +187,7 @@ pub(crate) fn set_claim_headers(
 }
 
 /// A claim's values, joined by commas.
-fn claim_text(session: &Session, claim: &str) -> Option<String> {
+pub(super) fn claim_text(session: &Session, claim: &str) -> Option<String> {
     let values = match claim {
         "email" => return Some(session.email.clone()),
         "name" => return Some(session.name.clone()),

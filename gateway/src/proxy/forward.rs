@@ -42,10 +42,12 @@ impl Proxy {
         let (parts, body) = request.into_parts();
         let admitted = self.admit_http(live, &whereto, &parts, connection, request_id).await?;
         let route = admitted.route.clone();
+        let known = self.substitutes(live, &admitted, &whereto).await?;
         let mut response = match &route.target {
             Target::Http(target) => {
                 let request = Request::from_parts(parts, body);
-                let call = AppCall { live, target, whereto: &whereto, connection, request_id };
+                let known = &known;
+                let call = AppCall { live, target, whereto: &whereto, connection, request_id, known };
                 Box::pin(self.call_app(call, admitted, request)).await?
             }
             Target::Redirect(redirect) => redirected(redirect, &route, &whereto, &parts)?,
@@ -56,8 +58,11 @@ impl Proxy {
             }
             Target::Tcp(_) | Target::Udp(_) => return Err(Refusal::NoRoute),
         };
-        for (name, value) in &route.set_response_headers {
-            response.headers_mut().insert(name, value.clone());
+        for name in &route.remove_response_headers {
+            response.headers_mut().remove(name);
+        }
+        for (name, value) in known.filled_for_answer(&route) {
+            response.headers_mut().insert(name, value);
         }
         Ok(response)
     }
@@ -93,8 +98,7 @@ impl Proxy {
         let body = body::with_trailers(body, trailers_to_app(call.live, &route));
         let (body, uploaded) = body::upload(watch().over(body));
         let request = Request::from_parts(parts, body);
-        let known = self.substitutes(call.live, &admitted, call.whereto).await?;
-        let outgoing = outgoing_request(&call, &admitted, &known, request, upgrade.is_some())?;
+        let outgoing = outgoing_request(&call, &admitted, request, upgrade.is_some())?;
         let pool = call.live.pools.get(&route.id).ok_or(Refusal::NoRoute)?;
         // The app's time begins when it has the whole request: a long upload is no slow app.
         let too_late = time_is_over(route.timeout, uploaded.clone());
@@ -122,11 +126,7 @@ impl Proxy {
             upgrade::set_websocket(response.headers_mut());
             return Ok(response.map(|_| body::empty()));
         }
-        let cookie_name = call.live.settings.cookie.name.clone();
-        let clean = move |trailers: &mut HeaderMap| {
-            headers::strip_trailers(trailers);
-            headers::strip_from_app(trailers, &cookie_name);
-        };
+        let clean = trailers_from_app(call.live, &route);
         Ok(response.map(|body| {
             let body = body::boxed(body::keeping(body, under_way));
             let body = patience::until(patience::never_idle(body, route.idle_timeout), too_late);
@@ -179,6 +179,19 @@ fn trailers_to_app(live: &Live, route: &Arc<Route>) -> impl Fn(&mut HeaderMap) +
     }
 }
 
+/// What an answer's trailers keep, likewise.
+fn trailers_from_app(live: &Live, route: &Arc<Route>) -> impl Fn(&mut HeaderMap) + Send + Unpin + 'static {
+    let (settings, route) = (live.settings.clone(), route.clone());
+    move |trailers| {
+        headers::strip_trailers(trailers);
+        headers::strip_from_app(trailers, &settings.cookie.name);
+        let set = route.set_response_headers.iter().map(|(name, _)| name);
+        for name in set.chain(&route.remove_response_headers) {
+            trailers.remove(name);
+        }
+    }
+}
+
 /// What one call to an app needs beside the request.
 struct AppCall<'a> {
     live: &'a Live,
@@ -186,13 +199,13 @@ struct AppCall<'a> {
     whereto: &'a Whereto,
     connection: &'a Connection,
     request_id: &'a str,
+    known: &'a Substitutes,
 }
 
 /// The request as the app sees it.
 fn outgoing_request(
     call: &AppCall<'_>,
     admitted: &Admitted,
-    known: &Substitutes,
     request: Request<Body>,
     is_upgrade: bool,
 ) -> Result<Outgoing, Refusal> {
@@ -204,7 +217,7 @@ fn outgoing_request(
     let host = app_host(call, &sent)?;
     headers::strip_hop_by_hop(&mut sent);
     headers::strip_gateway_headers(&mut sent, &settings.cookie.name, &settings.jwt_claims_headers);
-    let set = known.filled(route, &sent);
+    let set = call.known.filled(route, &sent);
     headers::set_forwarded(&mut sent, call.connection.peer.ip(), &call.whereto.authority, call.request_id);
     for name in &route.remove_request_headers {
         sent.remove(name);
@@ -213,7 +226,7 @@ fn outgoing_request(
         sent.insert(name, value);
     }
     if route.pass_identity_headers {
-        if let Some(token) = &known.assertion {
+        if let Some(token) = &call.known.assertion {
             sent.insert(assertion::HEADER, token.clone());
         }
         let claims = &settings.jwt_claims_headers;

@@ -1,13 +1,13 @@
-//! What a request fills into the headers that its route sets.
+//! What a request fills into the headers that its route sets, in itself and in its answer.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{borrow::Cow, fmt::Write as _, sync::LazyLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pomerium_shared::clock::Now;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Live, Proxy, Refusal,
+    Live, Proxy, Refusal, assertion,
     caller::store_failed,
     gate::{Admitted, Whereto},
 };
@@ -26,6 +26,8 @@ pub(super) struct Substitutes {
     fingerprint: String,
     dns_names: String,
     emails: String,
+    /// Those that the route asks for and the session has.
+    claims: Vec<(String, String)>,
 }
 
 impl Proxy {
@@ -37,9 +39,9 @@ impl Proxy {
         whereto: &Whereto,
     ) -> Result<Substitutes, Refusal> {
         let (route, session) = (&admitted.route, admitted.session.as_deref());
-        let asks = |wanted: fn(&HeaderFact) -> bool| {
-            route.set_request_headers.iter().flat_map(|(_, value)| value.facts()).any(wanted)
-        };
+        let templates = || route.set_request_headers.iter().chain(&route.set_response_headers);
+        let facts = || templates().flat_map(|(_, value)| value.facts());
+        let asks = |wanted: fn(&HeaderFact) -> bool| facts().any(wanted);
         let now = Now::read();
         let mut known = Substitutes::default();
         if route.pass_identity_headers || asks(|fact| *fact == HeaderFact::Jwt) {
@@ -76,6 +78,13 @@ impl Proxy {
                 known.emails = names(leaf, x509::EMAIL_NAME);
             }
         }
+        if let Some(session) = session {
+            let claims = facts().filter_map(|fact| match fact {
+                HeaderFact::Claim(name) => Some((name.clone(), assertion::claim_text(session, name)?)),
+                _ => None,
+            });
+            known.claims = claims.collect();
+        }
         Ok(known)
     }
 }
@@ -85,6 +94,16 @@ impl Substitutes {
     pub(super) fn filled(&self, route: &Route, sent: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
         let set = route.set_request_headers.iter();
         set.map(|(name, value)| (name.clone(), value.fill(|fact| self.of(fact, sent)))).collect()
+    }
+
+    /// What the route sets in its answers, where what a client sent is no fact.
+    pub(super) fn filled_for_answer<'a>(
+        &'a self,
+        route: &'a Route,
+    ) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        static NOTHING: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+        let set = route.set_response_headers.iter();
+        set.map(|(name, value)| (name.clone(), value.fill(|fact| self.of(fact, &NOTHING))))
     }
 
     fn of<'a>(&'a self, fact: &HeaderFact, sent: &'a HeaderMap) -> Cow<'a, str> {
@@ -98,6 +117,9 @@ impl Substitutes {
             HeaderFact::CertificateFingerprint => &self.fingerprint,
             HeaderFact::CertificateDnsNames => &self.dns_names,
             HeaderFact::CertificateEmails => &self.emails,
+            HeaderFact::Claim(name) => {
+                self.claims.iter().find(|(known, _)| known == name).map_or("", |(_, text)| text)
+            }
             HeaderFact::RequestHeader(name) => {
                 let values: Vec<&str> =
                     sent.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();

@@ -26,7 +26,8 @@ const FRAMING: [&str; 9] = [
 pub(super) struct Headers {
     pub(super) set_request: Vec<(HeaderName, HeaderTemplate)>,
     pub(super) remove_request: Vec<HeaderName>,
-    pub(super) set_response: Vec<(HeaderName, HeaderValue)>,
+    pub(super) set_response: Vec<(HeaderName, HeaderTemplate)>,
+    pub(super) remove_response: Vec<HeaderName>,
     pub(super) rewrite_response: Vec<HeaderRewrite>,
 }
 
@@ -54,8 +55,13 @@ pub(super) fn headers(section: &Section<'_>, defaults: &Defaults<'_>, passes_ide
         };
         refuse(section, "remove_request_headers", name, reason);
     }
-    let set_response = set_response(section, defaults);
-    Headers { set_request, remove_request, set_response, rewrite_response: rewrites(section) }
+    Headers {
+        set_request,
+        remove_request,
+        set_response: set_response(section, defaults),
+        remove_response: remove_response(section, defaults),
+        rewrite_response: rewrites(section),
+    }
 }
 
 /// Why a route may neither set nor remove a request's header, if it may not.
@@ -68,37 +74,57 @@ fn of_request(name: &HeaderName, tells_who: bool) -> Option<&'static str> {
 }
 
 /// `set_response_headers` over the general ones; `disable` takes all away, as it does at the top.
-fn set_response(section: &Section<'_>, defaults: &Defaults<'_>) -> Vec<(HeaderName, HeaderValue)> {
-    let own = section.headers("set_response_headers").unwrap_or_default();
+fn set_response(section: &Section<'_>, defaults: &Defaults<'_>) -> Vec<(HeaderName, HeaderTemplate)> {
+    let key = "set_response_headers";
+    let own = section.header_templates(key).unwrap_or_default();
     if own.iter().any(|(name, _)| name == "disable") {
         return Vec::new();
     }
-    let mut all = defaults.set_response_headers.to_vec();
-    check_response_headers(section, &own);
-    for (name, value) in own {
-        all.retain(|(known, _)| *known != name);
-        all.push((name, value));
+    check_response_headers(section, key, own.iter().map(|(name, _)| name));
+    for (name, value) in &own {
+        if value.facts().any(|fact| !fact.may_be_answered()) {
+            let message = format!(
+                "{name} would tell pages what stands for a person: claims and certificates may be told"
+            );
+            section.error(key, message);
+        }
     }
-    all
+    let general = defaults.set_response_headers.iter();
+    let general = general.filter(|(name, _)| !own.iter().any(|(known, _)| known == name));
+    general
+        .map(|(name, value)| (name.clone(), HeaderTemplate::fixed(value.clone())))
+        .chain(own.clone())
+        .collect()
 }
 
-/// Refuses headers of answers that are not the operator's to set.
-pub(in crate::config) fn check_response_headers(
+/// `remove_response_headers`: what an app says. What the file sets for all hosts is the operator's.
+fn remove_response(section: &Section<'_>, defaults: &Defaults<'_>) -> Vec<HeaderName> {
+    let key = "remove_response_headers";
+    let removed = names(section, key);
+    check_response_headers(section, key, removed.iter());
+    for name in &removed {
+        let is_general = defaults.set_response_headers.iter().any(|(known, _)| known == name);
+        let reason =
+            "is set by set_response_headers at the top: a route sets another value, or disables them";
+        refuse(section, key, name, is_general.then_some(reason));
+    }
+    removed
+}
+
+/// Refuses headers of answers that are not the operator's to change.
+pub(in crate::config) fn check_response_headers<'n>(
     section: &Section<'_>,
-    headers: &[(HeaderName, HeaderValue)],
+    key: &str,
+    names: impl Iterator<Item = &'n HeaderName>,
 ) {
-    for (name, _) in headers {
-        refuse(section, "set_response_headers", name, of_response(name));
-    }
-}
-
-/// Why a route may not change a header of its answers, if it may not.
-fn of_response(name: &HeaderName) -> Option<&'static str> {
-    match name.as_str() {
-        text if FRAMING.contains(&text) => Some("says how the answer is framed, which the gateway does"),
-        "x-request-id" => Some("is set by the gateway"),
-        text if text.starts_with("x-pomerium-") => Some("is the gateway's own"),
-        _ => None,
+    for name in names {
+        let reason = match name.as_str() {
+            text if FRAMING.contains(&text) => Some("says how the answer is framed, which the gateway does"),
+            "x-request-id" => Some("is set by the gateway"),
+            text if text.starts_with("x-pomerium-") => Some("is the gateway's own"),
+            _ => None,
+        };
+        refuse(section, key, name, reason);
     }
 }
 

@@ -25,6 +25,7 @@ const ONLY: &[(&[Kind], &str, &[&str])] = &[
             "path",
             "prefix",
             "regex",
+            "remove_response_headers",
             "set_response_headers",
             "show_error_details",
         ],

@@ -66,6 +66,14 @@ fn headers_that_the_gateway_answers_for_are_not_a_routes_to_change() {
         ("set_request_headers: {Transfer-Encoding: chunked}", "says how the request is framed"),
         ("remove_request_headers: [Content-Length]", "says how the request is framed"),
         ("set_response_headers: {Connection: close}", "says how the answer is framed"),
+        (
+            "remove_response_headers: [Content-Length]",
+            "remove_response_headers: content-length says how the answer",
+        ),
+        (
+            "remove_response_headers: [X-Frame-Options]",
+            "x-frame-options is set by set_response_headers at the top",
+        ),
         ("set_response_headers: {X-Request-Id: a}", "x-request-id is set by the gateway"),
     ] {
         let said = errors(&format!("{top}{}", route(&format!("to: http://a\n  {line}\n"))));
@@ -132,4 +140,23 @@ fn methods_are_named_in_capitals_and_routes_that_differ_in_them_shadow_nobody() 
     assert!(shadowed(", methods: [GET, POST]", ", methods: [POST]"));
     let id = |line: &str| good(&route(&format!("to: http://a\n{line}"))).settings.routes[0].id.clone();
     assert_ne!(id(""), id("  methods: [GET]\n"));
+}
+
+#[test]
+fn an_answer_tells_claims_and_no_tokens() {
+    let set = |value: &str| route(&format!("to: http://a\n  set_response_headers: {{x-a: '{value}'}}\n"));
+    for value in [
+        "${pomerium.jwt}",
+        "a ${pomerium.access_token}",
+        "${pomerium.id_token}",
+        "${pomerium.request.headers[\"Cookie\"]}",
+    ] {
+        let said = errors(&set(value));
+        assert!(said.contains("x-a would tell pages what stands for a person"), "{value}\n{said}");
+    }
+    let loaded = good(&set("${pomerium.claim.email} ${pomerium.client_cert_fingerprint} 5$$"));
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    assert!(good(&set("${pomerium.clam}")).warnings[0].message.contains("is nothing that a request has"));
+    let said = errors("set_response_headers: {x-a: '${pomerium.claim.email}'}\n");
+    assert!(said.contains("set_request_headers and set_response_headers of a route only"), "{said}");
 }

@@ -30,6 +30,7 @@ fn route(place: usize, from: RouteFrom) -> Arc<Route> {
         set_request_headers: Vec::new(),
         remove_request_headers: Vec::new(),
         set_response_headers: Vec::new(),
+        remove_response_headers: Vec::new(),
         rewrite_response_headers: Vec::new(),
         show_error_details: false,
     })
