@@ -41,9 +41,8 @@ impl CanonicalPath {
         let mut segments: Vec<&str> = Vec::new();
         let mut ends_open = false;
         for segment in relative.split('/') {
-            // Some app servers drop `;...` from a segment before they look for dots, escaped or not.
-            let name = segment.split_once(';').or_else(|| segment.split_once("%3B")).map(|(name, _)| name);
-            if matches!(name, Some("" | "." | "..")) {
+            // Some app servers drop parameters before they look for dots.
+            if matches!(without_parameters(segment), Some("" | "." | "..")) {
                 return Err(PathError::Ambiguous);
             }
             ends_open = matches!(segment, "" | "." | "..");
@@ -69,6 +68,21 @@ impl CanonicalPath {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// As an app server reads it that leaves parameters (`;...`) out of account; `None` if it has none.
+    pub(crate) fn without_parameters(&self) -> Option<Self> {
+        if !self.0.contains(';') && !self.0.contains("%3B") {
+            return None;
+        }
+        let segments = self.0.split('/').map(|segment| without_parameters(segment).unwrap_or(segment));
+        Some(Self(segments.collect::<Vec<_>>().join("/")))
+    }
+}
+
+/// A segment up to its parameters (RFC 3986, 3.3), which begin with `;`, escaped or not; `None` if it has none.
+fn without_parameters(segment: &str) -> Option<&str> {
+    let begin = segment.find(';').into_iter().chain(segment.find("%3B")).min();
+    begin.and_then(|begin| segment.get(..begin))
 }
 
 /// Decodes escapes of unreserved characters, writes the others in upper case, and refuses what is ambiguous.
@@ -143,6 +157,16 @@ mod tests {
     }
 
     #[test]
+    fn parameters_are_what_some_app_servers_do_not_see() {
+        let plain = |raw: &str| CanonicalPath::parse(raw).unwrap().without_parameters().map(|path| path.0);
+        assert_eq!(plain("/admin;x/secret").as_deref(), Some("/admin/secret"));
+        assert_eq!(plain("/admin%3bx/secret;y=1;z").as_deref(), Some("/admin/secret"));
+        assert_eq!(plain("/a%3Bb;c/").as_deref(), Some("/a/"));
+        assert_eq!(plain("/a;b%3Bc").as_deref(), Some("/a"));
+        assert_eq!(plain("/admin/secret"), None);
+    }
+
+    #[test]
     fn ambiguous_paths_are_refused() {
         for raw in [
             "/a/..;/b",
@@ -173,6 +197,10 @@ mod tests {
         #[test]
         fn canonical_paths_stay_as_they_are(raw in "/[a-z./%0-9A-F~;+ -]{0,40}") {
             if let Ok(path) = CanonicalPath::parse(&raw) {
+                if let Some(plain) = path.without_parameters() {
+                    prop_assert_eq!(plain.without_parameters(), None);
+                    prop_assert_eq!(CanonicalPath::parse(plain.as_str()), Ok(plain));
+                }
                 prop_assert!(!path.as_str().contains("//"));
                 prop_assert!(!path.as_str().split('/').any(|s| s == "." || s == ".."));
                 prop_assert_eq!(CanonicalPath::parse(path.as_str()), Ok(path));

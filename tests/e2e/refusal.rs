@@ -215,3 +215,33 @@ async fn nothing_of_the_gateways_own_workings_is_shown_to_strangers() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_in_a_path_lead_nobody_past_a_route_or_a_rule() {
+    let app = App::start().await.unwrap();
+    let everybody = "[{allow: {and: [{accept: true}]}}]";
+    let admin = Route::web("app.localhost", app.address).with("prefix: /admin/");
+    let open = Route::web("app.localhost", app.address).policy(
+        "[{allow: {and: [{accept: true}]}, deny: {or: [{http_path: {starts_with: /files/secret}}]}}]",
+    );
+    let other = Route::web("other.localhost", app.address).policy(everybody);
+    let gateway = Gateway::start(&[admin, open, other]).await.unwrap();
+    let tls = gateway.authority.client_config(&[b"http/1.1"]).unwrap();
+    let port = gateway.port;
+    for (host, path, status) in [
+        ("app.localhost", "/admin/secret", "401"),
+        ("app.localhost", "/admin;x/secret", "400"),
+        ("app.localhost", "/admin%3bx/secret", "400"),
+        ("app.localhost", "/admin;/secret;y", "400"),
+        ("app.localhost", "/files;x/secret", "400"),
+        ("app.localhost", "/files;x/public", "200"),
+        ("app.localhost", "/page;jsessionid=1", "200"),
+        ("app.localhost", "/.pomerium;x/", "400"),
+        ("other.localhost", "/admin;x/secret", "200"),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: */*\r\n\r\n");
+        let (head, _stream) = raw(&tls, port, host, &request).await.unwrap();
+        assert_eq!(head.split_whitespace().nth(1), Some(status), "{host}{path}: {head}");
+    }
+    assert_eq!(app.requests(), 3);
+}

@@ -193,6 +193,13 @@ impl fmt::Display for Criterion {
     }
 }
 
+impl Criterion {
+    /// Whether it says something else of one path than of another.
+    pub(super) fn tells_apart(&self, one: &str, other: &str) -> bool {
+        matches!(self, Self::HttpPath(matcher) if matcher.matches(one) != matcher.matches(other))
+    }
+}
+
 impl fmt::Display for ClaimPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.literal.escape_debug())

@@ -197,6 +197,11 @@ impl Policy {
         self.groups().flat_map(|(_, labelled)| &labelled.group.criteria)
     }
 
+    /// Whether a request could be judged otherwise for its path alone. What a module in Rego makes of one, nobody knows.
+    pub(crate) fn tells_apart(&self, one: &str, other: &str) -> bool {
+        !self.rego.is_empty() || self.criteria().any(|criterion| criterion.tells_apart(one, other))
+    }
+
     /// The groups of both actions, `allow` first, as they are written.
     pub(super) fn groups(&self) -> impl Iterator<Item = (Action, &LabelledGroup)> {
         let allow = self.allow.iter().map(|group| (Action::Allow, group));

@@ -44,7 +44,9 @@ impl Service<tonic::Request<DecideRequest>> for Decide {
 fn status(why: &Undecided) -> Status {
     match why {
         Undecided::Malformed(_) => Status::invalid_argument(why.to_string()),
-        Undecided::OtherRoute | Undecided::NoSession => Status::failed_precondition(why.to_string()),
+        Undecided::OtherRoute | Undecided::NoSession | Undecided::Parameters => {
+            Status::failed_precondition(why.to_string())
+        }
         Undecided::Store(error) => {
             tracing::error!(error = error as &dyn std::error::Error, "session store failed");
             Status::unavailable(why.to_string())

@@ -108,6 +108,7 @@ impl Routes {
         if text.contains("://") {
             let place = Place::parse(text, path)?.by(method);
             let route = self.at(&place).ok_or_else(|| RouteError::NoneTakes(place.to_string()))?;
+            self.check_parameters(route, &place)?;
             return Ok((route, place));
         }
         let named = self.named(text).ok_or_else(|| RouteError::NoSuchName(text.to_owned()))?;
@@ -117,13 +118,29 @@ impl Routes {
         };
         let place = place.ok_or_else(|| RouteError::Pattern(named.name.clone()))?.by(method);
         match self.at(&place) {
-            Some(route) if Arc::ptr_eq(route, named) => Ok((route, place)),
+            Some(route) if Arc::ptr_eq(route, named) => {
+                self.check_parameters(route, &place)?;
+                Ok((route, place))
+            }
             Some(route) => Err(RouteError::TakenBy {
                 place: place.to_string(),
                 by: route.name.clone(),
                 name: named.name.clone(),
             }),
             None => Err(RouteError::NoneTakes(place.to_string())),
+        }
+    }
+
+    /// The gateway would answer 400 where the path's parameters matter.
+    fn check_parameters(&self, route: &Arc<Route>, place: &Place) -> Result<(), RouteError> {
+        match place {
+            Place::Http { authority, path, method }
+                if self.router.depends_on_parameters(route, authority, path, method) =>
+            {
+                let why = "without its parameters (;...) it would lead elsewhere or be judged otherwise";
+                Err(RouteError::BadPath(why.to_owned()))
+            }
+            Place::Http { .. } | Place::Tcp(_) | Place::Udp(_) => Ok(()),
         }
     }
 

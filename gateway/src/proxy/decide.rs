@@ -11,7 +11,12 @@ use std::{
 use pomerium_shared::clock::Now;
 use rustls_pki_types::CertificateDer;
 
-use super::{Connection, Live, ProvenKey, Proxy, caller::Caller, decider::Asked, question::Question};
+use super::{
+    Connection, Live, ProvenKey, Proxy,
+    caller::Caller,
+    decider::Asked,
+    question::{Question, Unrouted},
+};
 use crate::{
     authorize::{self, Verdict},
     remote_authorize::messages::{DecideRequest, DecideResponse},
@@ -28,6 +33,9 @@ pub(crate) enum Undecided {
     /// The two configurations differ.
     #[error("this process finds another route for it, or none: do both have the same routes?")]
     OtherRoute,
+    /// The asking process has another policy, by which they do not matter.
+    #[error("the path has parameters (;...), without which this process would judge it otherwise")]
+    Parameters,
     /// It has ended a moment ago, or the two processes have different storages.
     #[error("this process finds no such session: do both have the same storage?")]
     NoSession,
@@ -42,8 +50,11 @@ impl Proxy {
         let now = Now::read();
         let live = self.live.load_full();
         let question = question(&asked)?;
-        let route = question.route(&live.router).filter(|route| route.id == asked.route_id);
-        let route = route.ok_or(Undecided::OtherRoute)?;
+        let route = match question.route(&live.router) {
+            Ok(route) if route.id == asked.route_id => route,
+            Err(Unrouted::Parameters) => return Err(Undecided::Parameters),
+            Ok(_) | Err(Unrouted::Nowhere) => return Err(Undecided::OtherRoute),
+        };
         let session = self.session_named(&live, asked.session_id.as_deref(), now).await?;
         let caller = Caller::of_session(session, &self.store, now).await?;
         let is_again = asked.is_again;

@@ -11,7 +11,8 @@ use super::{
     arrival::Arrival,
     authority::{Authority, AuthorityError},
     decider::Asked,
-    question::Question,
+    own,
+    question::{Question, Unrouted},
     respond::{Denied, WayIn},
 };
 use crate::{
@@ -63,6 +64,18 @@ pub(super) fn refuse_authority(error: AuthorityError) -> Refusal {
     }
 }
 
+impl From<Unrouted> for Refusal {
+    fn from(why: Unrouted) -> Self {
+        match why {
+            Unrouted::Nowhere => Self::NoRoute,
+            Unrouted::Parameters => Self::BadRequest(
+                "the path has parameters (;...), without which it would lead elsewhere or be judged otherwise"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
 impl Proxy {
     /// Decides on an HTTP request.
     pub(super) async fn admit_http(
@@ -75,7 +88,11 @@ impl Proxy {
     ) -> Result<Admitted, Refusal> {
         let now = Now::read();
         let question = Question::request(whereto, parts, connection);
-        let route = question.route(&live.router).ok_or(Refusal::NoRoute)?;
+        let route = question.route(&live.router)?;
+        let is_own = |path| own::is_own(live, &Whereto { authority: whereto.authority.clone(), path });
+        if whereto.path.without_parameters().is_some_and(is_own) {
+            return Err(Unrouted::Parameters.into());
+        }
         let host = Some(whereto.authority.host());
         let mut caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
         caller.must_be_vouched_for(route.unreachable_grace, now);
@@ -113,7 +130,7 @@ impl Proxy {
         request_id: &str,
     ) -> Result<Admitted, Refusal> {
         let now = Now::read();
-        let route = question.route(&live.router).ok_or(Refusal::NoRoute)?;
+        let route = question.route(&live.router)?;
         // The authority of a tunnel is the app; the token was made for the gateway's host that the client speaks to.
         let sign_in_host = live.settings.authenticate_url.host_str();
         let host = connection.server_name.as_deref().or(sign_in_host);

@@ -22,6 +22,15 @@ pub(super) struct Question {
     connection: Connection,
 }
 
+/// Why there is no route for a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unrouted {
+    /// None takes it.
+    Nowhere,
+    /// Without the path's parameters it would be another question: [`Router::depends_on_parameters`].
+    Parameters,
+}
+
 #[derive(Debug, Clone)]
 enum Subject {
     Stream(Destination),
@@ -68,12 +77,19 @@ impl Question {
     }
 
     /// The route that it is about.
-    pub(super) fn route<'a>(&self, router: &'a Router) -> Option<&'a Arc<Route>> {
-        match &self.subject {
+    pub(super) fn route<'a>(&self, router: &'a Router) -> Result<&'a Arc<Route>, Unrouted> {
+        let found = match &self.subject {
             Subject::Stream(to) => router.tcp(to),
             Subject::Flow(to) => router.udp(to),
-            Subject::Request { authority, path, method, .. } => router.http(authority, path, method),
-        }
+            Subject::Request { authority, path, method, .. } => {
+                let found = router.http(authority, path, method);
+                if found.is_some_and(|route| router.depends_on_parameters(route, authority, path, method)) {
+                    return Err(Unrouted::Parameters);
+                }
+                found
+            }
+        };
+        found.ok_or(Unrouted::Nowhere)
     }
 
     /// The subject, for another process.

@@ -67,6 +67,22 @@ impl Router {
             .find(|route| takes(route, authority.host(), authority.port(), path.as_str(), method))
     }
 
+    /// Whether it matters to somebody that app servers may leave a path's parameters (`/admin;x/secret`) out of account:
+    /// without them another route would take the request, or `route` judge it otherwise.
+    pub(crate) fn depends_on_parameters(
+        &self,
+        route: &Arc<Route>,
+        authority: &Authority,
+        path: &CanonicalPath,
+        method: &Method,
+    ) -> bool {
+        path.without_parameters().is_some_and(|plain| {
+            let taker = self.http(authority, &plain, method);
+            !taker.is_some_and(|taker| Arc::ptr_eq(taker, route))
+                || route.policy.tells_apart(path.as_str(), plain.as_str())
+        })
+    }
+
     /// The route of a `CONNECT`: exact authorities only, so that a stranger's host is never dialled.
     pub(crate) fn tcp(&self, to: &Destination) -> Option<&Arc<Route>> {
         self.by_tcp.get(to).map(|place| &self.routes[*place])

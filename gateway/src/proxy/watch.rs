@@ -128,7 +128,7 @@ impl Watch {
         let live = self.live.load_full();
         let session = self.session_at(&live, now).await?;
         let caller = Caller::of_session(session, &self.store, now).await.map_err(|_| EndReason::Session)?;
-        let route = self.question.route(&live.router).ok_or(EndReason::Policy)?;
+        let route = self.question.route(&live.router).map_err(|_| EndReason::Policy)?;
         let unvouched_at =
             caller.session.as_ref().and_then(|session| session.unvouched_at(route.unreachable_grace));
         if unvouched_at.is_some_and(|end| end <= now.wall) {

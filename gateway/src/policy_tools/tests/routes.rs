@@ -86,6 +86,20 @@ fn a_recorded_request_goes_where_the_candidate_sends_it() {
 }
 
 #[test]
+fn a_path_whose_parameters_matter_is_not_explained() {
+    let routes = routes(
+        r#"
+- {name: admin, from: "https://app.corp.example", prefix: /admin/, to: "http://a:1", policy: []}
+- {name: app, from: "https://app.corp.example", to: "http://a:1", policy: []}
+"#,
+    );
+    let found = |text: &str, path| routes.find(text, path, None).map(|(route, _)| route.name.clone());
+    assert_eq!(found("https://app.corp.example/page;jsessionid=1", None).as_deref(), Ok("app"));
+    assert!(matches!(found("https://app.corp.example/admin;x/y", None), Err(RouteError::BadPath(_))));
+    assert!(matches!(found("app", Some("/admin;x/y")), Err(RouteError::BadPath(_))));
+}
+
+#[test]
 fn a_method_leads_to_the_route_that_takes_it() {
     let routes = routes(
         r#"

@@ -99,3 +99,43 @@ proptest! {
         prop_assert_eq!(id(router.tcp(&to)), id(searched));
     }
 }
+
+#[test]
+fn parameters_of_a_path_matter_where_another_route_or_another_answer_is_behind_them() {
+    let policy = |ppl: &str| {
+        let node = crate::yaml::parse(ppl).unwrap();
+        Policy::build(Some(&node), &crate::authorize::ShortForms::default()).unwrap()
+    };
+    let on_app = |place: usize, path: PathMatch, policy: Policy| {
+        let host = HostPattern::Exact("a.example".to_owned());
+        let from = RouteFrom::Http { host, port: None, path, methods: Methods::Any };
+        let mut made = route(place, from);
+        Arc::get_mut(&mut made).unwrap().policy = policy;
+        made
+    };
+    let admin = PathMatch::Prefix("/admin/".to_owned());
+    let login = PathMatch::Exact("/login".to_owned());
+    let by_path = policy("[{deny: {or: [{http_path: {starts_with: /files/secret}}]}}]");
+    let router = Router::new(vec![
+        on_app(0, admin, Policy::default()),
+        on_app(1, login, Policy::default()),
+        on_app(2, PathMatch::Any, by_path),
+    ]);
+    let authority = Authority::parse("a.example").unwrap();
+    for (path, matters) in [
+        ("/admin;x/secret", true),
+        ("/admin%3Bx/secret", true),
+        ("/login;x", true),
+        ("/files;x/secret", true),
+        ("/files;x/public", false),
+        ("/files/secret;x", false),
+        ("/admin/a;x", false),
+        ("/page;jsessionid=1", false),
+        ("/page", false),
+    ] {
+        let canonical = CanonicalPath::parse(path).unwrap();
+        let taker = router.http(&authority, &canonical, &Method::GET).unwrap();
+        let found = router.depends_on_parameters(taker, &authority, &canonical, &Method::GET);
+        assert_eq!(found, matters, "{path}");
+    }
+}
