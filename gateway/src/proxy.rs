@@ -44,7 +44,12 @@ use pomerium_shared::clock::Now;
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{assertion::Signer, decider::Decider, respond::Audience, upstream::Pool};
+use self::{
+    assertion::Signer,
+    decider::Decider,
+    respond::{Audience, Form},
+    upstream::Pool,
+};
 pub(crate) use self::{
     assertion::SignerError,
     client_certificate::ProvenKey,
@@ -272,13 +277,9 @@ impl Proxy {
         let request_id = new_request_id();
         let live = self.live.load_full();
         let entry = AccessEntry::of(&request, connection, &request_id);
-        let wants_html = respond::wants_html(request.headers());
         let host = entry.authority.clone();
-        let audience = Audience {
-            request_id: &request_id,
-            host: &host,
-            page: wants_html.then_some(&live.settings.look),
-        };
+        let form = Form::wanted(request.headers(), &live.settings.look);
+        let audience = Audience { request_id: &request_id, host: &host, form };
         let request = body::patience::over(request, live.settings.timeouts.read);
         let result = Box::pin(self.answer(&live, request, connection, &request_id)).await;
         let mut response = result.unwrap_or_else(|refusal| refusal.into_response(audience));

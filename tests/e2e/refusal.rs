@@ -8,6 +8,7 @@ use support::{
     gateway::{Gateway, Route},
     http::raw,
     person::Person,
+    port,
     process::Input,
     token,
 };
@@ -244,4 +245,43 @@ async fn parameters_in_a_path_lead_nobody_past_a_route_or_a_rule() {
         assert_eq!(head.split_whitespace().nth(1), Some(status), "{host}{path}: {head}");
     }
     assert_eq!(app.requests(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_refused_ends_with_a_status_that_its_client_reads() {
+    let app = App::start().await.unwrap();
+    let nobody = port::reserve().unwrap();
+    let gateway = Gateway::start(&[
+        Route::web("app.localhost", format!("127.0.0.1:{nobody}"))
+            .policy("[{allow: {and: [{accept: true}]}}]")
+            .with("prefix: /down/"),
+        Route::web("app.localhost", app.address),
+    ])
+    .await
+    .unwrap();
+    let bob = Person::new("bob", &gateway.authority).unwrap();
+    bob.open(&gateway.url("app.localhost").unwrap().join("/.pomerium/").unwrap()).await.unwrap();
+    let stranger = Person::new("stranger", &gateway.authority).unwrap();
+    for (who, host, path, status, code) in [
+        (&stranger, "app.localhost", "/shop.Orders/List", 401, "16"),
+        (&bob, "app.localhost", "/shop.Orders/List", 403, "7"),
+        (&stranger, "other.localhost", "/shop.Orders/List", 404, "12"),
+        (&stranger, "app.localhost", "/down/shop.Orders/List", 502, "14"),
+    ] {
+        for (sent, answered) in [
+            ("application/grpc", "application/grpc+json"),
+            ("application/grpc-web+proto", "application/grpc-web+json"),
+        ] {
+            let url = gateway.url(host).unwrap().join(path).unwrap();
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, sent.parse().unwrap())]);
+            let page = who.request(Method::POST, &url, headers, bytes::Bytes::new()).await.unwrap();
+            let said = |name: &str| page.headers.get(name).map_or("", |value| value.to_str().unwrap());
+            assert_eq!((page.status.as_u16(), said("grpc-status")), (status, code), "{host}{path} {sent}");
+            assert_eq!(said("content-type"), answered);
+            assert!(
+                page.body.is_empty() && !said("grpc-message").is_empty() && !said("x-request-id").is_empty()
+            );
+        }
+    }
+    assert_eq!(app.requests(), 0);
 }

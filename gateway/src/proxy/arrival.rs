@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderName, Method, header};
 
-use super::respond::wants_html;
+use super::respond::{is_call, wants_html};
 use crate::authenticate::is_framed;
 
 /// How a request came to be.
@@ -31,7 +31,7 @@ impl Arrival {
             headers.contains_key(header::AUTHORIZATION) || headers.contains_key("x-pomerium-authorization");
         let is_ahead_of_time = says("sec-purpose").is_some_and(|purpose| purpose.contains("prefetch"));
         let is_script = says("x-requested-with").is_some_and(|by| by.eq_ignore_ascii_case("xmlhttprequest"));
-        if has_token || is_ahead_of_time || is_script {
+        if has_token || is_ahead_of_time || is_script || is_call(headers) {
             return Self::Program;
         }
         let is_get = method == Method::GET;
@@ -88,6 +88,7 @@ mod tests {
             (&[PAGE, NAVIGATE, ("sec-purpose", "prefetch;prerender")], Arrival::Program),
             (&[PAGE, ("authorization", "Basic x")], Arrival::Program),
             (&[("accept", "application/json")], Arrival::Program),
+            (&[PAGE, ("content-type", "application/grpc-web+proto")], Arrival::Program),
         ] {
             assert_eq!(arrival(&Method::GET, pairs), expected, "{pairs:?}");
         }

@@ -17,7 +17,7 @@ use super::{
     gate::{Admitted, refuse_authority},
     proxy_protocol,
     question::Question,
-    respond::Audience,
+    respond::{Audience, Form},
     upstream::CONNECT_TIMEOUT,
     watch::Watch,
 };
@@ -145,7 +145,7 @@ pub(super) fn refused(
         "response-code" = refusal.status().as_u16(),
         "stream refused"
     );
-    let audience = Audience { request_id, host: &host, page: None };
+    let audience = Audience { request_id, host: &host, form: Form::Document };
     let mut response = refusal.into_response(audience);
     if let Ok(value) = http::HeaderValue::from_str(request_id) {
         response.headers_mut().insert("x-request-id", value);

@@ -247,7 +247,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        proxy::{caller::Caller, respond::Audience},
+        proxy::{
+            caller::Caller,
+            respond::{Audience, Form},
+        },
         session::{SessionId, UserId},
     };
 
@@ -279,7 +282,7 @@ mod tests {
         let unmet = caller.must_meet(&demand, now);
         assert!(caller.session.is_none() && unmet.is_some());
         let refusal = Lack { demand: &demand, unmet, rejected: None }.told(None);
-        let audience = Audience { request_id: "r", host: "h", page: None };
+        let audience = Audience { request_id: "r", host: "h", form: Form::Document };
         let response = refusal.into_response(audience);
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         let challenge = response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap();
@@ -312,7 +315,7 @@ mod tests {
             assert_eq!(caller.rejected, (!counts).then_some(InvalidCredential::Unvouched));
         }
         let refusal = Lack::of_anybody(Some(InvalidCredential::Unvouched)).told(None);
-        let audience = Audience { request_id: "r", host: "h", page: None };
+        let audience = Audience { request_id: "r", host: "h", form: Form::Document };
         assert_eq!(refusal.into_response(audience).status(), StatusCode::UNAUTHORIZED);
     }
 }

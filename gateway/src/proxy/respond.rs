@@ -1,5 +1,7 @@
 //! The one place where a refusal becomes a status, a body and headers.
 
+mod grpc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use pomerium_shared::problem::{self, Problem, ProblemKind};
@@ -68,8 +70,34 @@ pub(crate) struct Denied {
 pub(crate) struct Audience<'a> {
     pub(crate) request_id: &'a str,
     pub(crate) host: &'a str,
-    /// The look of a page, for whoever prefers one to a document for programs.
-    pub(crate) page: Option<&'a Look>,
+    pub(crate) form: Form<'a>,
+}
+
+/// The form in which whoever asks reads an answer of the gateway's own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Form<'a> {
+    /// A page of this look.
+    Page(&'a Look),
+    /// A document for programs (RFC 9457).
+    Document,
+    /// The status of a call.
+    Grpc(grpc::Dialect),
+}
+
+impl<'a> Form<'a> {
+    /// The form that a request with these headers wants.
+    pub(crate) fn wanted(headers: &HeaderMap, look: &'a Look) -> Self {
+        match grpc::Dialect::of(headers) {
+            Some(dialect) => Self::Grpc(dialect),
+            None if wants_html(headers) => Self::Page(look),
+            None => Self::Document,
+        }
+    }
+}
+
+/// Whether a request is a call of gRPC or gRPC-web.
+pub(super) fn is_call(headers: &HeaderMap) -> bool {
+    grpc::Dialect::of(headers).is_some()
 }
 
 /// Whether a client prefers a page to a document for programs: `Accept` has `text/html`, and nothing says that a
@@ -97,15 +125,16 @@ impl Refusal {
             Self::StepUp { challenge } => HeaderValue::from_str(challenge).ok(),
             _ => None,
         };
-        let mut response = match (self, audience.page) {
+        let mut response = match (self, audience.form) {
             (Self::SignIn { way: WayIn::Redirect(redirect), .. } | Self::ShowDevice(redirect), _) => {
                 redirect.map(body::full)
             }
-            (Self::SignIn { way: WayIn::Hindered { hindrance, page }, .. }, Some(look)) => {
+            (Self::SignIn { way: WayIn::Hindered { hindrance, page }, .. }, Form::Page(look)) => {
                 hindered(look, &hindrance, &page, audience.request_id)
             }
-            (refusal, Some(look)) => page(refusal.page(audience, look)),
-            (refusal, None) => document(&refusal.problem(audience)),
+            (refusal, Form::Page(look)) => page(refusal.page(audience, look)),
+            (refusal, Form::Document) => document(&refusal.problem(audience)),
+            (refusal, Form::Grpc(dialect)) => grpc::failed(dialect, status, &refusal.words().2),
         };
         *response.status_mut() = status;
         let headers = response.headers_mut();

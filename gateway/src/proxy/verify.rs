@@ -13,7 +13,7 @@ use super::{
     Connection, Live, Proxy, Refusal, assertion,
     gate::{Admitted, Whereto},
     headers, own,
-    respond::{self, Audience},
+    respond::{Audience, Form},
     substitutes::Substitutes,
 };
 use crate::{body::Body, config::Settings};
@@ -61,12 +61,8 @@ impl Proxy {
             Ok(verified) => verified,
             Err(refusal) => {
                 let host = parts.uri.authority().map_or("", |authority| authority.as_str());
-                let wants_html = respond::wants_html(&parts.headers);
-                let audience = Audience {
-                    request_id: &request_id,
-                    host,
-                    page: wants_html.then_some(&live.settings.look),
-                };
+                let form = Form::wanted(&parts.headers, &live.settings.look);
+                let audience = Audience { request_id: &request_id, host, form };
                 let mut response = refusal.into_response(audience);
                 if let Ok(value) = HeaderValue::from_str(&request_id) {
                     response.headers_mut().insert("x-request-id", value);
