@@ -41,6 +41,8 @@ mod psql;
 #[cfg(test)]
 mod refusal;
 #[cfg(test)]
+mod rewrites;
+#[cfg(test)]
 mod sign_on;
 #[cfg(test)]
 mod split;

@@ -34,7 +34,7 @@ const ALICE_ALONE: &str = "[{allow: {and: [{email: {is: alice@corp.example}}]}}]
 #[derive(Debug, Clone)]
 pub struct Route {
     from: String,
-    to: String,
+    leads: String,
     policy: String,
     more: String,
 }
@@ -61,10 +61,16 @@ impl Route {
         route
     }
 
+    /// A web route for a host that leads to no app, for alice alone: `redirect` or `response`, as YAML in one line.
+    #[must_use]
+    pub fn without_app(host: &str, leads: &str) -> Self {
+        Self { leads: leads.to_owned(), ..Self::new(format!("https://{host}:PORT"), String::new()) }
+    }
+
     /// Another `to`, as YAML in one line.
     #[must_use]
     pub fn to(mut self, yaml: &str) -> Self {
-        yaml.clone_into(&mut self.to);
+        self.leads = format!("to: {yaml}");
         self
     }
 
@@ -84,12 +90,12 @@ impl Route {
     }
 
     fn new(from: String, to: String) -> Self {
-        Self { from, to, policy: ALICE_ALONE.to_owned(), more: String::new() }
+        Self { from, leads: format!("to: {to}"), policy: ALICE_ALONE.to_owned(), more: String::new() }
     }
 
     fn yaml(&self, port: u16) -> String {
         let from = self.from.replace("PORT", &port.to_string());
-        format!("  - from: {from}\n    to: {}\n    policy: {}{}\n", self.to, self.policy, self.more)
+        format!("  - from: {from}\n    {}\n    policy: {}{}\n", self.leads, self.policy, self.more)
     }
 }
 
