@@ -1,9 +1,21 @@
 //! Several apps behind one route: how they share the work, and what people see when one of them fails.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body_util::Full;
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use support::{
@@ -16,10 +28,11 @@ use support::{
     worker::Worker,
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, UnixListener},
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 
 const HOST: &str = "app.localhost";
 const EVERYBODY: &str = "[{allow: {and: [{accept: true}]}}]";
@@ -40,7 +53,11 @@ struct Story {
 
 impl Story {
     async fn begin(route: Route) -> Self {
-        let gateway = Gateway::start(&[route]).await.unwrap();
+        Self::begin_with(&[route]).await
+    }
+
+    async fn begin_with(routes: &[Route]) -> Self {
+        let gateway = Gateway::start(routes).await.unwrap();
         let stranger = Person::new("stranger", &gateway.authority).unwrap();
         Self { gateway, stranger }
     }
@@ -151,6 +168,15 @@ fn tls_for(authority: &Authority, client: &CertificateDer<'static>) -> ServerCon
     config
 }
 
+/// A server that anybody may speak to, over HTTP/1.1.
+fn tls_server(authority: &Authority) -> ServerConfig {
+    let chain = vec![CertificateDer::from_pem_file(&authority.certificate).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(&authority.key).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    builder.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap()
+}
+
 /// A certificate of the gateway's own, in `client.pem` and `client.key`.
 fn client_certificate(folder: &Path) -> CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(vec!["gateway".to_owned()]).unwrap();
@@ -227,6 +253,145 @@ async fn what_is_larger_than_a_route_allows_never_gets_to_its_app() {
     );
     let (head, _) = raw(&tls, story.gateway.port, HOST, &request).await.unwrap();
     assert!(head.starts_with("HTTP/1.1 413"), "{head}");
+}
+
+/// Answers each connection's first words by hand, with one of its own: an app that is no more than its socket.
+async fn answer_with(mut stream: impl AsyncRead + AsyncWrite + Unpin, name: &str, is_well: &AtomicBool) {
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\r\n\r\n") && heard != b"PING" {
+        let Ok(octet) = stream.read_u8().await else { return };
+        heard.push(octet);
+    }
+    let said = match (heard == b"PING", is_well.load(Ordering::SeqCst)) {
+        (true, true) => "well: PONG".to_owned(),
+        (true, false) => "unwell".to_owned(),
+        (false, _) => {
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{name}", name.len())
+        }
+    };
+    // A client that leaves in the middle is its own affair.
+    let _gone = stream.write_all(said.as_bytes()).await;
+    let _gone = stream.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apps_are_reached_at_sockets_of_the_file_system_with_tls_and_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::create(folder.path()).unwrap();
+    let tls = TlsAcceptor::from(Arc::new(tls_server(&authority)));
+    let (plain, secure) = (folder.path().join("plain.sock"), folder.path().join("secure.sock"));
+    let (at_plain, at_secure) = (UnixListener::bind(&plain).unwrap(), UnixListener::bind(&secure).unwrap());
+    let mut apps = JoinSet::new();
+    apps.spawn(async move {
+        while let Ok((stream, _)) = at_plain.accept().await {
+            answer_with(stream, "plain", &AtomicBool::new(true)).await;
+        }
+    });
+    apps.spawn(async move {
+        while let Ok((stream, _)) = at_secure.accept().await {
+            let Ok(stream) = tls.accept(stream).await else { continue };
+            answer_with(stream, "secure", &AtomicBool::new(true)).await;
+        }
+    });
+    let at = |scheme: &str, path: &Path| route(&[format!("{scheme}://{}", path.display())]);
+    let trusting = at("https+unix", &secure)
+        .with(&format!("tls_custom_ca_file: {}", folder.path().join("ca.pem").display()))
+        .with("tls_server_name: app.localhost")
+        .with("prefix: /secure");
+    let distrusting =
+        at("https+unix", &secure).with("tls_server_name: app.localhost").with("prefix: /unknown");
+    let gone = at("unix", &folder.path().join("none.sock")).with("prefix: /none");
+    let gateway = Gateway::start(&[trusting, distrusting, gone, at("unix", &plain)]).await.unwrap();
+    let stranger = Person::new("stranger", &gateway.authority).unwrap();
+    for (path, status, text) in
+        [("/", 200, "plain"), ("/secure", 200, "secure"), ("/unknown", 502, ""), ("/none", 502, "")]
+    {
+        let page = stranger.get(&gateway.url(HOST).unwrap().join(path).unwrap()).await.unwrap();
+        assert_eq!(page.status, status, "{path}: {}", page.text());
+        assert!(text.is_empty() || page.text() == text, "{path}: {}", page.text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_nobody_vouches_for_is_taken_only_where_the_route_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::create(folder.path()).unwrap();
+    let app = Worker::start_with_tls("ant", tls_server(&authority)).await.unwrap();
+    let to = [format!("https://{}", app.address)];
+    let credulous = route(&to).with("tls_skip_verify: true").with("prefix: /credulous");
+    let story = Story::begin_with(&[credulous, route(&to)]).await;
+    for (path, status) in [("/credulous", 200), ("/", 502)] {
+        let url = story.gateway.url(HOST).unwrap().join(path).unwrap();
+        let page = story.stranger.get(&url).await.unwrap();
+        assert_eq!(page.status, status, "{path}: {}", page.text());
+    }
+    story.gateway.log().line_with(&["tls_skip_verify", "trusts anyone"]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_is_asked_in_its_own_words_over_tcp_how_it_is() {
+    let mut apps = JoinSet::new();
+    let mut places = Vec::new();
+    let bee_is_well = Arc::new(AtomicBool::new(true));
+    for (name, is_well) in [("ant", Arc::new(AtomicBool::new(true))), ("bee", bee_is_well.clone())] {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        places.push(format!("http://{}", listener.local_addr().unwrap()));
+        apps.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                answer_with(stream, name, &is_well).await;
+            }
+        });
+    }
+    // "PING" and "PONG".
+    let check = "health_checks: [{interval: 50ms, timeout: 30s, unhealthy_threshold: 1, healthy_threshold: 1, \
+                 tcp_health_check: {send: {text: '50494e47'}, receive: [{text: '504f4e47'}]}}]";
+    let story = Story::begin(route(&places).with(check)).await;
+    assert_eq!(story.who_answers(10).await, shares(&[("ant", 5), ("bee", 5)]));
+    bee_is_well.store(false, Ordering::SeqCst);
+    story.gateway.log().line_with(&["upstream is out", &places[1]]).await.unwrap();
+    assert_eq!(story.who_answers(10).await, shares(&[("ant", 10)]));
+    bee_is_well.store(true, Ordering::SeqCst);
+    story.gateway.log().line_with(&["upstream is well again", &places[1]]).await.unwrap();
+    assert_eq!(story.who_answers(10).await, shares(&[("ant", 5), ("bee", 5)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_people_share_the_connections_that_an_app_may_have() {
+    const MAX: usize = 2;
+    const PEOPLE: usize = 8;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (counted, peak) = (open.clone(), most.clone());
+    let mut apps = JoinSet::new();
+    apps.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let (open, most) = (counted.clone(), peak.clone());
+            connections.spawn(async move {
+                most.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                let service = service_fn(|_| async {
+                    // Work takes its time: the others come meanwhile.
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("done")))
+                });
+                let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                // A client that leaves in the middle is its own affair.
+                let _gone = serving.await;
+                open.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    let limit = format!("circuit_breaker_thresholds: {{max_connections: {MAX}}}");
+    let story = Story::begin(route(&[format!("http://{address}")]).with(&limit)).await;
+    let people = (0..PEOPLE).map(|_| async {
+        for _ in 0..10 {
+            let page = story.send(Method::GET, "").await;
+            assert_eq!(page.status, StatusCode::OK, "{}", page.text());
+        }
+    });
+    futures_util::future::join_all(people).await;
+    assert_eq!(most.load(Ordering::SeqCst), MAX);
 }
 
 /// CVE-2021-39162: HTTP/2's SETTINGS and GOAWAY (RFC 9113, 6.5 and 6.8), whatever is asked.
