@@ -27,6 +27,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod upstreams;
+mod wireguard;
 
 use std::{
     cell::RefCell,
@@ -43,6 +44,7 @@ pub(crate) use keys::nearest;
 pub use route::*;
 pub use settings::*;
 pub use upstreams::*;
+pub use wireguard::WireGuard;
 
 use crate::yaml;
 

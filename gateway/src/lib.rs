@@ -33,5 +33,6 @@ pub mod scim;
 pub mod secret;
 pub mod session;
 pub mod store;
+pub mod wireguard_peer;
 mod x509;
 pub mod yaml;

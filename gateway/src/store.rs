@@ -11,6 +11,7 @@ mod directory;
 mod files;
 mod once;
 mod outside;
+mod peers;
 mod reading;
 mod service_accounts;
 mod sessions;
@@ -38,6 +39,7 @@ use self::devices::DeviceKey;
 pub use self::{
     device_codes::{DeviceCode, DevicePoll},
     directory::{DirectoryError, KeptUser, Page, Window},
+    peers::AddPeerError,
     reading::{Known, StoreReader},
     service_accounts::{SERVICE_ACCOUNT_IDP, ServiceAccount},
     sessions::{ProviderTokens, RefreshDue, User},
@@ -107,6 +109,9 @@ pub enum StoreError {
     /// A device of a kind that this gateway does not know.
     #[error("the session database holds a device of an unknown kind: it may be newer than this gateway")]
     Device(#[source] UnknownDeviceKind),
+    /// A WireGuard peer whose column holds what no version of the gateway wrote.
+    #[error("the session database holds a malformed WireGuard peer: {0}")]
+    Peer(&'static str),
 }
 
 impl Store {
@@ -170,7 +175,7 @@ impl Store {
     }
 
     /// Follows the store: the number rises after each session that was put, replaced or ended, and each change of a
-    /// device or of the directory. Whoever holds something open for a session reads both again then. A closed channel means that the store is gone.
+    /// device, of a WireGuard peer or of the directory. Whoever holds something open for a session reads both again then. A closed channel means that the store is gone.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.subscribe()
@@ -208,6 +213,7 @@ fn migrations() -> Migrator {
         one(4, "devices", include_str!("store/migrations/0004_devices.sql")),
         one(5, "webauthn", include_str!("store/migrations/0005_webauthn.sql")),
         one(6, "directory", include_str!("store/migrations/0006_directory.sql")),
+        one(7, "wireguard peers", include_str!("store/migrations/0007_wireguard_peers.sql")),
     ])
 }
 

@@ -3,7 +3,8 @@
 //! Here live the tunnel ([`tunnel`]), the words for what is reached ([`destination`]) and for how a stream ends
 //! ([`reason`], [`problem`], [`relay`]), and the TLS and QUIC settings of both ends ([`tls`], [`quic`]).
 //!
-//! [`netstack`] makes flows of IP packets, [`names`] gives routes the addresses that such packets go to.
+//! [`netstack`] makes flows of IP packets, [`names`] gives routes the addresses that such packets go to; [`wireguard`] has the
+//! keys and documents of those whose packets come through WireGuard.
 //!
 //! What must not live here: policy, store, prompts, command lines, and helpers that only one side needs.
 #![forbid(unsafe_code)]
@@ -22,3 +23,4 @@ pub mod telemetry;
 pub mod tls;
 pub mod tunnel;
 pub mod udp;
+pub mod wireguard;

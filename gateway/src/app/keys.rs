@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use pomerium_shared::wireguard::PrivateKey;
 
 use crate::{
     authenticate::{Authenticate, AuthenticateConfig},
@@ -18,12 +19,19 @@ use crate::{
 pub(crate) struct Secrets {
     shared: Secret<[u8; 32]>,
     cookie: Secret<[u8; 32]>,
+    /// `None` where WireGuard apps cannot come in.
+    wireguard: Option<Secret<PrivateKey>>,
 }
 
 impl Secrets {
     /// What services prove themselves to each other with, among other things.
     pub(crate) fn shared(&self) -> Secret<[u8; 32]> {
         self.shared.clone()
+    }
+
+    /// What the gateway is in WireGuard handshakes; it is the same for as long as the process runs.
+    pub(crate) const fn wireguard(&self) -> Option<&Secret<PrivateKey>> {
+        self.wireguard.as_ref()
     }
 }
 
@@ -32,7 +40,17 @@ pub(crate) async fn secrets(settings: &Settings, store: &Store) -> anyhow::Resul
     Ok(Secrets {
         shared: configured_or_kept(settings.shared_secret.as_ref(), store, "shared_secret").await?,
         cookie: configured_or_kept(settings.cookie_secret.as_ref(), store, "cookie_secret").await?,
+        wireguard: wireguard_key(settings, store).await?,
     })
+}
+
+async fn wireguard_key(settings: &Settings, store: &Store) -> anyhow::Result<Option<Secret<PrivateKey>>> {
+    let Some(wireguard) = &settings.wireguard else { return Ok(None) };
+    if let Some(configured) = &wireguard.private_key {
+        return Ok(Some(configured.clone()));
+    }
+    let kept = configured_or_kept(None, store, "wireguard_private_key").await?;
+    Ok(Some(Secret::new(PrivateKey::from_random(*kept.expose()))))
 }
 
 async fn configured_or_kept(

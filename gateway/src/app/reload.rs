@@ -103,6 +103,8 @@ impl Reloader {
 /// The keys that differ and are of sockets, which were bound at the start.
 fn bound_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let address = |settings: &Settings| settings.forward_auth.as_ref().map(|door| door.address);
+    let wireguard = |settings: &Settings| settings.wireguard.as_ref().map(|door| door.address);
+    let networks = |settings: &Settings| settings.wireguard.as_ref().map(|door| door.networks);
     [
         ("address", old.address != new.address),
         ("http_redirect_addr", old.http_redirect_addr != new.http_redirect_addr),
@@ -111,6 +113,8 @@ fn bound_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("services", old.services != new.services),
         ("grpc_address", old.grpc != new.grpc),
         ("forward_auth_address", address(old) != address(new)),
+        ("wireguard_address", wireguard(old) != wireguard(new)),
+        ("wireguard_addresses", networks(old) != networks(new)),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))

@@ -85,7 +85,7 @@ impl Refresher {
         cancel: &CancellationToken,
     ) -> Result<bool, StoreError> {
         let now = clock();
-        self.store.purge_expired(now.wall).await?;
+        self.store.purge_expired(Duration::ZERO, now.wall).await?;
         let due = self.store.sessions_due_for_refresh(&self.idp_id, now.wall + AHEAD).await?;
         let listed: Vec<_> = due.iter().map(|due| (&due.session.id, vouched_until(due))).collect();
         let plan = self.pace.plan(&listed, now);

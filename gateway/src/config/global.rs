@@ -21,6 +21,7 @@ use super::{
     routes,
     section::Section,
     services,
+    wireguard::{self, wireguard},
 };
 use crate::{
     authorize::Records,
@@ -49,6 +50,17 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let jwt_claims_headers = claims_headers(top);
     let timeouts = timeouts(top);
     let storage = storage_for(top, services);
+    let wireguard = wireguard(
+        top,
+        listen_address(top, "wireguard_address"),
+        &wireguard::Beside {
+            address,
+            authenticate_url: authenticate_url.as_ref(),
+            codec,
+            services,
+            storage: storage.as_ref(),
+        },
+    );
     let defaults = routes::Defaults {
         timeouts,
         unreachable_grace: unreachable_grace(top),
@@ -69,6 +81,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         authorize_service,
         grpc,
         forward_auth,
+        wireguard,
         per_address: per_address(top),
         codec,
         certificates: certificates?,

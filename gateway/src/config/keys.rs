@@ -79,6 +79,13 @@ pub(super) const GLOBAL: &[&str] = &[
     "timeout_read",
     "timeout_write",
     "use_proxy_protocol",
+    "wireguard_address",
+    "wireguard_addresses",
+    "wireguard_endpoint",
+    "wireguard_peers_per_user",
+    "wireguard_private_key",
+    "wireguard_private_key_file",
+    "wireguard_session_grace",
     "workload_issuers",
 ];
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use url::Url;
 
-use super::{AuthorizeService, Route};
+use super::{AuthorizeService, Route, WireGuard};
 use crate::{
     authorize::Records, client_authority::ClientAuthority, geography::Geography, ocsp::Staple, portal::Look,
     secret::Secret, session::expiry::TimeOfDay,
@@ -30,6 +30,8 @@ pub struct Settings {
     pub grpc: Option<GrpcDoor>,
     /// `forward_auth_address`: where other proxies ask over HTTP. `None`: they cannot.
     pub forward_auth: Option<ForwardAuthDoor>,
+    /// `wireguard_*`: where WireGuard apps come in. `None`: they cannot.
+    pub wireguard: Option<WireGuard>,
     /// `connections_per_address` and `sign_in_requests_per_address`.
     pub per_address: PerAddress,
     /// `codec_type`: which protocols the listeners speak.

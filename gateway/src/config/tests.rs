@@ -5,6 +5,7 @@ mod identity;
 mod routes;
 mod services;
 mod upstreams;
+mod wireguard;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,12 +1,16 @@
 //! Sessions with the provider's tokens, and the people they belong to.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
 use sqlx::{Row, sqlite::SqliteRow};
 
 use super::{
-    CACHED_SESSIONS_MAX, ServiceAccount, Store, StoreError, aead, devices, directory, from_millis, to_millis,
+    CACHED_SESSIONS_MAX, ServiceAccount, Store, StoreError, aead, devices, directory, from_millis, peers,
+    to_millis,
 };
 use crate::{
     device::Thumbprint,
@@ -108,6 +112,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         devices::enrol(&mut transaction, session).await?;
+        peers::follow(&mut transaction, session).await?;
         transaction.commit().await?;
         self.note_change(&session.id);
         Ok(())
@@ -154,6 +159,7 @@ impl Store {
         tokens: &ProviderTokens,
     ) -> Result<bool, StoreError> {
         let row = SessionRow::new(self, session, tokens)?;
+        let mut transaction = self.inner.pool.begin().await?;
         let done = sqlx::query(
             "UPDATE sessions SET email = ?2, name = ?3, groups_json = ?4, claims_json = ?5, refresh_at_ms = ?6, \
              tokens_sealed = ?7, issued_at_ms = ?8, expires_at_ms = ?9 WHERE id = ?1 AND user_id = ?10 AND idp_id = ?11",
@@ -169,10 +175,15 @@ impl Store {
         .bind(to_millis(session.expires_at))
         .bind(session.user_id.as_str())
         .bind(&session.idp_id)
-        .execute(&self.inner.pool)
+        .execute(&mut *transaction)
         .await?;
+        let is_renewed = done.rows_affected() == 1;
+        if is_renewed {
+            peers::follow(&mut transaction, session).await?;
+        }
+        transaction.commit().await?;
         self.note_change(&session.id);
-        Ok(done.rows_affected() == 1)
+        Ok(is_renewed)
     }
 
     /// The session of this id, expired or not, with the groups that the directory says; `None` when it ended or never was,
@@ -312,15 +323,20 @@ impl Store {
         Ok(ids.len())
     }
 
-    /// Removes the sessions that expired before `now`, and says how many.
+    /// Removes the sessions that expired before `now`, and says how many. One that a WireGuard peer stands on is there for
+    /// `peer_grace` longer.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn purge_expired(&self, now: SystemTime) -> Result<u64, StoreError> {
-        let done = sqlx::query("DELETE FROM sessions WHERE expires_at_ms <= ?1")
-            .bind(to_millis(now))
-            .execute(&self.inner.pool)
-            .await?;
+    pub async fn purge_expired(&self, peer_grace: Duration, now: SystemTime) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "DELETE FROM sessions WHERE expires_at_ms <= ?2 OR (expires_at_ms <= ?1 \
+             AND id NOT IN (SELECT session_id FROM wireguard_peers WHERE session_id IS NOT NULL))",
+        )
+        .bind(to_millis(now))
+        .bind(to_millis(now.checked_sub(peer_grace).unwrap_or(SystemTime::UNIX_EPOCH)))
+        .execute(&self.inner.pool)
+        .await?;
         self.cache().sessions.retain(|_, session| session.is_valid_at(now));
         Ok(done.rows_affected())
     }

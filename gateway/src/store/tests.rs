@@ -180,7 +180,7 @@ async fn only_sessions_with_a_refresh_token_come_due() {
     assert!(store.sessions_due_for_refresh("idp", at(4_600)).await.unwrap().is_empty());
     let due = store.sessions_due_for_refresh("idp", at(4_601)).await.unwrap();
     assert_eq!(due.iter().map(|due| due.session.id.as_str()).collect::<Vec<_>>(), ["s1"]);
-    assert_eq!(store.purge_expired(at(51_400)).await.unwrap(), 2);
+    assert_eq!(store.purge_expired(Duration::ZERO, at(51_400)).await.unwrap(), 2);
     assert_eq!(store.session(&SessionId::new("s1")).await.unwrap(), None);
 }
 
