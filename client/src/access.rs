@@ -2,6 +2,7 @@
 //!
 //! Local connections that wait for an answer are held meanwhile; they never see the sign-in.
 
+mod peers;
 mod route;
 
 use std::{

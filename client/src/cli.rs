@@ -17,6 +17,7 @@ mod tcp;
 #[cfg(target_os = "linux")]
 mod tun;
 mod udp;
+mod wg;
 
 use std::{
     ffi::OsString,
@@ -81,6 +82,8 @@ enum Command {
     Tcp(tcp::Tcp),
     /// Open one local UDP port for one destination
     Udp(udp::Udp),
+    /// Let machines with WireGuard come in as you: add, list, rename, remove
+    Wg(wg::Wg),
     /// Hold sign-in, connections and kept forwards for all other commands
     Daemon(daemon::Daemon),
     /// Open a web route in the browser
@@ -326,6 +329,7 @@ fn in_runtime(command: Command) -> Result<(), Failure> {
             Command::Repair(command) => command.run(),
             Command::Tcp(command) => Box::pin(command.run()).await,
             Command::Udp(command) => Box::pin(command.run()).await,
+            Command::Wg(command) => Box::pin(command.run()).await,
             Command::Daemon(command) => Box::pin(command.run(handed_over)).await,
             Command::Open(command) => command.run().await,
             Command::SshConfig(command) => command.run().await,

@@ -117,6 +117,17 @@ pub(crate) fn verdict(failure: &Failure) -> (Exit, &'static str) {
         Failure::Forwards { .. } => {
             (Exit::Usage, "Mend that line, or write the file anew with: pomerium-cli connect --save")
         }
+        Failure::PeerName(_) => {
+            (Exit::Usage, "Choose a name that looks like itself: letters, digits, spaces.")
+        }
+        Failure::PeerFile { .. } => (
+            Exit::Usage,
+            "Choose another file with --output; one that is there is not replaced. No device was added.",
+        ),
+        Failure::NoSuchPeer { .. } => (Exit::Usage, "Choose one from `pomerium-cli wg list`."),
+        Failure::SeveralPeers { .. } => {
+            (Exit::Usage, "Give the beginning of its id, which `pomerium-cli wg list` shows.")
+        }
         Failure::NoSettings => (Exit::Ours, "Set HOME."),
         Failure::Told { exit, .. } => (Exit::of_code(*exit), ""),
         Failure::TooManyGateways { .. } => (
@@ -182,6 +193,7 @@ fn refused(verdict: Verdict) -> (Exit, &'static str) {
         Verdict::NoRoute => {
             (Exit::NotAllowed, "Check the destination; `pomerium-cli routes` lists what you may reach.")
         }
+        Verdict::Conflict => (Exit::NotAllowed, "Do what the gateway says, and run it again."),
         Verdict::AppDown => {
             (Exit::AppDown, "The gateway is fine: tell whoever runs the app, and try again later.")
         }

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use pomerium_shared::destination::Destination;
+use pomerium_shared::{destination::Destination, wireguard::PeerNameError};
 
 use crate::{
     cache::CacheError,
@@ -134,6 +134,29 @@ pub(crate) enum Failure {
         path: PathBuf,
         /// What is wrong.
         source: SavedError,
+    },
+    /// A name that no device can have.
+    #[error("the device cannot be called so")]
+    PeerName(#[from] PeerNameError),
+    /// The file of a WireGuard device cannot be made.
+    #[error("{} cannot be written", path.display())]
+    PeerFile {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No WireGuard device of this person is called so.
+    #[error("no WireGuard device of yours is called {device}")]
+    NoSuchPeer {
+        /// As the person wrote it.
+        device: String,
+    },
+    /// Several are.
+    #[error("several WireGuard devices of yours are called {device}")]
+    SeveralPeers {
+        /// As the person wrote it.
+        device: String,
     },
     /// There is no folder for settings.
     #[error("there is no folder for settings: HOME and XDG_CONFIG_HOME are not set")]

@@ -251,6 +251,21 @@ impl Link {
         self.request(Method::POST, path, headers, body).await
     }
 
+    /// `PUT`s a document to a path of the gateway's own.
+    pub(crate) async fn put(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Bytes>, LinkError> {
+        self.request(Method::PUT, path, headers, body).await
+    }
+
+    /// `DELETE`s what is at a path of the gateway's own.
+    pub(crate) async fn delete(&self, path: &str, headers: HeaderMap) -> Result<Response<Bytes>, LinkError> {
+        self.request(Method::DELETE, path, headers, Bytes::new()).await
+    }
+
     /// `POST`s a form to a path of the gateway's own.
     pub(crate) async fn post_form(&self, path: &str, form: String) -> Result<Response<Bytes>, LinkError> {
         let mut headers = HeaderMap::new();

@@ -16,6 +16,8 @@ mod issuer;
 mod jws;
 mod landings;
 mod pages;
+mod peer_pages;
+mod peers;
 pub mod provider;
 mod provider_answer;
 pub mod refresh;
@@ -44,9 +46,11 @@ use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use url::Url;
 
+pub(crate) use self::peers::EnrolError;
 pub use self::{
     device_pages::{SCRIPT as WEBAUTHN_SCRIPT, SCRIPT_PATH as WEBAUTHN_SCRIPT_PATH},
     landings::forget as forget_landings,
+    peer_pages::{SCRIPT as PEERS_SCRIPT, SCRIPT_PATH as PEERS_SCRIPT_PATH},
     route_host::{LOGIN_PATH, ROUTE_HOST_PATHS},
     sign_in::is_framed,
 };
@@ -67,6 +71,7 @@ use crate::{
         handle::{HandleError, HandleKey, SessionHandle},
     },
     store::{SERVICE_ACCOUNT_IDP, ServiceAccount, Store, StoreError},
+    wireguard_peer::PeerTerms,
 };
 
 /// What the service needs of the configuration, and the keys.
@@ -87,6 +92,8 @@ pub struct AuthenticateConfig {
     pub workload_issuers: Vec<WorkloadIssuer>,
     /// `device_proof_expire`.
     pub device_proof_life: Duration,
+    /// `wireguard_*`: on what terms people enrol WireGuard peers. `None`: they cannot.
+    pub peer_terms: Option<PeerTerms>,
     /// `branding`.
     pub look: Look,
     /// Roots to trust for the provider, beside the system's.
@@ -383,6 +390,7 @@ impl Authenticate {
             | sign_out::SIGNED_OUT_PATH => {
                 pages::problem(StatusCode::METHOD_NOT_ALLOWED, "This page cannot be used that way.")
             }
+            path if path.starts_with(peer_pages::PEERS_PATH) => self.peer_page(&req, now).await,
             _ => match self.browser_device(&req, now).await {
                 Some(response) => response,
                 None => pages::problem(StatusCode::NOT_FOUND, "There is no such page."),

@@ -8,13 +8,15 @@ use std::{
     collections::HashSet,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::{Duration, SystemTime},
+    num::NonZeroU32,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use pomerium_shared::{
+    destination::Destination,
     names::{Addresses, Pools},
-    wireguard::{PeerName, PeerState, PresharedKey, PublicKey},
+    wireguard::{Enrolment, ListedPeer, PeerName, PeerState, PresharedKey, PublicKey},
 };
 
 use crate::session::{Session, SessionId, UserId};
@@ -102,6 +104,58 @@ impl Peer {
             PeerState::Active
         } else {
             PeerState::SignedOut
+        }
+    }
+}
+
+/// On what terms people enrol peers.
+#[derive(Debug, Clone)]
+pub struct PeerTerms {
+    /// The networks inside the tunnel.
+    pub networks: Networks,
+    /// Where clients are told to send.
+    pub endpoint: Destination,
+    /// Names the gateway in handshakes.
+    pub gateway_public_key: PublicKey,
+    /// Peers that one person may have.
+    pub peers_per_user: NonZeroU32,
+    /// How long a peer outlives the session that it stands on.
+    pub session_grace: Duration,
+}
+
+impl PeerTerms {
+    /// What the client of a new peer is told, once.
+    #[must_use]
+    pub fn enrolment(&self, peer: &Peer) -> Enrolment {
+        let (v4, v6) = self.networks.towards_gateway();
+        Enrolment {
+            id: peer.id.to_string(),
+            name: peer.name.clone(),
+            address_v4: peer.addresses.v4,
+            address_v6: peer.addresses.v6,
+            preshared_key: peer.preshared_key.clone(),
+            gateway_public_key: self.gateway_public_key,
+            endpoint: self.endpoint.clone(),
+            dns: self.networks.gateway().v4,
+            allowed_ips: vec![v4.into(), v6.into()],
+        }
+    }
+
+    /// A peer as its person's list has it.
+    #[must_use]
+    pub fn listed(&self, peer: &Peer, session_ends: Option<SystemTime>, now: SystemTime) -> ListedPeer {
+        let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let state = peer.state(&self.networks, session_ends, self.session_grace, now);
+        let until = session_ends.filter(|_| state == PeerState::Active).map(|end| end + self.session_grace);
+        ListedPeer {
+            id: peer.id.to_string(),
+            name: peer.name.clone(),
+            public_key: peer.public_key,
+            address_v4: peer.addresses.v4,
+            address_v6: peer.addresses.v6,
+            created_at: seconds(peer.created_at),
+            state,
+            active_until: until.map(seconds),
         }
     }
 }

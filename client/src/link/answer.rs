@@ -22,6 +22,8 @@ pub(crate) enum Verdict {
     Denied,
     /// No such route.
     NoRoute,
+    /// One of the gateway's own calls cannot be done, and says why.
+    Conflict,
     /// The app behind the gateway cannot be reached.
     AppDown,
     /// The gateway itself is failing or stopping.
@@ -44,6 +46,7 @@ pub(crate) fn classify(status: StatusCode, problem: Option<&Problem>) -> Verdict
         (301 | 302 | 303 | 307 | 308, _) => Verdict::SignIn { token_is_dead: false },
         // 450: the device is not fit; 495: the client certificate is not.
         (403 | 450 | 495, _) => Verdict::Denied,
+        (404 | 409, Some(ProblemKind::Other)) => Verdict::Conflict,
         (404, _) => Verdict::NoRoute,
         (500..=599, Some(ProblemKind::Gateway)) => Verdict::GatewayDown,
         (502..=504, _) => Verdict::AppDown,
@@ -106,6 +109,7 @@ impl fmt::Display for Refusal {
             Verdict::SignIn { .. } => write!(f, "the gateway asks you to sign in ({status})")?,
             Verdict::Denied => write!(f, "you are not allowed ({status})")?,
             Verdict::NoRoute => write!(f, "the gateway has no such route ({status})")?,
+            Verdict::Conflict => write!(f, "the gateway cannot do it ({status})")?,
             Verdict::AppDown => write!(f, "the app behind the gateway cannot be reached ({status})")?,
             Verdict::GatewayDown => write!(f, "the gateway is failing or stopping ({status})")?,
             Verdict::BadRequest => write!(f, "the gateway refuses the request ({status})")?,
@@ -179,7 +183,9 @@ mod tests {
 
     #[test]
     fn each_status_has_its_meaning() {
-        use Verdict::{AppDown, BadRequest, Denied, GatewayDown, NoRoute, Open, SignIn, Unexpected};
+        use Verdict::{
+            AppDown, BadRequest, Conflict, Denied, GatewayDown, NoRoute, Open, SignIn, Unexpected,
+        };
         let sign_in = SignIn { token_is_dead: false };
         for (status, kind, verdict) in [
             (200, None, Open),
@@ -196,6 +202,10 @@ mod tests {
             (495, None, Denied),
             (403, Some(ProblemKind::SignInRequired), Denied),
             (404, Some(ProblemKind::NoRoute), NoRoute),
+            (404, None, NoRoute),
+            (404, Some(ProblemKind::Other), Conflict),
+            (409, Some(ProblemKind::Other), Conflict),
+            (409, None, BadRequest),
             (400, Some(ProblemKind::BadRequest), BadRequest),
             (421, None, BadRequest),
             (500, None, GatewayDown),

@@ -12,6 +12,7 @@ use crate::{
     proxy::Live,
     secret::Secret,
     store::Store,
+    wireguard_peer::PeerTerms,
 };
 
 /// The secrets that outlive a reload.
@@ -84,6 +85,7 @@ pub(crate) fn live(settings: Arc<Settings>, secrets: &Secrets, store: &Store) ->
         unreachable_grace: settings.longest_unreachable_grace(),
         workload_issuers: settings.workload_issuers.clone(),
         device_proof_life: settings.device_proof_life,
+        peer_terms: peer_terms(&settings, secrets),
         look: settings.look.clone(),
         extra_roots: Vec::new(),
         shared_secret: secrets.shared.clone(),
@@ -94,6 +96,18 @@ pub(crate) fn live(settings: Arc<Settings>, secrets: &Secrets, store: &Store) ->
     let authenticate = Arc::new(Authenticate::new(config, store.clone())?);
     Live::new(settings, secrets.shared.expose(), authenticate)
         .context("the configuration cannot be put to work")
+}
+
+/// `None` where WireGuard is off, or was when the process began: then nobody listens.
+fn peer_terms(settings: &Settings, secrets: &Secrets) -> Option<PeerTerms> {
+    let (wireguard, key) = (settings.wireguard.as_ref()?, secrets.wireguard.as_ref()?);
+    Some(PeerTerms {
+        networks: wireguard.networks,
+        endpoint: wireguard.endpoint.clone(),
+        gateway_public_key: key.expose().public_key(),
+        peers_per_user: wireguard.peers_per_user,
+        session_grace: wireguard.session_grace,
+    })
 }
 
 /// Whether people may be sent to `host` with a session: hosts that are named, and those that a wildcard matches.

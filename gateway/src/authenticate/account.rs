@@ -8,8 +8,8 @@ use http::{Response, StatusCode};
 use maud::{Markup, html};
 
 use super::{
-    AuthRequest, Authenticate, browser_device::DEVICES_PATH, device_pages, pages, sign_in::bad_request,
-    sign_out::is_same_origin, store_failed, token_endpoint::Form,
+    AuthRequest, Authenticate, browser_device::DEVICES_PATH, device_pages, pages, peer_pages::PEERS_PATH,
+    sign_in::bad_request, sign_out::is_same_origin, store_failed, token_endpoint::Form,
 };
 use crate::{
     device::Device,
@@ -29,7 +29,7 @@ impl Authenticate {
             };
             let sessions = self.store.sessions_of(&session.user_id, now).await?;
             let devices = self.store.devices(Some(&session.user_id)).await?;
-            let body = account(&session, &sessions, &devices);
+            let body = account(&session, &sessions, &devices, self.peer_terms().is_some());
             Ok::<_, StoreError>(pages::account(body))
         };
         page.await.unwrap_or_else(|error| store_failed(&error))
@@ -55,7 +55,7 @@ impl Authenticate {
     }
 }
 
-fn account(session: &Session, sessions: &[Session], devices: &[Device]) -> Markup {
+fn account(session: &Session, sessions: &[Session], devices: &[Device], has_wireguard: bool) -> Markup {
     html! {
         (portal::identity(session))
         div.actions {
@@ -70,6 +70,7 @@ fn account(session: &Session, sessions: &[Session], devices: &[Device]) -> Marku
             ul.items { @for device in devices { li { (device_pages::one(device)) } } }
         }
         p { (phrase("{} as a device.", &[html! { a href=(DEVICES_PATH) { (say("Add this browser")) } }])) }
+        @if has_wireguard { p { a href=(PEERS_PATH) { (say("Your WireGuard devices")) } } }
         (portal::claims(session))
     }
 }

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     device::webauthn::{self, ALGORITHMS, Attestation, Ceremony, RelyingParty, WebauthnError},
+    portal::say,
     session::{Session, demand::SignInDemand},
     store::{CREDENTIALS_MAX, Enrolled, StoreError, aead::AeadError, device_id_of},
 };
@@ -49,7 +50,7 @@ impl Refused {
         Self::Told(StatusCode::BAD_REQUEST, what)
     }
 
-    fn into_response(self) -> Response<Bytes> {
+    pub(super) fn into_response(self) -> Response<Bytes> {
         let (status, what) = match self {
             Self::Told(status, what) => (status, what),
             Self::Answer(error) => {
@@ -62,7 +63,7 @@ impl Refused {
                 (StatusCode::SERVICE_UNAVAILABLE, what)
             }
         };
-        let mut response = pages::json(&json!({"error": what}));
+        let mut response = pages::json(&json!({"error": say(what)}));
         *response.status_mut() = status;
         response
     }

@@ -20,7 +20,7 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form
 const ACCOUNT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      form-action 'self' https: http:; frame-ancestors 'none'; base-uri 'none'";
 
-/// Of the pages of devices, whose script speaks to this host alone, where their forms end as well.
+/// Of the pages of devices, WireGuard's too, whose script speaks to this host alone, where their forms end as well.
 const DEVICES_POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; \
      img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
@@ -197,6 +197,11 @@ pub(super) fn account(body: Markup) -> Response<Bytes> {
 /// A page of somebody's devices.
 pub(super) fn devices(title: &str, body: Markup) -> Response<Bytes> {
     personal(title, body, super::WEBAUTHN_SCRIPT_PATH, DEVICES_POLICY)
+}
+
+/// The page of somebody's WireGuard devices.
+pub(super) fn wireguard(body: Markup) -> Response<Bytes> {
+    personal("Your WireGuard devices", body, super::PEERS_SCRIPT_PATH, DEVICES_POLICY)
 }
 
 /// There is nobody whose account could be shown.

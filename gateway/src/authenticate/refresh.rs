@@ -63,6 +63,7 @@ pub(super) struct Refresher {
     store: Store,
     provider: Arc<Provider>,
     idp_id: String,
+    peer_grace: Duration,
     pace: Pace,
 }
 
@@ -73,6 +74,7 @@ impl Refresher {
             store: authenticate.store.clone(),
             provider: authenticate.provider(),
             idp_id: authenticate.idp_id.clone(),
+            peer_grace: authenticate.peer_grace(),
             pace: Pace::new(grace),
         }
     }
@@ -85,7 +87,7 @@ impl Refresher {
         cancel: &CancellationToken,
     ) -> Result<bool, StoreError> {
         let now = clock();
-        self.store.purge_expired(Duration::ZERO, now.wall).await?;
+        self.store.purge_expired(self.peer_grace, now.wall).await?;
         let due = self.store.sessions_due_for_refresh(&self.idp_id, now.wall + AHEAD).await?;
         let listed: Vec<_> = due.iter().map(|due| (&due.session.id, vouched_until(due))).collect();
         let plan = self.pace.plan(&listed, now);

@@ -16,6 +16,7 @@ mod browser_device;
 mod consent;
 mod idp;
 mod logout;
+mod peers;
 mod programs;
 mod renewal;
 
@@ -172,6 +173,7 @@ fn config(issuer: &str) -> AuthenticateConfig {
         unreachable_grace: Duration::from_secs(900),
         workload_issuers: vec![],
         device_proof_life: Duration::from_secs(1800),
+        peer_terms: Some(peers::terms()),
         look: Look::default(),
         extra_roots: vec![],
         shared_secret: Secret::new([1; 32]),

@@ -197,6 +197,7 @@ impl Doors {
             unreachable_grace: settings.longest_unreachable_grace(),
             workload_issuers: Vec::new(),
             device_proof_life: settings.device_proof_life,
+            peer_terms: None,
             look: settings.look.clone(),
             extra_roots: Vec::new(),
             shared_secret: Secret::new(SECRET),

@@ -3,6 +3,7 @@
 mod device;
 mod routes;
 mod scim;
+mod wireguard;
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use super::{
     respond,
 };
 use crate::{
-    authenticate::{AuthRequest, WEBAUTHN_SCRIPT, WEBAUTHN_SCRIPT_PATH},
+    authenticate::{AuthRequest, PEERS_SCRIPT, PEERS_SCRIPT_PATH, WEBAUTHN_SCRIPT, WEBAUTHN_SCRIPT_PATH},
     body::{self, Body},
     portal,
     session::Session,
@@ -61,6 +62,9 @@ impl Proxy {
         }
         if (is_pomerium || is_sign_in_host) && !live.rate.admits(connection.ip_now()) {
             return Err(Refusal::TooMany);
+        }
+        if wireguard::is_ours(path) {
+            return self.wireguard_peers(live, request, connection, &whereto).await;
         }
         if is_sign_in_host {
             if scim::is_ours(live, path) {
@@ -184,6 +188,9 @@ fn public_endpoint(
         }
         WEBAUTHN_SCRIPT_PATH => {
             kept_for_a_while(respond::plain("text/javascript; charset=utf-8", WEBAUTHN_SCRIPT))
+        }
+        PEERS_SCRIPT_PATH => {
+            kept_for_a_while(respond::plain("text/javascript; charset=utf-8", PEERS_SCRIPT))
         }
         portal::ICON_PATH => {
             let icon = live.settings.look.icon();

@@ -36,6 +36,8 @@ pub(crate) enum Refusal {
     ShowDevice(Box<Response<Bytes>>),
     /// Policy says no.
     Denied(Box<Denied>),
+    /// One of the gateway's own calls does not do what it is asked.
+    Call { status: StatusCode, detail: String },
     /// The app behind cannot be reached or failed: 502, 503 or 504.
     App { status: StatusCode, detail: String },
     /// The service that decides gave no answer, so that it is no.
@@ -162,7 +164,7 @@ impl Refusal {
                 Verdict::Deny { status } => StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN),
                 Verdict::Allow | Verdict::SignIn => StatusCode::FORBIDDEN,
             },
-            Self::App { status, .. } => *status,
+            Self::App { status, .. } | Self::Call { status, .. } => *status,
             Self::NoDecision => StatusCode::SERVICE_UNAVAILABLE,
             Self::Gateway(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -241,6 +243,7 @@ impl Refusal {
                 let sentences: Vec<_> = denied.explanations().into_iter().chain(denied.remedies()).collect();
                 (ProblemKind::Denied, denied.title(), sentences.join(" "))
             }
+            Self::Call { detail, .. } => (ProblemKind::Other, "That cannot be done", detail.clone()),
             Self::App { detail, .. } => {
                 (ProblemKind::AppUnreachable, "The app does not answer", detail.clone())
             }

@@ -1,6 +1,9 @@
 //! WireGuard peers: enrolled by their person, standing on the person's newest session, removed by the person or revoked by
 //! an administrator.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
