@@ -4,6 +4,7 @@ pub mod device;
 mod directory;
 pub mod policy;
 mod service_account;
+mod wireguard;
 
 use std::{
     env,
@@ -19,6 +20,7 @@ use pomerium_shared::telemetry;
 pub use self::{
     directory::{DirectoryArguments, directory},
     service_account::{ServiceAccountArguments, service_account},
+    wireguard::{WireGuardArguments, wireguard},
 };
 
 use crate::{

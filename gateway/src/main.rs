@@ -48,6 +48,9 @@ enum Command {
     Device(commands::device::DeviceArguments),
     /// People and groups that were pushed by SCIM: forget them all.
     Directory(commands::DirectoryArguments),
+    /// Lists, revokes and removes people's WireGuard devices, beside the running gateway.
+    #[command(name = "wireguard")]
+    WireGuard(commands::WireGuardArguments),
     /// Makes, lists and revokes tokens for programs.
     ServiceAccount(commands::ServiceAccountArguments),
     /// Shows the main job on this machine, with nothing to configure or install.
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Policy(command) => commands::policy::policy(command),
         Command::Device(arguments) => commands::device::run(&arguments),
         Command::Directory(arguments) => commands::directory(&arguments),
+        Command::WireGuard(arguments) => commands::wireguard(&arguments),
         Command::ServiceAccount(arguments) => commands::service_account(&arguments),
         Command::Quickstart(arguments) => commands::quickstart(&arguments),
     }

@@ -36,8 +36,13 @@ fn token_file(cli: &Cli) -> PathBuf {
 
 /// Runs `pomerium-gateway device` beside the gateway.
 pub(crate) async fn device(gateway: &Gateway, words: &[&str]) -> String {
+    administer(gateway, "device", words).await
+}
+
+/// Runs a command of the administrator beside the gateway.
+pub(crate) async fn administer(gateway: &Gateway, name: &str, words: &[&str]) -> String {
     let mut command = Command::new(binary("pomerium-gateway").unwrap());
-    command.arg("device").arg("--config").arg(gateway.config()).args(words).current_dir(gateway.folder());
+    command.arg(name).arg("--config").arg(gateway.config()).args(words).current_dir(gateway.folder());
     let output = wait::within("the command", command.output()).await.unwrap().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{words:?}: {errors}");

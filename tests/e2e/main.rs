@@ -62,3 +62,5 @@ mod upstreams;
 mod webauthn;
 #[cfg(test)]
 mod websockets;
+#[cfg(test)]
+mod wireguard_devices;

@@ -12,7 +12,7 @@ use support::{
 use url::Url;
 
 /// What the operator gave.
-const BRANDING: &str =
+pub(crate) const BRANDING: &str =
     "branding: {title: Corp Access, primary_color: '#0b6e4f', darkmode_primary_color: '#5fd3a8'}\n";
 
 async fn parts() -> anyhow::Result<(App, Gateway, Browser)> {
@@ -24,12 +24,12 @@ async fn parts() -> anyhow::Result<(App, Gateway, Browser)> {
     Ok((app, gateway, browser))
 }
 
-fn page(gateway: &Gateway, host: &str, path: &str) -> Url {
+pub(crate) fn page(gateway: &Gateway, host: &str, path: &str) -> Url {
     gateway.url(host).and_then(|url| Ok(url.join(path)?)).expect("host and path make a URL")
 }
 
 /// Opens the person's page of the app's host, by way of the identity provider.
-async fn sign_in(gateway: &Gateway, client: &Client, name: &str) -> anyhow::Result<()> {
+pub(crate) async fn sign_in(gateway: &Gateway, client: &Client, name: &str) -> anyhow::Result<()> {
     let you = page(gateway, "app.localhost", "/.pomerium/");
     client.goto(you.as_str()).await?;
     let field = client.wait().for_element(Locator::Css("input[name=login]")).await?;
@@ -40,7 +40,7 @@ async fn sign_in(gateway: &Gateway, client: &Client, name: &str) -> anyhow::Resu
 }
 
 /// The status that this page's script gets for a form; 0 where the browser does not tell it.
-async fn post(client: &Client, to: &Url, form: &str) -> anyhow::Result<serde_json::Value> {
+pub(crate) async fn post(client: &Client, to: &Url, form: &str) -> anyhow::Result<serde_json::Value> {
     let script = "const [to, body, done] = arguments; const headers = {'content-type': 'application/x-www-form-urlencoded'}; \
                   fetch(to, {method: 'POST', mode: 'no-cors', credentials: 'include', headers, body}) \
                   .then((answer) => done(answer.status), (error) => done(String(error)));";

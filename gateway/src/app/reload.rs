@@ -105,6 +105,7 @@ fn bound_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let address = |settings: &Settings| settings.forward_auth.as_ref().map(|door| door.address);
     let wireguard = |settings: &Settings| settings.wireguard.as_ref().map(|door| door.address);
     let networks = |settings: &Settings| settings.wireguard.as_ref().map(|door| door.networks);
+    let key = |settings: &Settings| settings.wireguard.as_ref().map(|door| door.private_key.clone());
     [
         ("address", old.address != new.address),
         ("http_redirect_addr", old.http_redirect_addr != new.http_redirect_addr),
@@ -115,6 +116,7 @@ fn bound_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("forward_auth_address", address(old) != address(new)),
         ("wireguard_address", wireguard(old) != wireguard(new)),
         ("wireguard_addresses", networks(old) != networks(new)),
+        ("wireguard_private_key", key(old) != key(new)),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))

@@ -151,3 +151,46 @@ fn document(value: &serde_json::Value) -> Response<Body> {
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::respond::Audience;
+
+    #[test]
+    fn each_no_has_its_status_and_an_old_sign_in_is_told_to_begin_anew() {
+        let audience = Audience { request_id: "r", host: "h", page: None };
+        for (error, status) in [
+            (EnrolError::Off, StatusCode::NOT_FOUND),
+            (EnrolError::NotAPerson, StatusCode::FORBIDDEN),
+            (EnrolError::TooLongAgo, StatusCode::UNAUTHORIZED),
+            (EnrolError::KeyKnown, StatusCode::CONFLICT),
+            (EnrolError::Limit, StatusCode::CONFLICT),
+        ] {
+            let response = refused(&error).into_response(audience);
+            assert_eq!(response.status(), status, "{error}");
+            let challenge = response.headers().get(header::WWW_AUTHENTICATE);
+            assert_eq!(challenge.is_some(), matches!(error, EnrolError::TooLongAgo));
+            if let Some(challenge) = challenge {
+                let challenge = challenge.to_str().unwrap();
+                assert!(
+                    challenge.contains("insufficient_user_authentication")
+                        && challenge.contains("prompt=\"login\"")
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_list_and_what_is_below_it_are_the_calls() {
+        for (path, id) in [
+            (PEERS_PATH, None),
+            ("/.pomerium/api/v1/wireguard/peers/abc", Some("abc")),
+            ("/.pomerium/api/v1/wireguard/peers/", Some("")),
+        ] {
+            assert!(is_ours(path));
+            assert_eq!(id_in(path).as_ref().map(PeerId::as_str), id);
+        }
+        assert!(!is_ours("/.pomerium/api/v1/wireguard/peersx"));
+    }
+}
