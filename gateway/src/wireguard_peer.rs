@@ -117,6 +117,8 @@ pub struct PeerTerms {
     pub endpoint: Destination,
     /// Names the gateway in handshakes.
     pub gateway_public_key: PublicKey,
+    /// Whom clients ask about names that are no routes'.
+    pub other_dns: Vec<IpAddr>,
     /// Peers that one person may have.
     pub peers_per_user: NonZeroU32,
     /// How long a peer outlives the session that it stands on.
@@ -136,7 +138,10 @@ impl PeerTerms {
             preshared_key: peer.preshared_key.clone(),
             gateway_public_key: self.gateway_public_key,
             endpoint: self.endpoint.clone(),
-            dns: self.networks.gateway().v4,
+            dns: [self.networks.gateway().v4.into()]
+                .into_iter()
+                .chain(self.other_dns.iter().copied())
+                .collect(),
             allowed_ips: vec![v4.into(), v6.into()],
         }
     }
@@ -165,9 +170,9 @@ impl PeerTerms {
 /// A peer's key is a file that moves between machines. So it is not the device key that the session may be bound to, and no
 /// proof that this is the browser which proved to be a device.
 #[must_use]
-pub fn session_behind(session: Session, grace: Duration) -> Session {
+pub fn session_behind(session: &Session, grace: Duration) -> Session {
     let expires_at = session.expires_at + grace;
-    Session { bound_to: None, proof: None, expires_at, ..session }
+    Session { bound_to: None, proof: None, expires_at, ..session.clone() }
 }
 
 /// The networks inside the tunnel. The lower half of each is of routes, the upper half of peers: an address is never both.

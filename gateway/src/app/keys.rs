@@ -100,11 +100,12 @@ pub(crate) fn live(settings: Arc<Settings>, secrets: &Secrets, store: &Store) ->
 
 /// `None` where WireGuard is off, or was when the process began: then nobody listens.
 fn peer_terms(settings: &Settings, secrets: &Secrets) -> Option<PeerTerms> {
-    let (wireguard, key) = (settings.wireguard.as_ref()?, secrets.wireguard.as_ref()?);
+    let (wireguard, key) = (settings.wireguard.as_ref()?, secrets.wireguard()?);
     Some(PeerTerms {
         networks: wireguard.networks,
         endpoint: wireguard.endpoint.clone(),
         gateway_public_key: key.expose().public_key(),
+        other_dns: wireguard.other_dns.clone(),
         peers_per_user: wireguard.peers_per_user,
         session_grace: wireguard.session_grace,
     })

@@ -156,26 +156,29 @@ impl From<EnrolError> for Refused {
 fn peers_body(session: &Session, peers: &[ListedPeer], is_fresh: bool, req: &AuthRequest<'_>) -> Markup {
     html! {
         h1 { (say("Your WireGuard devices")) }
-        p { (phrase("You are signed in as {}.", &[html! { strong { (session.email) } }])) }
-        p { (say("A device may come in while you are signed in. When your session has ended, sign in again in any browser, and it goes on.")) }
-        @if peers.is_empty() { p { (say("You have none.")) } } @else {
-            ul.items { @for peer in peers { li { (one(peer)) } } }
+        div data-before {
+            p { (phrase("You are signed in as {}.", &[html! { strong { (session.email) } }])) }
+            p { (say("A device may come in while you are signed in. When your session has ended, sign in again in any browser, and it goes on.")) }
+            @if peers.is_empty() { p { (say("You have none.")) } } @else {
+                ul.items { @for peer in peers { li { (one(peer)) } } }
+            }
+            h2 { (say("Add a WireGuard device")) }
+            p {
+                (say(
+                    "This page makes a key for the device. Its secret half stays in this page: save it as a file, or scan it with the \
+                     WireGuard app, before you leave."
+                ))
+            }
+            @if is_fresh { (adding()) } @else {
+                p { (say("Sign in again first: a WireGuard device is added soon after a sign-in.")) }
+                p { a.button href=(sign_in_again(req)) { (say("Sign in again")) } }
+            }
         }
-        h2 { (say("Add a WireGuard device")) }
-        p {
-            (say(
-                "This page makes a key for the device. Its secret half stays in this page: save it as a file, or scan it with the \
-                 WireGuard app, before you leave."
-            ))
-        }
-        @if is_fresh { (adding()) } @else {
-            p { (say("Sign in again first: a WireGuard device is added soon after a sign-in.")) }
-            p { a.button href=(sign_in_again(req)) { (say("Sign in again")) } }
-        }
+        @if is_fresh { (made()) }
     }
 }
 
-/// What the script fills in: words are the page's, so that it speaks the person's language.
+/// What the script sends. Its words are the page's, so that it speaks the person's language.
 fn adding() -> Markup {
     html! {
         form data-enrol=(ENROL_PATH) {
@@ -183,15 +186,20 @@ fn adding() -> Markup {
             p { button { (say("Add a device")) } }
         }
         p role="status" data-old=(say("This browser cannot make keys for WireGuard. Use a newer one, or pomerium-cli wg add.")) {}
+    }
+}
+
+/// What the script shows in the place of all else, once.
+fn made() -> Markup {
+    html! {
         div data-made hidden {
-            p { (say("Scan this with the \
-                 WireGuard app, or save the file. It is shown once.")) }
+            p { (say("Scan this with the WireGuard app, or save the file. It is shown once.")) }
             div.qr {}
-            pre { code {} }
             div.actions {
                 a.button download="pomerium.conf" { (say("Save the file")) }
                 a.button.second href=(PEERS_PATH) { (say("Done")) }
             }
+            pre { code {} }
         }
     }
 }
@@ -227,9 +235,7 @@ fn one(peer: &ListedPeer) -> Markup {
         form.line method="post" action=(RENAME_PATH) {
             input name="name" value=(peer.name) maxlength=(NAME_LEN_MAX) required aria-label=(say("New name")) autocomplete="off";
             button.second.small name="id" value=(peer.id) { (say("Rename")) }
-        }
-        form method="post" action=(REMOVE_PATH) {
-            button.second.small name="id" value=(peer.id) { (say("Remove")) }
+            button.second.small name="id" value=(peer.id) formaction=(REMOVE_PATH) formnovalidate { (say("Remove")) }
         }
     }
 }

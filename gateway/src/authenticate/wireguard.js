@@ -18,7 +18,7 @@ const newPair = async () => {
 
 const fileOf = (privateKey, told) =>
   `# ${told.name}\n[Interface]\nPrivateKey = ${privateKey}\nAddress = ${told.address_v4}/32, ${told.address_v6}/128\n` +
-  `DNS = ${told.dns}\n\n[Peer]\nPublicKey = ${told.gateway_public_key}\nPresharedKey = ${told.preshared_key}\n` +
+  `DNS = ${told.dns.join(", ")}\n\n[Peer]\nPublicKey = ${told.gateway_public_key}\nPresharedKey = ${told.preshared_key}\n` +
   `Endpoint = ${told.endpoint}\nAllowedIPs = ${told.allowed_ips.join(", ")}\nPersistentKeepalive = 25\n`;
 
 const pictureOf = (text) => {
@@ -52,7 +52,7 @@ const enrol = async () => {
   made.querySelector("a[download]").href = URL.createObjectURL(new Blob([file], { type: "text/plain" }));
   const picture = pictureOf(file);
   if (picture) made.querySelector(".qr").replaceChildren(picture);
-  form.hidden = true;
+  document.querySelector("[data-before]").hidden = true;
   made.hidden = false;
 };
 

@@ -81,6 +81,7 @@ pub(super) const GLOBAL: &[&str] = &[
     "use_proxy_protocol",
     "wireguard_address",
     "wireguard_addresses",
+    "wireguard_dns",
     "wireguard_endpoint",
     "wireguard_peers_per_user",
     "wireguard_private_key",

@@ -1,6 +1,10 @@
 //! `wireguard_*`: WireGuard apps as clients.
 
-use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use pomerium_shared::{destination::Destination, wireguard::PrivateKey};
@@ -12,8 +16,9 @@ use crate::{secret::Secret, wireguard_peer::Networks};
 const ADDRESS: &str = "wireguard_address";
 
 /// Every key but the first.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 7] = [
     "wireguard_addresses",
+    "wireguard_dns",
     "wireguard_endpoint",
     "wireguard_peers_per_user",
     "wireguard_private_key",
@@ -37,6 +42,8 @@ pub struct WireGuard {
     pub networks: Networks,
     /// `wireguard_endpoint`: where clients are told to send.
     pub endpoint: Destination,
+    /// `wireguard_dns`: whom clients ask about names that are no routes'.
+    pub other_dns: Vec<IpAddr>,
     /// `wireguard_peers_per_user`.
     pub peers_per_user: NonZeroU32,
     /// `wireguard_private_key`: names the gateway in handshakes. `None`: one kept in the storage.
@@ -68,6 +75,7 @@ pub(super) fn wireguard(
     }
     check_door(top, address, beside);
     let networks = networks(top);
+    let other_dns = other_dns(top);
     let peers_per_user = peers_per_user(top);
     let private_key = top.secret32("wireguard_private_key").map(private_key);
     let session_grace = session_grace(top);
@@ -76,6 +84,7 @@ pub(super) fn wireguard(
         address: address?,
         networks: networks?,
         endpoint: endpoint?,
+        other_dns,
         peers_per_user,
         private_key,
         session_grace,
@@ -136,6 +145,26 @@ fn networks(top: &Section<'_>) -> Option<Networks> {
         }
     };
     Networks::new(v4, v6).inspect_err(|error| top.error(NAME, error.to_string())).ok()
+}
+
+/// Addresses of resolvers.
+fn other_dns(top: &Section<'_>) -> Vec<IpAddr> {
+    const NAME: &str = "wireguard_dns";
+    if !top.has(NAME) {
+        let message = "clients resolve the names of routes alone while their tunnel is up: name resolvers for all others in \
+                       wireguard_dns, like [9.9.9.9]";
+        top.warn(ADDRESS, message);
+        return Vec::new();
+    }
+    let texts = top.list(NAME).unwrap_or_default();
+    let address = |(text, at): &(&str, _)| {
+        let address = text.parse().ok();
+        if address.is_none() {
+            top.error_at(*at, NAME, "expected addresses of resolvers, like [9.9.9.9, \"2620:fe::fe\"]");
+        }
+        address
+    };
+    texts.iter().filter_map(address).collect()
 }
 
 fn peers_per_user(top: &Section<'_>) -> NonZeroU32 {

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::{self, Write as _},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
@@ -101,8 +101,9 @@ pub struct Enrolment {
     /// Where the gateway listens.
     #[serde(with = "as_text")]
     pub endpoint: Destination,
-    /// Who answers questions about names of routes: the gateway, in the tunnel.
-    pub dns: Ipv4Addr,
+    /// Who answers questions about names: first the gateway, in the tunnel, which knows those of routes and refuses all others;
+    /// then whom the operator names for these.
+    pub dns: Vec<IpAddr>,
     /// What lies behind the tunnel.
     #[serde(with = "networks_as_text")]
     pub allowed_ips: Vec<IpNet>,
@@ -172,14 +173,16 @@ pub fn wg_quick(private_key: &PrivateKey, enrolment: &Enrolment) -> String {
         ..
     } = enrolment;
     let allowed: Vec<String> = allowed_ips.iter().map(ToString::to_string).collect();
+    let dns: Vec<String> = dns.iter().map(ToString::to_string).collect();
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = write!(
         text,
-        "# {name}\n[Interface]\nPrivateKey = {}\nAddress = {address_v4}/32, {address_v6}/128\nDNS = {dns}\n\n\
+        "# {name}\n[Interface]\nPrivateKey = {}\nAddress = {address_v4}/32, {address_v6}/128\nDNS = {}\n\n\
          [Peer]\nPublicKey = {gateway_public_key}\nPresharedKey = {}\nEndpoint = {endpoint}\nAllowedIPs = {}\n\
          PersistentKeepalive = {KEEPALIVE_SECONDS}\n",
         STANDARD.encode(private_key.expose()),
+        dns.join(", "),
         STANDARD.encode(preshared_key.expose()),
         allowed.join(", "),
     );

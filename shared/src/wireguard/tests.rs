@@ -22,7 +22,7 @@ fn enrolment() -> Enrolment {
         preshared_key: PresharedKey::new([7; 32]),
         gateway_public_key: alice().1,
         endpoint: "auth.corp.example:51820".parse().unwrap(),
-        dns: "100.64.0.1".parse().unwrap(),
+        dns: vec!["100.64.0.1".parse().unwrap(), "fd00::53".parse().unwrap()],
         allowed_ips: vec!["100.64.0.0/11".parse().unwrap(), "fd5a:1f3c:8b0e::/65".parse().unwrap()],
     }
 }
@@ -92,7 +92,7 @@ fn a_file_has_what_wg_quick_reads() {
     let (private, public) = alice();
     let expected = format!(
         "# phone\n[Interface]\nPrivateKey = {}\nAddress = 100.96.0.7/32, fd5a:1f3c:8b0e:0:8000::7/128\n\
-         DNS = 100.64.0.1\n\n[Peer]\nPublicKey = {public}\nPresharedKey = {}\nEndpoint = auth.corp.example:51820\n\
+         DNS = 100.64.0.1, fd00::53\n\n[Peer]\nPublicKey = {public}\nPresharedKey = {}\nEndpoint = auth.corp.example:51820\n\
          AllowedIPs = 100.64.0.0/11, fd5a:1f3c:8b0e::/65\nPersistentKeepalive = 25\n",
         STANDARD.encode(private.expose()),
         STANDARD.encode([7; 32]),
@@ -107,12 +107,17 @@ fn an_answer_that_would_write_lines_of_its_own_is_none() {
     for (field, value) in [
         ("name", "phone\nPostUp = id"),
         ("endpoint", "auth.corp.example:51820\nPostUp = id"),
-        ("dns", "100.64.0.1\nPostUp = id"),
+        ("address_v4", "100.64.0.1\nPostUp = id"),
         ("gateway_public_key", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
     ] {
         let mut bad = good.clone();
         bad[field] = value.into();
         assert!(serde_json::from_value::<Enrolment>(bad).is_err(), "{field}");
+    }
+    for list in ["dns", "allowed_ips"] {
+        let mut bad = good.clone();
+        bad[list] = vec!["100.64.0.1/32\nPostUp = id"].into();
+        assert!(serde_json::from_value::<Enrolment>(bad).is_err(), "{list}");
     }
 }
 

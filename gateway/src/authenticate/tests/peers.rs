@@ -15,6 +15,7 @@ pub(super) fn terms() -> PeerTerms {
         networks: Networks::default(),
         endpoint: "authenticate.example.com:51820".parse().unwrap(),
         gateway_public_key: PrivateKey::from_random([9; 32]).public_key(),
+        other_dns: vec![],
         peers_per_user: NonZeroU32::new(2).unwrap(),
         session_grace: Duration::ZERO,
     }
@@ -60,7 +61,7 @@ async fn a_person_adds_renames_and_removes_a_device() {
     let told: Enrolment = serde_json::from_value(told).unwrap();
     assert_eq!(told.endpoint.to_string(), "authenticate.example.com:51820");
     assert!(told.allowed_ips.iter().all(|net| !net.contains(&std::net::IpAddr::from(told.address_v4))));
-    assert!(told.allowed_ips.iter().any(|net| net.contains(&std::net::IpAddr::from(told.dns))));
+    assert!(told.allowed_ips.iter().any(|net| net.contains(&told.dns[0])));
     let list = shown(&service, &mut browser, NOW).await;
     assert!(list.contains("Phone") && list.contains(&told.address_v4.to_string()), "{list}");
     let secret = serde_json::to_value(&told).unwrap()["preshared_key"].as_str().unwrap().to_owned();

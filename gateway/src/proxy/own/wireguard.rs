@@ -3,6 +3,8 @@
 //! On any host, but only by a token that was made for the sign-in host and comes in a header. A browser's cookie is no such
 //! thing: the app of a host could otherwise enrol a peer for each of its visitors, and come in as them.
 
+use std::sync::Arc;
+
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use pomerium_shared::{
     clock::Now,
@@ -102,7 +104,7 @@ async fn asking(
     parts: &http::request::Parts,
     connection: &Connection,
     now: Now,
-) -> Result<Session, Refusal> {
+) -> Result<Arc<Session>, Refusal> {
     let host = live.settings.authenticate_url.host_str();
     let resolved = live.authenticate.resolve(&parts.headers, None, host, connection.key(), now.wall).await;
     let rejected = match resolved.map_err(|error| store_failed(&error))? {
@@ -110,7 +112,7 @@ async fn asking(
             if !live.authenticate.is_person(&session) {
                 return Err(refused(&EnrolError::NotAPerson));
             }
-            return Ok(*session);
+            return Ok(session);
         }
         Resolved::Invalid(_, why) => Some(why),
         Resolved::Valid(..) | Resolved::Absent => None,
