@@ -170,9 +170,9 @@ impl PeerTerms {
 /// A peer's key is a file that moves between machines. So it is not the device key that the session may be bound to, and no
 /// proof that this is the browser which proved to be a device.
 #[must_use]
-pub fn session_behind(session: &Session, grace: Duration) -> Session {
+pub fn session_behind(session: Session, grace: Duration) -> Session {
     let expires_at = session.expires_at + grace;
-    Session { bound_to: None, proof: None, expires_at, ..session.clone() }
+    Session { bound_to: None, proof: None, expires_at, ..session }
 }
 
 /// The networks inside the tunnel. The lower half of each is of routes, the upper half of peers: an address is never both.

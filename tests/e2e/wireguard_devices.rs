@@ -158,6 +158,14 @@ async fn call(
     (page.status, serde_json::from_slice(&page.body).unwrap_or_default())
 }
 
+fn with(token: &str) -> Vec<(header::HeaderName, String)> {
+    vec![(header::AUTHORIZATION, format!("Pomerium {token}"))]
+}
+
+fn new(key: &str) -> Value {
+    json!({"name": "x", "public_key": key})
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_but_the_person_adds_or_removes_their_devices() {
     let app = App::start().await.unwrap();
@@ -166,8 +174,6 @@ async fn nobody_but_the_person_adds_or_removes_their_devices() {
         (Person::new("alice", &gateway.authority).unwrap(), Person::new("bob", &gateway.authority).unwrap());
     let origin = gateway.url("app.localhost").unwrap();
     let api = page(&gateway, "authenticate.localhost", API);
-    let with = |token: &str| vec![(header::AUTHORIZATION, format!("Pomerium {token}"))];
-    let new = |key: &str| json!({"name": "x", "public_key": key});
     let (alices, bobs) = (alice.token(&origin).await.unwrap(), bob.token(&origin).await.unwrap());
     let key = new_key();
 
@@ -221,6 +227,16 @@ async fn nobody_but_the_person_adds_or_removes_their_devices() {
             StatusCode::CONFLICT
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_device_is_refused() {
+    let app = App::start().await.unwrap();
+    let gateway = gateway(&app, "").await;
+    let alice = Person::new("alice", &gateway.authority).unwrap();
+    let api = page(&gateway, "authenticate.localhost", API);
+    let token = with(&alice.token(&gateway.url("app.localhost").unwrap()).await.unwrap());
+    let anybody = Person::new("anybody", &gateway.authority).unwrap();
     for bad in [
         json!({"name": "a\u{1b}b", "public_key": new_key()}),
         json!({"name": "x", "public_key": STANDARD.encode([0; 32])}),
@@ -230,11 +246,11 @@ async fn nobody_but_the_person_adds_or_removes_their_devices() {
         json!({"name": "x", "public_key": new_key(), "email": "bob@corp.example"}),
         Value::Null,
     ] {
-        let (status, _) = call(&stranger, Method::POST, &api, &with(&alices), &bad).await;
+        let (status, _) = call(&anybody, Method::POST, &api, &token, &bad).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{bad}");
     }
     assert_eq!(
-        call(&stranger, Method::PATCH, &api, &with(&alices), &Value::Null).await.0,
+        call(&anybody, Method::PATCH, &api, &token, &Value::Null).await.0,
         StatusCode::METHOD_NOT_ALLOWED
     );
 }

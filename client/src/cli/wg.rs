@@ -121,6 +121,8 @@ impl Add {
         let text = wg_quick(&private_key, &enrolment);
         let Some(file) = file else { return print(&text) };
         let path = file.write(&text)?;
+        // `wg-quick` takes a word without a slash for the name of an interface that it knows.
+        let path = std::path::absolute(&path).unwrap_or(path);
         if !self.no_qr && std::io::stdout().is_terminal() {
             print(&picture(&text))?;
         }

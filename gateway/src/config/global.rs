@@ -12,7 +12,7 @@ use url::Url;
 
 use super::{
     AuthorizeService, Certificate, Codec, CookieSettings, DownstreamMtls, ForwardAuthDoor, GrpcDoor,
-    IssuerFormat, PerAddress, SameSite, Services, Settings, Storage, Timeouts, authorize_service,
+    IssuerFormat, PerAddress, SameSite, Services, Settings, Storage, Timeouts, WireGuard, authorize_service,
     autocert::autocert,
     branding,
     downstream_mtls::ClientAuthorities,
@@ -20,8 +20,7 @@ use super::{
     material::{read_database, read_file},
     routes,
     section::Section,
-    services,
-    wireguard::{self, wireguard},
+    services, wireguard,
 };
 use crate::{
     authorize::Records,
@@ -33,34 +32,23 @@ use crate::{
 pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     top.check_keys(keys::Place::Global);
     let services = services::services(top);
-    let Doors { address, http_redirect_addr, grpc, forward_auth, authorize_service } = doors(top, services);
     let codec = codec(top);
+    let authenticate_url = authenticate_url(top);
+    let storage = storage_for(top, services);
+    let doors = doors(top, services, codec);
+    let wireguard = wireguard_door(top, &doors, authenticate_url.as_ref(), storage.as_ref());
+    let Doors { address, http_redirect_addr, grpc, forward_auth, authorize_service, .. } = doors;
     let autocert = autocert(top);
     let certificates = certificates(top, autocert.is_some());
     let client_authorities = ClientAuthorities::read(top);
     let shared_secret = top.secret32("shared_secret");
     let cookie_secret = top.secret32("cookie_secret");
     let signing_keys = top.signing_keys();
-    let authenticate_url = authenticate_url(top);
-    let signout_redirect_url = top.url("signout_redirect_url");
-    let cookie = cookie(top);
     let identity_provider = identity::provider(top);
     let pass_identity_headers = top.flag("pass_identity_headers").unwrap_or(false);
     let set_response_headers = response_headers(top);
     let jwt_claims_headers = claims_headers(top);
     let timeouts = timeouts(top);
-    let storage = storage_for(top, services);
-    let wireguard = wireguard(
-        top,
-        listen_address(top, "wireguard_address"),
-        &wireguard::Beside {
-            address,
-            authenticate_url: authenticate_url.as_ref(),
-            codec,
-            services,
-            storage: storage.as_ref(),
-        },
-    );
     let defaults = routes::Defaults {
         timeouts,
         unreachable_grace: unreachable_grace(top),
@@ -94,9 +82,9 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         cookie_secret,
         signing_keys,
         authenticate_url: authenticate_url?,
-        signout_redirect_url,
+        signout_redirect_url: top.url("signout_redirect_url"),
         programmatic_redirect_domains,
-        cookie,
+        cookie: cookie(top),
         identity_provider: identity_provider?,
         workload_issuers: identity::workload_issuers(top),
         scim_token: identity::scim_token(top),
@@ -117,6 +105,8 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
 
 /// The addresses that the gateway answers at, and where it asks.
 struct Doors {
+    services: Services,
+    codec: Codec,
     address: Option<SocketAddr>,
     http_redirect_addr: Option<SocketAddr>,
     grpc: Option<GrpcDoor>,
@@ -124,7 +114,7 @@ struct Doors {
     authorize_service: Option<AuthorizeService>,
 }
 
-fn doors(top: &Section<'_>, services: Services) -> Doors {
+fn doors(top: &Section<'_>, services: Services, codec: Codec) -> Doors {
     let address = listen_address(top, "address")
         .or_else(|| (!top.has("address")).then_some(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 443)));
     let http_redirect_addr = listen_address(top, "http_redirect_addr");
@@ -140,7 +130,18 @@ fn doors(top: &Section<'_>, services: Services) -> Doors {
         ],
     );
     let authorize_service = authorize_service::authorize_service(top, services);
-    Doors { address, http_redirect_addr, grpc, forward_auth, authorize_service }
+    Doors { services, codec, address, http_redirect_addr, grpc, forward_auth, authorize_service }
+}
+
+fn wireguard_door(
+    top: &Section<'_>,
+    doors: &Doors,
+    authenticate_url: Option<&Url>,
+    storage: Option<&Storage>,
+) -> Option<WireGuard> {
+    let Doors { services, codec, address, .. } = *doors;
+    let beside = wireguard::Beside { address, authenticate_url, codec, services, storage };
+    wireguard::wireguard(top, listen_address(top, "wireguard_address"), &beside)
 }
 
 fn unreachable_grace(top: &Section<'_>) -> Duration {

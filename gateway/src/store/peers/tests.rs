@@ -185,7 +185,7 @@ async fn a_session_that_lapsed_is_kept_for_its_peers_until_the_grace_is_over() {
     assert_eq!(admitted(&store, 100, 1_099).await, ["s1"]);
     assert_eq!(admitted(&store, 100, 1_100).await, [""; 0]);
     let kept = store.session(&alice.id).await.unwrap().unwrap();
-    let behind = crate::wireguard_peer::session_behind(&kept, grace);
+    let behind = crate::wireguard_peer::session_behind((*kept).clone(), grace);
     assert!(behind.is_valid_at(at(1_099)) && !behind.is_valid_at(at(1_100)));
     assert_eq!(store.purge_expired(grace, at(1_100)).await.unwrap(), 1);
     let (peer, ends) = (peer, store.peers_of(&alice).await.unwrap()[0].1);
