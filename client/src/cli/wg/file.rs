@@ -53,11 +53,10 @@ impl Drop for NewFile {
 /// The file for a device that is called so, in the folder where the person is.
 pub(super) fn name_for(name: &PeerName) -> PathBuf {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '=' | '+' | '.' | '-');
-    let stem: String =
-        name.as_str().chars().map(|c| if is_plain(c) { c } else { '-' }).take(STEM_LEN_MAX).collect();
+    let plain: String = name.as_str().chars().map(|c| if is_plain(c) { c } else { '-' }).collect();
     // A leading dot hides the file, a leading dash is an option.
-    let stem = stem.trim_start_matches(['.', '-']);
-    PathBuf::from(format!("{}.conf", if stem.is_empty() { "wg0" } else { stem }))
+    let stem: String = plain.trim_start_matches(['.', '-']).chars().take(STEM_LEN_MAX).collect();
+    PathBuf::from(format!("{}.conf", if stem.is_empty() { "wg0" } else { &stem }))
 }
 
 #[cfg(test)]
