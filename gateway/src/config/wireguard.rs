@@ -67,6 +67,10 @@ pub(super) fn wireguard(
     address: Option<SocketAddr>,
     beside: &Beside<'_>,
 ) -> Option<WireGuard> {
+    // One file may be that of several processes; this one carries nothing and enrols nobody.
+    if beside.services == Services::Authorize {
+        return None;
+    }
     if !top.has(ADDRESS) {
         for name in OTHERS.into_iter().filter(|name| top.has(name)) {
             top.warn(name, format!("has no effect without {ADDRESS}"));
@@ -92,9 +96,7 @@ pub(super) fn wireguard(
 }
 
 fn check_door(top: &Section<'_>, address: Option<SocketAddr>, beside: &Beside<'_>) {
-    if beside.services == Services::Authorize {
-        top.error(ADDRESS, "belongs to the process that runs the proxy: services: authorize carries nothing");
-    } else if address.is_some() && address == beside.address && beside.codec == Codec::All {
+    if address.is_some() && address == beside.address && beside.codec == Codec::All {
         top.error(ADDRESS, "must differ from address: HTTP/3 has that UDP port already");
     } else if address.is_some_and(|address| address.port() == 0) {
         top.error(ADDRESS, "must have a port that is not 0: clients are told where to send");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::SqliteConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::{Store, StoreError};
@@ -9,14 +10,19 @@ use super::{Store, StoreError};
 /// Between two looks. What an administrator takes away is gone within a second.
 const LOOK_INTERVAL: Duration = Duration::from_millis(400);
 
+/// Tells the processes beside this one that something was changed here, once the transaction is done.
+pub(super) async fn announce(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    sqlx::query("UPDATE outside_changes SET count = count + 1").execute(connection).await?;
+    Ok(())
+}
+
 impl Store {
     /// Tells the running gateway that something was changed beside it.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn announce_outside_change(&self) -> Result<(), StoreError> {
-        sqlx::query("UPDATE outside_changes SET count = count + 1").execute(&self.inner.pool).await?;
-        Ok(())
+        announce(&mut *self.inner.pool.acquire().await?).await
     }
 
     /// Looks for changes by other processes until `stop`: forgets what was kept for reading, and tells who follows.

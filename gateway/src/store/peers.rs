@@ -17,7 +17,7 @@ use pomerium_shared::{
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
-use super::{Store, StoreError, aead, from_millis, random_key, to_millis};
+use super::{Store, StoreError, aead, from_millis, outside, random_key, to_millis};
 use crate::{
     session::{Session, SessionId, UserId},
     wireguard_peer::{AdmittedPeer, Networks, Peer, PeerId},
@@ -51,13 +51,13 @@ impl From<sqlx::Error> for AddPeerError {
 
 /// The newest session is what its person's peers stand on.
 pub(super) async fn follow(connection: &mut SqliteConnection, session: &Session) -> Result<(), StoreError> {
-    sqlx::query("UPDATE wireguard_peers SET session_id = ?1 WHERE user_id = ?2 AND idp_id = ?3")
+    let moved = sqlx::query("UPDATE wireguard_peers SET session_id = ?1 WHERE user_id = ?2 AND idp_id = ?3")
         .bind(session.id.as_str())
         .bind(session.user_id.as_str())
         .bind(&session.idp_id)
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
-    Ok(())
+    if moved.rows_affected() > 0 { outside::announce(connection).await } else { Ok(()) }
 }
 
 impl Store {
@@ -112,6 +112,8 @@ impl Store {
         .bind(to_millis(now))
         .execute(&mut *transaction)
         .await?;
+        // Who signs people in may be another process than the one that peers come in at.
+        outside::announce(&mut transaction).await?;
         transaction.commit().await?;
         self.note_peer_change();
         Ok(peer)
@@ -259,6 +261,7 @@ impl Store {
         .bind(RETIRED_KEYS_MAX)
         .execute(&mut *transaction)
         .await?;
+        outside::announce(&mut transaction).await?;
         transaction.commit().await?;
         self.note_peer_change();
         Ok(true)
@@ -269,13 +272,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn revoke_peer(&self, id: &PeerId, now: SystemTime) -> Result<bool, StoreError> {
+        let mut transaction = self.inner.pool.begin().await?;
         let done = sqlx::query(
             "UPDATE wireguard_peers SET revoked_at_ms = ?2 WHERE id = ?1 AND revoked_at_ms IS NULL",
         )
         .bind(id.as_str())
         .bind(to_millis(now))
-        .execute(&self.inner.pool)
+        .execute(&mut *transaction)
         .await?;
+        outside::announce(&mut transaction).await?;
+        transaction.commit().await?;
         self.note_peer_change();
         Ok(done.rows_affected() == 1)
     }

@@ -38,7 +38,6 @@ fn nonsense_of_wireguard_is_named_with_what_to_do() {
         ("wireguard_address: '51820'\n", "wireguard_address: expected :port or address:port"),
         ("wireguard_address: ':0'\n", "must have a port that is not 0"),
         ("wireguard_address: ':443'\n", "must differ from address: HTTP/3 has that UDP port"),
-        ("wireguard_address: ':1'\nservices: authorize\n", "services: authorize carries nothing"),
         ("wireguard_address: ':1'\nwireguard_endpoint: vpn\n", "wireguard_endpoint: expected host:port"),
         ("wireguard_address: ':1'\nwireguard_addresses: [10.0.0.0/8]\n", "one IPv4 and one IPv6 network"),
         (
@@ -56,6 +55,9 @@ fn nonsense_of_wireguard_is_named_with_what_to_do() {
         assert!(errors.contains(expected), "{rest}\n{errors}");
     }
     good("wireguard_address: ':443'\ncodec_type: http2\n");
+    // The file of several processes, of which this one carries nothing.
+    let alone = format!("wireguard_address: ':1'\nservices: authorize\nshared_secret: {SECRET}\n");
+    assert!(good(&alone).settings.wireguard.is_none());
     let warnings = good("wireguard_address: ':1'\ndatabroker_storage_type: memory\n").warnings;
     let warned = |text: &str| warnings.iter().any(|warning| warning.to_string().contains(text));
     assert!(warned("peers are enrolled anew after each start") && warned("name resolvers for all others"));

@@ -204,27 +204,36 @@ async fn a_peer_of_other_networks_does_not_come_in() {
 }
 
 #[tokio::test]
-async fn what_an_administrator_does_beside_the_gateway_is_heard() {
+async fn what_another_process_does_with_peers_is_heard() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = Store::open(folder.path()).await.unwrap();
     let alice = session("s1", "alice", 0);
     signed_in(&gateway, &alice).await;
-    let peer = add(&gateway, &alice, 1).await.unwrap();
     let stop = tokio_util::sync::CancellationToken::new();
     let mut follower = tokio::task::JoinSet::new();
     follower.spawn(gateway.clone().follow_outside_changes(stop.clone()));
     let mut changes = gateway.changes();
-    let command = Store::open(folder.path()).await.unwrap();
-    assert!(command.revoke_peer(&peer.id, at(11)).await.unwrap());
-    // The follower's first look is what it compares with: say it until it was heard.
-    while !changes.has_changed().unwrap() {
-        command.announce_outside_change().await.unwrap();
-        let heard = tokio::time::timeout(Duration::from_millis(500), changes.changed()).await;
-        if heard.is_ok() {
-            break;
+    let other = Store::open(folder.path()).await.unwrap();
+    let heard = async |changes: &mut tokio::sync::watch::Receiver<u64>| {
+        tokio::time::timeout(Duration::from_secs(2), changes.changed()).await.is_ok()
+    };
+    // Until the follower has looked once: it compares with that.
+    let mut seed = 1;
+    let peer = loop {
+        let peer = add(&other, &alice, seed).await.unwrap();
+        if heard(&mut changes).await {
+            break peer;
         }
-    }
-    assert_eq!(admitted(&gateway, 0, 20).await, [""; 0]);
+        other.remove_peer(&alice, &peer.id, at(11)).await.unwrap();
+        seed += 1;
+    };
+    assert_eq!(admitted(&gateway, 0, 20).await, ["s1"]);
+    signed_in(&other, &session("s2", "alice", 100)).await;
+    assert!(heard(&mut changes).await, "a sign-in elsewhere");
+    assert_eq!(admitted(&gateway, 0, 120).await, ["s2"]);
+    assert!(other.revoke_peer(&peer.id, at(121)).await.unwrap());
+    assert!(heard(&mut changes).await, "an administrator's word");
+    assert_eq!(admitted(&gateway, 0, 122).await, [""; 0]);
     stop.cancel();
     follower.join_all().await;
 }
