@@ -199,7 +199,7 @@ fn made() -> Markup {
                 a.button download="pomerium.conf" { (say("Save the file")) }
                 a.button.second href=(PEERS_PATH) { (say("Done")) }
             }
-            pre { code {} }
+            pre tabindex="0" { code {} }
         }
     }
 }
