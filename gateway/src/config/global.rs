@@ -60,7 +60,6 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     };
     let routes = routes::routes(top, &defaults);
     client_authorities.check_use(top, &routes);
-    let programmatic_redirect_domains = programmatic_redirect_domains(top);
     Some(Settings {
         address: address?,
         http_redirect_addr,
@@ -83,7 +82,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         signing_keys,
         authenticate_url: authenticate_url?,
         signout_redirect_url: top.url("signout_redirect_url"),
-        programmatic_redirect_domains,
+        programmatic_redirect_domains: programmatic_redirect_domains(top),
         cookie: cookie(top),
         identity_provider: identity_provider?,
         workload_issuers: identity::workload_issuers(top),

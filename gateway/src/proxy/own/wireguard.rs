@@ -157,11 +157,11 @@ fn document(value: &serde_json::Value) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::respond::Audience;
+    use crate::proxy::respond::{Audience, Form};
 
     #[test]
     fn each_no_has_its_status_and_an_old_sign_in_is_told_to_begin_anew() {
-        let audience = Audience { request_id: "r", host: "h", page: None };
+        let audience = Audience { request_id: "r", host: "h", form: Form::Document };
         for (error, status) in [
             (EnrolError::Off, StatusCode::NOT_FOUND),
             (EnrolError::NotAPerson, StatusCode::FORBIDDEN),
