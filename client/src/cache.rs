@@ -20,6 +20,9 @@ use crate::{
 /// Bytes of `last-url` at most.
 const LAST_URL_LEN_MAX: u64 = 4 * 1024;
 
+/// The folder of the tokens for `kubectl`, which are forgotten by themselves.
+const KUBERNETES_FOLDER: &str = "exec-credential";
+
 /// The cache folder could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use {}", path.display())]
@@ -49,6 +52,8 @@ enum Kind {
     Bearer,
     /// Of sessions that are bound to this machine's key.
     Bound,
+    /// For `kubectl`, worth the same in any hands.
+    Kubernetes,
 }
 
 impl Cache {
@@ -65,6 +70,16 @@ impl Cache {
     /// The same folder, for tokens that any program may use.
     pub(crate) fn for_programs(self) -> Self {
         Self { kind: Kind::Bearer, ..self }
+    }
+
+    /// The same folder, for the tokens of `kubectl`.
+    pub(crate) fn for_kubernetes(self) -> Self {
+        Self { kind: Kind::Kubernetes, ..self }
+    }
+
+    /// Forgets all tokens of `kubectl`.
+    pub(crate) fn clear_kubernetes(&self) -> Result<(), CacheError> {
+        self.clear_folder(KUBERNETES_FOLDER)
     }
 
     /// The folder of this user: below `XDG_CACHE_HOME` or `HOME/.cache`; `None` without either.
@@ -117,15 +132,18 @@ impl Cache {
 
     /// Removes all tokens; the folder stays.
     pub(crate) fn clear(&self) -> Result<(), CacheError> {
-        for part in ["jwts", "locks", "exec-credential"] {
-            match fs::remove_dir_all(self.root.join(part)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(CacheError { path: self.root.join(part), source: error });
-                }
-                _ => {}
-            }
+        for part in ["jwts", "locks", KUBERNETES_FOLDER] {
+            self.clear_folder(part)?;
         }
         remove(&self.root.join("last-url")).map(|_| ())
+    }
+
+    fn clear_folder(&self, part: &str) -> Result<(), CacheError> {
+        let path = self.root.join(part);
+        match fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(CacheError { path, source }),
+            _ => Ok(()),
+        }
     }
 
     /// The file that a process locks while it signs in to this gateway. It stays empty.
@@ -143,12 +161,13 @@ impl Cache {
     }
 
     fn token_path(&self, gateway: &Gateway) -> PathBuf {
-        self.root.join("jwts").join(format!("{}.jwt", name::of(&self.key_of(gateway))))
+        let folder = if self.kind == Kind::Kubernetes { KUBERNETES_FOLDER } else { "jwts" };
+        self.root.join(folder).join(format!("{}.jwt", name::of(&self.key_of(gateway))))
     }
 
     fn key_of(&self, gateway: &Gateway) -> String {
         match self.kind {
-            Kind::Bearer => gateway.cache_key(),
+            Kind::Bearer | Kind::Kubernetes => gateway.cache_key(),
             Kind::Bound => format!("{}|device", gateway.cache_key()),
         }
     }
@@ -275,6 +294,17 @@ mod tests {
         assert_eq!(cache.token(&a).unwrap(), Some(token_until(5)));
         cache.clear().unwrap();
         assert_eq!(bound.token(&a).unwrap(), None);
+    }
+
+    #[test]
+    fn the_tokens_of_kubectl_are_forgotten_by_themselves() {
+        let (_folder, cache) = empty();
+        let (a, kubernetes) = (gateway("a.example"), cache.clone().for_kubernetes());
+        cache.keep(&a, &token_until(5)).unwrap();
+        assert_eq!(kubernetes.token(&a).unwrap(), None);
+        kubernetes.keep(&a, &token_until(6)).unwrap();
+        cache.clear_kubernetes().unwrap();
+        assert_eq!((cache.token(&a).unwrap(), kubernetes.token(&a).unwrap()), (Some(token_until(5)), None));
     }
 
     #[test]

@@ -5,12 +5,15 @@ mod cache;
 mod completion;
 mod connect;
 mod daemon;
+mod k8s;
 mod login;
 mod logout;
 mod open;
+mod proxy;
 #[cfg(target_os = "linux")]
 mod repair;
 mod routes;
+mod service_account;
 mod ssh_config;
 mod status;
 mod tcp;
@@ -27,10 +30,11 @@ use std::{
     sync::Arc,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use pomerium_shared::telemetry::{LogFormat, init};
 use tokio_util::task::TaskTracker;
 
+use self::service_account::ServiceAccount;
 use crate::{
     access::{Access, Caller},
     cache::Cache,
@@ -39,10 +43,12 @@ use crate::{
     failure::Failure,
     gateway::Gateway,
     link::Link,
-    local_api,
+    local_api::{
+        self,
+        wire::{DaemonStatus, Reply, Request},
+    },
     login::browser::Browser,
     reach::Reach,
-    token::Token,
     trust::{Trust, TrustSettings},
 };
 
@@ -61,6 +67,17 @@ struct Root {
         default_value = "warn,pomerium_cli=info"
     )]
     log_level: String,
+    /// How the log and the last words of a command that fails look on standard error
+    #[arg(long, global = true, env = "LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    log_format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -84,10 +101,14 @@ enum Command {
     Udp(udp::Udp),
     /// Let machines with WireGuard come in as you: add, list, rename, remove
     Wg(wg::Wg),
+    /// Open one local SOCKS5 and HTTP proxy for all TCP routes, with a PAC file for browsers
+    Proxy(proxy::Proxy),
     /// Hold sign-in, connections and kept forwards for all other commands
     Daemon(daemon::Daemon),
     /// Open a web route in the browser
     Open(open::Open),
+    /// Give kubectl its token, for clusters behind the gateway
+    K8s(k8s::K8s),
     /// Print lines for ~/.ssh/config, so that plain ssh reaches your SSH routes
     SshConfig(ssh_config::SshConfig),
     /// Print a valid token, signing in if there is none
@@ -118,16 +139,10 @@ pub(crate) struct Shared {
     /// Open no browser, only print the address of the sign-in page
     #[arg(long, help_heading = "Sign-in")]
     no_browser: bool,
-    /// Use this service account token; never open a browser
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        conflicts_with = "service_account_file",
-        hide_env_values = true,
-        help_heading = "Sign-in"
-    )]
+    /// Use this service account token; never open a browser. POMERIUM_SERVICE_ACCOUNT does the same, and shows in no list of processes
+    #[arg(long, value_name = "TOKEN", conflicts_with = "service_account_file", help_heading = "Sign-in")]
     service_account: Option<String>,
-    /// Use the service account token in this file; never open a browser
+    /// Use the service account token in this file; never open a browser. So does POMERIUM_SERVICE_ACCOUNT_FILE
     #[arg(long, value_name = "FILE", help_heading = "Sign-in")]
     service_account_file: Option<PathBuf>,
     /// Show the gateway no key of this device: the session is then worth the same on any machine
@@ -170,6 +185,16 @@ fn socket_path() -> Option<PathBuf> {
     local_api::socket::path(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
 }
 
+/// What the daemon says, if it runs.
+async fn daemon_status() -> Result<Option<DaemonStatus>, Failure> {
+    let Some(path) = socket_path() else { return Ok(None) };
+    let Some(mut line) = local_api::caller::Caller::at(path).line().await else { return Ok(None) };
+    match line.ask(Request::Status, |_| {}).await? {
+        Reply::Status(status) => Ok(Some(status)),
+        _ => Err(Failure::BadAnswer { what: "a question for the state" }),
+    }
+}
+
 /// The file of forwards that are kept.
 fn forwards_file() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -199,6 +224,11 @@ fn device_key() -> Option<DeviceKey> {
 }
 
 impl Shared {
+    /// The same, without a window of a browser.
+    fn without_browser(self) -> Self {
+        Self { no_browser: true, browser_cmd: None, ..self }
+    }
+
     /// The same, without a device key.
     fn without_device_key(self) -> Self {
         Self { no_device_key: true, ..self }
@@ -218,8 +248,7 @@ impl Shared {
             || self.alternate_ca_path.is_some()
             || self.ca_cert.is_some()
             || self.browser_cmd.is_some()
-            || self.service_account.is_some()
-            || self.service_account_file.is_some();
+            || !matches!(self.service_account(), Ok(None));
         if has_own { None } else { socket_path().map(local_api::caller::Caller::at) }
     }
 
@@ -235,27 +264,44 @@ impl Shared {
         gateway: Gateway,
         tracker: &TaskTracker,
     ) -> Result<Arc<Access>, Failure> {
-        let trust = Trust::load(&TrustSettings {
-            anything: self.disable_tls_verification,
-            ca_file: self.alternate_ca_path.clone(),
-            ca_base64: self.ca_cert.clone(),
-        })?;
+        self.access_with(user_cache(), caller, gateway, tracker)
+    }
+
+    /// The same for a cache that is known.
+    fn access_with(
+        &self,
+        cache: Option<Cache>,
+        caller: Caller,
+        gateway: Gateway,
+        tracker: &TaskTracker,
+    ) -> Result<Arc<Access>, Failure> {
+        let trust = self.trust()?;
         let wants_key = gateway.tls() && !self.no_device_key && !matches!(caller, Caller::ServiceAccount(_));
         let key = if wants_key { device_key() } else { None };
         let link = Link::new(gateway, &trust, key.as_ref(), tracker.clone())?;
-        Ok(Arc::new(Access::new(link, user_cache(), caller, key)))
+        Ok(Arc::new(Access::new(link, cache, caller, key)))
+    }
+
+    /// Whose certificates are believed.
+    fn trust(&self) -> Result<Trust, Failure> {
+        Ok(Trust::load(&TrustSettings {
+            anything: self.disable_tls_verification,
+            ca_file: self.alternate_ca_path.clone(),
+            ca_base64: self.ca_cert.clone(),
+        })?)
     }
 
     fn caller(&self) -> Result<Caller, Failure> {
-        let text = match (&self.service_account, &self.service_account_file) {
-            (Some(text), _) => Some(text.clone()),
-            (None, Some(path)) => Some(std::fs::read_to_string(path).map_err(Failure::ServiceAccountFile)?),
-            (None, None) => None,
-        };
-        if let Some(text) = text {
-            return Ok(Caller::ServiceAccount(Token::parse(&text).map_err(Failure::ServiceAccount)?));
-        }
-        Ok(Caller::Person(self.browser()))
+        Ok(match self.service_account()? {
+            Some(account) => Caller::ServiceAccount(account.token()?),
+            None => Caller::Person(self.browser()),
+        })
+    }
+
+    /// The service account of the command line, or else of the environment.
+    fn service_account(&self) -> Result<Option<ServiceAccount>, Failure> {
+        let said = (self.service_account.clone(), self.service_account_file.clone());
+        ServiceAccount::of(said, |name| std::env::var_os(name))
     }
 
     /// How pages are opened.
@@ -296,7 +342,11 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             return if asked_for { ExitCode::SUCCESS } else { ExitCode::from(Exit::Usage as u8) };
         }
     };
-    let _log = match init(LogFormat::Human, &root.log_level) {
+    let format = match root.log_format {
+        Format::Text => LogFormat::Human,
+        Format::Json => LogFormat::Json,
+    };
+    let _log = match init(format, &root.log_level) {
         Ok(log) => log,
         Err(error) => {
             complain(&format!("pomerium-cli: {}\n  Set LOG_LEVEL to info or debug.", exit::chain(&error)));
@@ -306,8 +356,15 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match in_runtime(root.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            complain(&exit::message(&failure));
-            ExitCode::from(exit::verdict(&failure).0 as u8)
+            let message = exit::message(&failure);
+            let code = exit::verdict(&failure).0 as u8;
+            match format {
+                LogFormat::Human => complain(&message),
+                LogFormat::Json => complain(
+                    &serde_json::json!({"level": "ERROR", "message": message, "exit": code}).to_string(),
+                ),
+            }
+            ExitCode::from(code)
         }
     }
 }
@@ -330,8 +387,10 @@ fn in_runtime(command: Command) -> Result<(), Failure> {
             Command::Tcp(command) => Box::pin(command.run()).await,
             Command::Udp(command) => Box::pin(command.run()).await,
             Command::Wg(command) => Box::pin(command.run()).await,
+            Command::Proxy(command) => Box::pin(command.run()).await,
             Command::Daemon(command) => Box::pin(command.run(handed_over)).await,
             Command::Open(command) => command.run().await,
+            Command::K8s(command) => command.run().await,
             Command::SshConfig(command) => command.run().await,
             Command::Auth(command) => command.run().await,
             Command::Cache(command) => command.run(),

@@ -71,14 +71,19 @@ pub(crate) fn verdict(failure: &Failure) -> (Exit, &'static str) {
     match failure {
         Failure::Link(error) => link(error),
         Failure::Login { source, .. } => login(source),
+        Failure::NobodyToAsk { .. } => (
+            Exit::NotSignedIn,
+            "Run pomerium-cli k8s exec-credential with that URL in a terminal once, or use a service account: --service-account-file",
+        ),
         Failure::Refused { refusal, .. } => refused(refusal.verdict),
         Failure::BadAnswer { .. } => (
             Exit::Unreachable,
             "Check that the address is that of a gateway, and of a version that fits this client.",
         ),
-        Failure::Listen { .. } => {
+        Failure::Listen { .. } | Failure::ListenProxy { .. } => {
             (Exit::Usage, "Choose another address with --listen, or stop what uses this one.")
         }
+        Failure::OpenProxy { .. } => (Exit::Usage, "Choose 127.0.0.1:PORT with --listen."),
         #[cfg(target_os = "linux")]
         Failure::Tun(error) => (Exit::Ours, error.remedy()),
         Failure::NoGateway => (Exit::Usage, "Name it: pomerium-cli login https://gateway.example"),
@@ -100,6 +105,7 @@ pub(crate) fn verdict(failure: &Failure) -> (Exit, &'static str) {
             Exit::Usage,
             "Give the token itself to --service-account, or a file with it to --service-account-file.",
         ),
+        Failure::TwoServiceAccounts => (Exit::Usage, "Set one of them."),
         Failure::Cache(_) | Failure::NoCache => {
             (Exit::Ours, "Make the folder writable for you, or set XDG_CACHE_HOME to one that is.")
         }

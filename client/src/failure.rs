@@ -30,6 +30,12 @@ pub(crate) enum Failure {
         /// Why; shared by all streams that waited for the same sign-in.
         source: Arc<LoginError>,
     },
+    /// A session is needed, and the caller is a program.
+    #[error("not signed in to {url}, and nobody sits here who could")]
+    NobodyToAsk {
+        /// Where.
+        url: String,
+    },
     /// The gateway said no.
     #[error("{what}: {refusal}")]
     Refused {
@@ -53,6 +59,20 @@ pub(crate) enum Failure {
         address: SocketAddr,
         /// What the system said.
         source: io::Error,
+    },
+    /// The proxy's local port could not be had.
+    #[error("cannot listen on {address}")]
+    ListenProxy {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A proxy that others could use.
+    #[error("{address} is no loopback address: others could use your access")]
+    OpenProxy {
+        /// Which.
+        address: SocketAddr,
     },
     /// TUN mode does not begin.
     #[cfg(target_os = "linux")]
@@ -98,6 +118,9 @@ pub(crate) enum Failure {
     /// A file of a service account that cannot be read.
     #[error("the service account's file cannot be read")]
     ServiceAccountFile(#[source] io::Error),
+    /// The environment names two service accounts.
+    #[error("both POMERIUM_SERVICE_ACCOUNT and POMERIUM_SERVICE_ACCOUNT_FILE are set")]
+    TwoServiceAccounts,
     /// The cache cannot be read or written.
     #[error(transparent)]
     Cache(#[from] CacheError),

@@ -3,9 +3,11 @@
 //! How the stream is opened is `access`; what the person sees of it is [`board`].
 
 pub(crate) mod board;
+pub(crate) mod proxy;
 pub(crate) mod refused;
 pub(crate) mod saved;
 pub(crate) mod udp;
+mod visitor;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -39,11 +41,13 @@ pub(crate) struct Stop {
 }
 
 /// Who hears of the streams of a forward.
-pub(crate) trait Seen: Send + Sync + 'static {
+pub(crate) trait Seen: std::fmt::Debug + Send + Sync + 'static {
     /// One began.
     fn began(&self);
     /// One ended: bytes to and from the app, and how.
     fn ended(&self, up: u64, down: u64, how: &str);
+    /// One was asked for and not opened, and why.
+    fn refused(&self, to: &Destination, why: &str);
 }
 
 /// A local port that leads to one app.

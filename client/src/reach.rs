@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pomerium_shared::{destination::Destination, relay::Leg};
+use pomerium_shared::{clock::Now, destination::Destination, relay::Leg};
 use tokio::time::sleep;
 
 use crate::{
@@ -36,6 +36,11 @@ impl Reach {
     /// Which gateway.
     pub(crate) fn gateway(&self) -> &Gateway {
         self.access.gateway()
+    }
+
+    /// Whether there is a session that says it has not ended.
+    pub(crate) fn is_signed_in(&self) -> bool {
+        self.access.token_at_hand().is_some_and(|token| !token.is_expired(Now::read().wall))
     }
 
     /// The way without the daemon.

@@ -72,6 +72,9 @@ impl fmt::Display for EndReason {
     }
 }
 
+/// So that it can travel in an `io::Error` of a stream that has no resets.
+impl std::error::Error for EndReason {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -92,3 +92,25 @@ async fn bob_reads_why_in_the_browsers_own_words_and_the_port_stays() {
     }
     assert_eq!(echo.dials(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_hears_through_the_daemon_why_its_stream_was_cut() {
+    let echo = Echo::start().await.unwrap();
+    let route = Route::tcp(DESTINATION, echo.address);
+    let gateway = Gateway::start(std::slice::from_ref(&route)).await.unwrap();
+    let cli = Cli::new(&gateway, "alice").unwrap();
+    let daemon = cli.daemon().unwrap();
+    daemon.errors.line_with("the daemon answers").await.unwrap();
+    let mut command = cli.plain(&["tcp", DESTINATION, "--listen", "-"]).unwrap();
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"x").await.unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).await.unwrap();
+    gateway.write_routes(&[route.policy("[{deny: {and: [{accept: true}]}}]")]).unwrap();
+    gateway.reload().unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("the stream ended: policy"), "{said}");
+    drop(input);
+}

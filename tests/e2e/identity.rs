@@ -3,12 +3,13 @@
 
 use http::{HeaderMap, Method, header};
 use support::{
-    cli::Cli,
+    cli::{Cli, loopback_port},
     echo::Echo,
     form::Form,
     gateway::{Gateway, Options, Route},
     oidc::CLIENT_SECRET,
     person::Person,
+    process::{Input, Process},
     wait,
 };
 use tokio::{
@@ -126,10 +127,31 @@ async fn a_job_comes_in_with_a_token_of_its_own() {
     let given = given["access_token"].as_str().unwrap_or_else(|| panic!("{given}"));
 
     let cli = Cli::new(&gateway, "nobody").unwrap();
-    let (_client, port) = cli.listen_with(DESTINATION, &["--service-account", given]).await.unwrap();
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    stream.write_all(b"hello").await.unwrap();
-    let mut heard = [0; 5];
-    wait::within("an echo", stream.read_exact(&mut heard)).await.unwrap().unwrap();
+    // By an option, by the environment, and by a file that the environment names.
+    let file = cli.cache().with_file_name("token");
+    std::fs::write(&file, format!("{given}\n")).unwrap();
+    let listen = ["tcp", DESTINATION, "--listen", "127.0.0.1:0"];
+    for (option, variable) in [
+        (Some(given), None),
+        (None, Some(("POMERIUM_SERVICE_ACCOUNT", given))),
+        (None, Some(("POMERIUM_SERVICE_ACCOUNT_FILE", file.to_str().unwrap()))),
+    ] {
+        let mut command = cli.command(&listen).unwrap();
+        command.args(option.map(|token| ["--service-account", token]).into_iter().flatten()).envs(variable);
+        let client = Process::spawn("pomerium-cli of a job", &mut command, Input::None).unwrap();
+        let port = loopback_port(&client, "").await.unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        stream.write_all(b"hello").await.unwrap();
+        let mut heard = [0; 5];
+        wait::within("an echo", stream.read_exact(&mut heard)).await.unwrap().unwrap();
+    }
     assert_eq!(cli.sign_ins(), 0, "no browser was opened");
+
+    // A token that is refused is an error in words, and in JSON where that is asked for.
+    let mut command = cli.command(&["tcp", DESTINATION, "--listen", "-", "--log-format", "json"]).unwrap();
+    let output = command.env("POMERIUM_SERVICE_ACCOUNT", own).output().await.unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let last: serde_json::Value = serde_json::from_str(errors.lines().last().unwrap()).unwrap();
+    assert_eq!((output.status.code(), &last["exit"]), (Some(67), &67.into()), "{errors}");
+    assert!(!errors.contains(own) && cli.sign_ins() == 0, "{errors}");
 }

@@ -9,6 +9,8 @@ mod autocert;
 #[cfg(test)]
 mod browser;
 #[cfg(test)]
+mod clients;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod continuous;
@@ -31,11 +33,15 @@ mod headers;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod kubernetes;
+#[cfg(test)]
 mod mtls;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
 mod protocols;
+#[cfg(test)]
+mod proxy;
 #[cfg(test)]
 mod psql;
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::{
     forward::{
         Forward, Stop,
         board::{Board, BoardRow, Row},
+        proxy::Proxy,
         saved::{self, Saved},
         udp::UdpForward,
     },
@@ -205,6 +206,8 @@ pub(super) enum Opened {
     Tcp(Forward),
     /// For datagrams.
     Udp(UdpForward),
+    /// For connections to any of the routes.
+    Proxy(Proxy),
 }
 
 impl Opened {
@@ -213,6 +216,7 @@ impl Opened {
         match self {
             Self::Tcp(forward) => forward.local(),
             Self::Udp(forward) => forward.local(),
+            Self::Proxy(proxy) => proxy.local(),
         }
     }
 }
@@ -232,6 +236,10 @@ pub(super) async fn serve(
             Opened::Tcp(forward) => {
                 let seen = Arc::new(BoardRow { board, row });
                 listeners.spawn(forward.run(Arc::clone(&reach), seen, streams, stop))
+            }
+            Opened::Proxy(proxy) => {
+                let seen = Arc::new(BoardRow { board, row });
+                listeners.spawn(proxy.run(Arc::clone(&reach), seen, streams, stop))
             }
             // Datagrams go by this process's own connection.
             Opened::Udp(forward) => {

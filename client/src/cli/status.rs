@@ -4,17 +4,14 @@ use clap::Args;
 use pomerium_shared::{clock::Now, posture::PostureReport};
 use serde::Serialize;
 
-use super::{device_folder, named_or_last, print, socket_path, user_cache};
+use super::{daemon_status, device_folder, named_or_last, print, user_cache};
 use crate::{
     device::{key::DeviceKey, posture},
     ending::Ending,
     failure::Failure,
     forward::board::aligned,
     link::answer::shown as safe,
-    local_api::{
-        caller::Caller,
-        wire::{DaemonStatus, Reply, Request, Transport},
-    },
+    local_api::wire::{DaemonStatus, Transport},
     token::Token,
 };
 
@@ -71,7 +68,7 @@ impl Status {
                 && bound_to.as_deref() == key.as_ref().map(DeviceKey::thumbprint),
             device: key.map(|key| key.thumbprint().to_owned()),
             posture: posture::collect().await,
-            daemon: daemon().await?,
+            daemon: daemon_status().await?,
         };
         if self.json {
             let text = serde_json::to_string_pretty(&shown).map_err(std::io::Error::other)?;
@@ -102,16 +99,6 @@ impl Status {
             text.push_str(&held(daemon));
         }
         print(&text)
-    }
-}
-
-/// What the daemon says, if it runs.
-async fn daemon() -> Result<Option<DaemonStatus>, Failure> {
-    let Some(path) = socket_path() else { return Ok(None) };
-    let Some(mut line) = Caller::at(path).line().await else { return Ok(None) };
-    match line.ask(Request::Status, |_| {}).await? {
-        Reply::Status(status) => Ok(Some(status)),
-        _ => Err(Failure::BadAnswer { what: "a question for the state" }),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::HeaderMap;
-use pomerium_shared::clock::Now;
+use pomerium_shared::{clock::Now, destination::Destination};
 use tokio::time::{sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -76,6 +76,12 @@ impl Seen for Account {
     fn ended(&self, up: u64, down: u64, how: &str) {
         tracing::debug!(destination = %self.destination, up, down, how, "a stream ended");
         self.ledger.ended(&self.destination, up, down, how);
+    }
+
+    fn refused(&self, to: &Destination, why: &str) {
+        tracing::debug!(destination = %to, why, "a stream was refused");
+        self.ledger.began(&self.destination);
+        self.ledger.ended(&self.destination, 0, 0, why);
     }
 }
 

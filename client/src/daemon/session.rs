@@ -33,6 +33,9 @@ use crate::{
 /// How long a gateway may take to hear that its session ends.
 const SIGN_OUT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a program may take to hear why its stream was cut.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The caller's connection.
 #[derive(Debug)]
 struct Caller {
@@ -198,8 +201,13 @@ async fn opened(
 async fn carry(daemon: &Daemon, mut caller: Caller, app: Leg, account: Account) -> io::Result<()> {
     let said = caller.say(&Reply::Open).await;
     said.inspect_err(|_| account.ended(0, 0, "the program left before the app answered"))?;
-    let local = Leg::io(FrameReader::new(caller.reader), FrameWriter::new(caller.writer));
+    let (writer, back) = FrameWriter::returning(caller.writer);
+    let local = Leg::io(FrameReader::new(caller.reader), writer);
     let end = relay::run(local, app, RelayOptions::default(), shutdown(&daemon.stop)).await;
+    if let Ok(unended) = back.await {
+        // A program that does not read, or is gone, hears nothing.
+        let _unheard = timeout(CUT_TIMEOUT, unended.cut(end.reason)).await;
+    }
     account.ended(end.bytes_from_client, end.bytes_from_app, &format!("stream ended: {}", end.reason));
     Ok(())
 }

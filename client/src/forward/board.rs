@@ -8,6 +8,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use pomerium_shared::destination::Destination;
+
 use super::Seen;
 use crate::link::answer::shown;
 
@@ -53,6 +55,10 @@ impl Seen for BoardRow {
 
     fn ended(&self, _up: u64, _down: u64, how: &str) {
         self.board.ended(self.row, how);
+    }
+
+    fn refused(&self, to: &Destination, why: &str) {
+        self.board.tell(&format!("{to}: {why}"));
     }
 }
 

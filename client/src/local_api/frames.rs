@@ -1,5 +1,6 @@
 //! A stream over the Unix socket, in frames: a length of four bytes (big-endian), then so many bytes; a length of 0 ends its
-//! direction. A connection that ends without it was cut: a Unix socket has no reset that could say so.
+//! direction, and one of the error codes of `EndReason` cuts it for that reason. A connection that ends with neither was cut
+//! too: a Unix socket has no reset that could say so.
 
 use std::{
     io,
@@ -7,11 +8,20 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use pomerium_shared::reason::EndReason;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    sync::oneshot,
+};
 
 /// Bytes of a frame at most.
 const FRAME_LEN_MAX: usize = 256 * 1024;
+/// Bytes of a frame of ours: as much as a read of the relay brings.
+const FRAME_LEN_WRITTEN: usize = 64 * 1024;
 const HEAD_LEN: usize = 4;
+
+// A length is never taken for a reason.
+const _: () = assert!(FRAME_LEN_MAX < EndReason::Client.error_code() as usize);
 
 /// Reads a direction of a stream out of frames.
 #[derive(Debug)]
@@ -52,7 +62,11 @@ impl<R: AsyncRead + Unpin> AsyncRead for FrameReader<R> {
                     continue;
                 }
                 this.head_filled = 0;
-                this.left = usize::try_from(u32::from_be_bytes(this.head)).map_err(io::Error::other)?;
+                let word = u32::from_be_bytes(this.head);
+                if let Some(reason) = EndReason::from_error_code(word.into()) {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, reason)));
+                }
+                this.left = usize::try_from(word).map_err(io::Error::other)?;
                 if this.left > FRAME_LEN_MAX {
                     return Poll::Ready(Err(io::Error::new(
                         io::ErrorKind::InvalidData,
@@ -81,36 +95,61 @@ fn cut() -> io::Error {
 }
 
 /// Writes a direction of a stream in frames; only its shutdown ends it cleanly.
+///
+/// What is written and not yet taken is held, so that a stream that is cut in the middle of a frame can still say why.
 #[derive(Debug)]
 pub(crate) struct FrameWriter<W> {
-    inner: W,
-    head: [u8; HEAD_LEN],
-    head_left: usize,
-    /// Bytes that the frame begun last still lacks.
-    left: usize,
+    inner: Option<W>,
+    frame: Vec<u8>,
+    written: usize,
     is_ended: bool,
+    home: Option<oneshot::Sender<Unended<W>>>,
+}
+
+/// The connection of a direction that was dropped before its end.
+#[derive(Debug)]
+pub(crate) struct Unended<W> {
+    inner: W,
+    rest: Vec<u8>,
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// Writes frames to `inner`.
     pub(crate) const fn new(inner: W) -> Self {
-        Self { inner, head: [0; HEAD_LEN], head_left: 0, left: 0, is_ended: false }
+        Self { inner: Some(inner), frame: Vec::new(), written: 0, is_ended: false, home: None }
     }
 
-    fn begin(&mut self, len: usize) -> io::Result<()> {
-        self.head = u32::try_from(len).map_err(io::Error::other)?.to_be_bytes();
-        (self.head_left, self.left) = (HEAD_LEN, len);
+    /// The same; dropped before its end, the connection comes back, so that it can be told why.
+    pub(crate) fn returning(inner: W) -> (Self, oneshot::Receiver<Unended<W>>) {
+        let (home, back) = oneshot::channel();
+        let mut writer = Self::new(inner);
+        writer.home = Some(home);
+        (writer, back)
+    }
+
+    fn begin(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        self.frame.clear();
+        self.frame.extend_from_slice(&len.to_be_bytes());
+        self.frame.extend_from_slice(bytes);
+        self.written = 0;
         Ok(())
     }
 
-    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.head_left > 0 {
-            let rest = &self.head[HEAD_LEN - self.head_left..];
-            let written = ready!(Pin::new(&mut self.inner).poll_write(context, rest))?;
-            if written == 0 {
+    fn inner(&mut self) -> io::Result<Pin<&mut W>> {
+        self.inner.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.frame.len() {
+            let Some(inner) = &mut self.inner else {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            };
+            let taken = ready!(Pin::new(inner).poll_write(context, &self.frame[self.written..]))?;
+            if taken == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.head_left -= written;
+            self.written += taken;
         }
         Poll::Ready(Ok(()))
     }
@@ -125,30 +164,49 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for FrameWriter<W> {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        if self.left == 0 {
-            self.begin(bytes.len().min(FRAME_LEN_MAX))?;
+        ready!(self.poll_frame(context))?;
+        let part = &bytes[..bytes.len().min(FRAME_LEN_WRITTEN)];
+        self.begin(part)?;
+        // What does not go out at once goes with the next write or flush.
+        match self.poll_frame(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(part.len())),
         }
-        ready!(self.poll_head(context))?;
-        let part = &bytes[..bytes.len().min(self.left)];
-        let written = ready!(Pin::new(&mut self.inner).poll_write(context, part))?;
-        self.left -= written;
-        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
+        ready!(self.poll_frame(context))?;
+        self.inner()?.poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.left > 0 {
-            return Poll::Ready(Err(io::Error::other("a frame was not written whole")));
-        }
+        ready!(self.poll_frame(context))?;
         if !self.is_ended {
-            self.begin(0)?;
             self.is_ended = true;
+            self.begin(&[])?;
+            ready!(self.poll_frame(context))?;
         }
-        ready!(self.poll_head(context))?;
-        Pin::new(&mut self.inner).poll_shutdown(context)
+        self.inner()?.poll_shutdown(context)
+    }
+}
+
+impl<W> Drop for FrameWriter<W> {
+    fn drop(&mut self) {
+        if let (false, Some(home), Some(inner)) = (self.is_ended, self.home.take(), self.inner.take()) {
+            let rest = self.frame.split_off(self.written.min(self.frame.len()));
+            // Nobody waits for it: then the connection ends without a word, which is a cut too.
+            let _unwanted = home.send(Unended { inner, rest });
+        }
+    }
+}
+
+impl<W: AsyncWrite + Unpin> Unended<W> {
+    /// Writes what was held, and why nothing follows.
+    pub(crate) async fn cut(mut self, reason: EndReason) -> io::Result<()> {
+        let code = u32::try_from(reason.error_code()).map_err(io::Error::other)?;
+        self.inner.write_all(&self.rest).await?;
+        self.inner.write_all(&code.to_be_bytes()).await?;
+        self.inner.shutdown().await
     }
 }
 
@@ -164,10 +222,12 @@ mod tests {
         let mut writer = FrameWriter::new(&mut wire);
         for piece in pieces {
             writer.write_all(piece).await.unwrap();
+            writer.flush().await.unwrap();
         }
         if is_ended {
             writer.shutdown().await.unwrap();
         }
+        drop(writer);
         wire
     }
 
@@ -180,10 +240,35 @@ mod tests {
         let (near, far) = duplex(64);
         let mut writer = FrameWriter::new(near);
         writer.write_all(b"half").await.unwrap();
+        writer.flush().await.unwrap();
         drop(writer);
         let (mut reader, mut read) = (FrameReader::new(far), Vec::new());
         let error = reader.read_to_end(&mut read).await.unwrap_err();
         assert_eq!((error.kind(), read.as_slice()), (io::ErrorKind::ConnectionReset, &b"half"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_cut_in_a_frame_loses_nothing_that_was_written_and_says_why() {
+        let (near, far) = duplex(3);
+        let (mut writer, back) = FrameWriter::returning(near);
+        assert_eq!(writer.write(b"half").await.unwrap(), 4);
+        drop(writer);
+        let (mut reader, mut read) = (FrameReader::new(far), Vec::new());
+        let (cut, ended) =
+            tokio::join!(back.await.unwrap().cut(EndReason::Policy), reader.read_to_end(&mut read));
+        cut.unwrap();
+        let error = ended.unwrap_err();
+        let reason = error.get_ref().and_then(|inner| inner.downcast_ref::<EndReason>());
+        assert_eq!((reason, read.as_slice()), (Some(&EndReason::Policy), &b"half"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_direction_that_ended_does_not_come_back() {
+        let (near, _far) = duplex(64);
+        let (mut writer, back) = FrameWriter::returning(near);
+        writer.shutdown().await.unwrap();
+        drop(writer);
+        assert!(back.await.is_err());
     }
 
     #[tokio::test]

@@ -77,7 +77,7 @@ pub(crate) fn is_own(stream: &UnixStream) -> bool {
 }
 
 /// The user of this process.
-fn own_uid() -> io::Result<u32> {
+pub(crate) fn own_uid() -> io::Result<u32> {
     // A socket to oneself says it without any unsafe call.
     let (one, _other) = UnixStream::pair()?;
     one.peer_cred().map(|own| own.uid())

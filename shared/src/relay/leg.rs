@@ -116,13 +116,18 @@ impl LegError {
     pub(crate) fn reason(&self, side: Side) -> EndReason {
         let said = match self {
             Self::H3(error) => stream_reason(error),
-            Self::Io(error) => network_reason(error),
+            Self::Io(error) => said_in(error).or_else(|| network_reason(error)),
         };
         said.unwrap_or(match side {
             Side::Client => EndReason::Client,
             Side::App => EndReason::App,
         })
     }
+}
+
+/// The reason that a stream without resets of its own carries in its error.
+fn said_in(error: &io::Error) -> Option<EndReason> {
+    error.get_ref()?.downcast_ref::<EndReason>().copied()
 }
 
 /// [`EndReason::Network`] for errors that say that the path is gone, rather than the peer.
