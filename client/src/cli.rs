@@ -5,6 +5,7 @@ mod cache;
 mod completion;
 mod connect;
 mod daemon;
+mod doctor;
 mod k8s;
 mod login;
 mod logout;
@@ -113,6 +114,8 @@ enum Command {
     SshConfig(ssh_config::SshConfig),
     /// Print a valid token, signing in if there is none
     Auth(auth::Auth),
+    /// Find what is in the way to the gateway, and what to do about it
+    Doctor(doctor::Doctor),
     /// Show or clear the folder with tokens
     Cache(cache::CacheCommand),
     /// Print the completion script of a shell
@@ -392,6 +395,7 @@ fn in_runtime(command: Command) -> Result<(), Failure> {
             Command::Open(command) => command.run().await,
             Command::K8s(command) => command.run().await,
             Command::SshConfig(command) => command.run().await,
+            Command::Doctor(command) => Box::pin(command.run()).await,
             Command::Auth(command) => command.run().await,
             Command::Cache(command) => command.run(),
             Command::Completion(command) => command.run(),

@@ -71,6 +71,7 @@ pub(crate) fn verdict(failure: &Failure) -> (Exit, &'static str) {
     match failure {
         Failure::Link(error) => link(error),
         Failure::Login { source, .. } => login(source),
+        Failure::Unwell => (Exit::Unreachable, "Each line that is marked BAD says what to do."),
         Failure::NobodyToAsk { .. } => (
             Exit::NotSignedIn,
             "Run pomerium-cli k8s exec-credential with that URL in a terminal once, or use a service account: --service-account-file",

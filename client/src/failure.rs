@@ -36,6 +36,9 @@ pub(crate) enum Failure {
         /// Where.
         url: String,
     },
+    /// The doctor found what is in the way.
+    #[error("not all is well")]
+    Unwell,
     /// The gateway said no.
     #[error("{what}: {refusal}")]
     Refused {

@@ -10,6 +10,7 @@ mod cache;
 mod cli;
 mod daemon;
 mod device;
+mod doctor;
 mod ending;
 mod exit;
 mod failure;

@@ -21,8 +21,11 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::challenges::{ALPN, Challenges};
 use self::schedule::Schedule;
+pub(crate) use self::{
+    challenges::{ALPN, Challenges},
+    hosts::of as hosts_without_certificate,
+};
 use crate::{
     config::{Autocert, Certificate, Settings},
     secret::Secret,

@@ -2,6 +2,7 @@
 
 pub mod device;
 mod directory;
+mod doctor;
 pub mod policy;
 mod service_account;
 mod wireguard;
@@ -19,6 +20,7 @@ use pomerium_shared::telemetry;
 
 pub use self::{
     directory::{DirectoryArguments, directory},
+    doctor::{DoctorArguments, doctor},
     service_account::{ServiceAccountArguments, service_account},
     wireguard::{WireGuardArguments, wireguard},
 };

@@ -13,6 +13,7 @@ pub mod client_authority;
 pub mod commands;
 pub mod config;
 pub mod device;
+mod doctor;
 mod duration;
 mod ext_authz;
 mod forward_auth;

@@ -41,6 +41,8 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Finds what keeps people out, beside the running gateway, and says what to do.
+    Doctor(commands::DoctorArguments),
     /// Explains, tests, compares and replays policy before it runs.
     #[command(subcommand)]
     Policy(commands::policy::PolicyCommand),
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
     match arguments.command {
         Command::Run { config, services } => app::main(config, services),
         Command::CheckConfig { file } => commands::check_config(&file),
+        Command::Doctor(arguments) => commands::doctor(&arguments),
         Command::Policy(command) => commands::policy::policy(command),
         Command::Device(arguments) => commands::device::run(&arguments),
         Command::Directory(arguments) => commands::directory(&arguments),

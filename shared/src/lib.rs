@@ -5,6 +5,7 @@
 //!
 //! [`netstack`] makes flows of IP packets, [`names`] gives routes the addresses that such packets go to; [`wireguard`] has the
 //! keys and documents of those whose packets come through WireGuard.
+//! [`finding`] is what both doctors say. [`netstack`] makes flows of IP packets, [`names`] gives routes the addresses that such packets go to.
 //!
 //! What must not live here: policy, store, prompts, command lines, and helpers that only one side needs.
 #![forbid(unsafe_code)]
@@ -12,6 +13,7 @@
 
 pub mod clock;
 pub mod destination;
+pub mod finding;
 pub mod names;
 pub mod netstack;
 pub mod posture;

@@ -21,6 +21,8 @@ mod devices;
 #[cfg(test)]
 mod directory;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod ext_authz;
 #[cfg(test)]
 mod fixtures;

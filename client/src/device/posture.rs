@@ -3,7 +3,7 @@
 //! Each platform has a module that asks the system; what the system's words mean is decided by pure functions in
 //! `reading`. What cannot be found out is `None`, which satisfies no rule of the gateway.
 
-mod command;
+pub(crate) mod command;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(any(test, target_os = "macos"))]

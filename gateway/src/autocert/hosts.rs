@@ -9,7 +9,7 @@ use crate::config::{HostPattern, RouteFrom, Settings};
 
 /// Every host that a client may name in its handshake and that no configured certificate is for: the sign-in host, those of
 /// web routes without a wildcard, and of streams. Names that no authority knows are left out: addresses, and names without a dot.
-pub(super) fn of(settings: &Settings) -> BTreeSet<String> {
+pub(crate) fn of(settings: &Settings) -> BTreeSet<String> {
     let of_routes = settings.routes.iter().filter_map(|route| match &route.from {
         RouteFrom::Http { host: HostPattern::Exact(host), .. } => Some(host.clone()),
         RouteFrom::Http { host: HostPattern::Wildcard(_), .. } => None,

@@ -14,7 +14,7 @@ const ANSWER_LEN_MAX: u64 = 16 * 1024;
 ///
 /// # Cancellation
 /// Cancel-safe: the program is killed.
-pub(super) async fn ask(program: &str, arguments: &[&str]) -> Option<String> {
+pub(crate) async fn ask(program: &str, arguments: &[&str]) -> Option<String> {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
