@@ -10,10 +10,12 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::{
     gateway::Gateway,
+    seal::{Seal, is_sealed, sealed_len},
     token::{TOKEN_LEN_MAX, Token},
 };
 
@@ -43,6 +45,8 @@ impl CacheError {
 pub(crate) struct Cache {
     root: PathBuf,
     kind: Kind,
+    /// What tokens are sealed with; `None`: they lie there plain.
+    seal: Option<Arc<Seal>>,
 }
 
 /// Which tokens a cache holds: the two never stand in for each other.
@@ -59,7 +63,12 @@ enum Kind {
 impl Cache {
     /// The cache in a folder, which is made when it is first written.
     pub(crate) const fn at(root: PathBuf) -> Self {
-        Self { root, kind: Kind::Bearer }
+        Self { root, kind: Kind::Bearer, seal: None }
+    }
+
+    /// The same, with tokens sealed.
+    pub(crate) fn sealed(self, seal: Option<Arc<Seal>>) -> Self {
+        Self { seal, ..self }
     }
 
     /// The same folder, for tokens that are bound to the device key.
@@ -95,15 +104,36 @@ impl Cache {
         &self.root
     }
 
-    /// The token of a gateway, if there is one that could be a token.
+    /// The token of a gateway, if there is one that could be a token and can be opened.
     pub(crate) fn token(&self, gateway: &Gateway) -> Result<Option<Token>, CacheError> {
-        let limit = u64::try_from(TOKEN_LEN_MAX).expect("a small constant fits") + 2;
-        Ok(read_private(&self.token_path(gateway), limit)?.and_then(|text| Token::parse(&text).ok()))
+        let path = self.token_path(gateway);
+        let len_max = sealed_len(u64::try_from(TOKEN_LEN_MAX).expect("a small constant fits") + 2);
+        let Some(text) = read_private(&path, len_max)? else { return Ok(None) };
+        if !is_sealed(&text) {
+            return Ok(Token::parse(&text).ok());
+        }
+        let Some(seal) = &self.seal else {
+            tracing::debug!("a token is sealed, and the keyring has not given the key");
+            return Ok(None);
+        };
+        Ok(seal.open(&self.sealed_name(gateway), &text).and_then(|text| Token::parse(&text).ok()))
     }
 
     /// Keeps a gateway's token.
     pub(crate) fn keep(&self, gateway: &Gateway, token: &Token) -> Result<(), CacheError> {
-        self.write(&self.token_path(gateway), token.expose())
+        let path = self.token_path(gateway);
+        let text = match &self.seal {
+            None => token.expose().to_owned(),
+            Some(seal) => seal
+                .seal(&self.sealed_name(gateway), token.expose())
+                .map_err(|source| CacheError { path: path.clone(), source })?,
+        };
+        self.write(&path, &text)
+    }
+
+    /// What a sealed token is bound to: it opens for this gateway and this kind alone.
+    fn sealed_name(&self, gateway: &Gateway) -> String {
+        format!("{:?} {}", self.kind, gateway.cache_key())
     }
 
     /// Forgets a gateway's token, but only if it is still this very one; says whether it was.
@@ -305,6 +335,24 @@ mod tests {
         kubernetes.keep(&a, &token_until(6)).unwrap();
         cache.clear_kubernetes().unwrap();
         assert_eq!((cache.token(&a).unwrap(), kubernetes.token(&a).unwrap()), (Some(token_until(5)), None));
+    }
+
+    #[test]
+    fn a_sealed_token_opens_with_its_key_for_its_gateway_and_kind_alone() {
+        let (_folder, plain) = empty();
+        let sealed = |byte| plain.clone().sealed(Seal::of(&[byte; 32]).map(Arc::new));
+        let (a, b) = (gateway("a.example"), gateway("b.example"));
+        plain.keep(&a, &token_until(5)).unwrap();
+        assert_eq!(sealed(1).token(&a).unwrap(), Some(token_until(5)), "what lay there plain is still good");
+        sealed(1).keep(&a, &token_until(6)).unwrap();
+        let text = fs::read_to_string(plain.token_path(&a)).unwrap();
+        assert!(is_sealed(&text) && !text.contains("e30."), "{text}");
+        assert_eq!(sealed(1).token(&a).unwrap(), Some(token_until(6)));
+        assert_eq!((plain.token(&a).unwrap(), sealed(2).token(&a).unwrap()), (None, None));
+        for (cache, other) in [(sealed(1), &b), (sealed(1).for_device(), &a)] {
+            fs::copy(plain.token_path(&a), cache.token_path(other)).unwrap();
+            assert_eq!(cache.token(other).unwrap(), None);
+        }
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! The command line: a file a command, and the options that they share.
 
 mod auth;
+mod bug_report;
 mod cache;
 mod completion;
 mod connect;
 mod daemon;
 mod doctor;
 mod k8s;
+mod keeping;
 mod login;
 mod logout;
 mod open;
@@ -25,7 +27,7 @@ mod wg;
 
 use std::{
     ffi::OsString,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
@@ -116,6 +118,8 @@ enum Command {
     Auth(auth::Auth),
     /// Find what is in the way to the gateway, and what to do about it
     Doctor(doctor::Doctor),
+    /// Write an archive to send along with a report, without secrets and names
+    BugReport(bug_report::BugReport),
     /// Show or clear the folder with tokens
     Cache(cache::CacheCommand),
     /// Print the completion script of a shell
@@ -180,7 +184,7 @@ fn named_or_last(named: Option<&str>, cache: Option<&Cache>) -> Result<Gateway, 
 
 fn user_cache() -> Option<Cache> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from);
-    Cache::of_user(folder("XDG_CACHE_HOME"), folder("HOME"))
+    Some(Cache::of_user(folder("XDG_CACHE_HOME"), folder("HOME"))?.sealed(keeping::seal()))
 }
 
 /// The daemon's socket.
@@ -217,7 +221,7 @@ fn device_key() -> Option<DeviceKey> {
         tracing::warn!("no device key: HOME and XDG_DATA_HOME are not set");
         return None;
     };
-    match DeviceKey::load_or_make(&folder) {
+    match DeviceKey::load_or_make(&folder, keeping::seal().as_deref()) {
         Ok(key) => Some(key),
         Err(error) => {
             tracing::warn!(error = %exit::chain(&error), "no device key: the session will not be bound to this device");
@@ -379,6 +383,11 @@ fn in_runtime(command: Command) -> Result<(), Failure> {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
+        if !matches!(command, Command::Version | Command::Completion(_)) {
+            // The daemon has no terminal, and the keyring's own window is enough.
+            let may_prompt = io::stderr().is_terminal() || matches!(command, Command::Daemon(_));
+            keeping::decide(user_cache().as_ref().map(Cache::location), may_prompt).await;
+        }
         match command {
             Command::Login(command) => command.run().await,
             Command::Logout(command) => command.run().await,
@@ -396,6 +405,7 @@ fn in_runtime(command: Command) -> Result<(), Failure> {
             Command::K8s(command) => command.run().await,
             Command::SshConfig(command) => command.run().await,
             Command::Doctor(command) => Box::pin(command.run()).await,
+            Command::BugReport(command) => Box::pin(command.run()).await,
             Command::Auth(command) => command.run().await,
             Command::Cache(command) => command.run(),
             Command::Completion(command) => command.run(),

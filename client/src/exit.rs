@@ -67,6 +67,7 @@ impl Exit {
 }
 
 /// What a failure costs, and what to do about it.
+#[expect(clippy::too_many_lines, reason = "a table: one line a failure")]
 pub(crate) fn verdict(failure: &Failure) -> (Exit, &'static str) {
     match failure {
         Failure::Link(error) => link(error),
@@ -113,10 +114,7 @@ pub(crate) fn verdict(failure: &Failure) -> (Exit, &'static str) {
         Failure::Stream(_) => {
             (Exit::Unreachable, "Run the command again; the gateway's log has the details.")
         }
-        Failure::Socket(SocketError::Taken(_)) => {
-            (Exit::Usage, "Use that one: every command finds it. To begin anew, stop it first.")
-        }
-        Failure::Socket(_) => (Exit::Ours, "Set XDG_RUNTIME_DIR to a folder that only you can enter."),
+        Failure::Socket(error) => socket(error),
         Failure::Daemon(_) => (
             Exit::Ours,
             "Start it again: systemctl --user restart pomerium-cli. Or go without it: --no-daemon",
@@ -135,6 +133,9 @@ pub(crate) fn verdict(failure: &Failure) -> (Exit, &'static str) {
         Failure::SeveralPeers { .. } => {
             (Exit::Usage, "Give the beginning of its id, which `pomerium-cli wg list` shows.")
         }
+        Failure::Report { .. } => {
+            (Exit::Ours, "Choose another place with --output; a file that is there is never replaced.")
+        }
         Failure::NoSettings => (Exit::Ours, "Set HOME."),
         Failure::Told { exit, .. } => (Exit::of_code(*exit), ""),
         Failure::TooManyGateways { .. } => (
@@ -142,6 +143,17 @@ pub(crate) fn verdict(failure: &Failure) -> (Exit, &'static str) {
             "Restart the daemon to forget those that are not in use, or go without it: --no-daemon",
         ),
         Failure::Local(_) => (Exit::Ours, "Run it again with LOG_LEVEL=debug for details."),
+    }
+}
+
+const fn socket(error: &SocketError) -> (Exit, &'static str) {
+    match error {
+        SocketError::Taken(_) => {
+            (Exit::Usage, "Use that one: every command finds it. To begin anew, stop it first.")
+        }
+        SocketError::NoFolder | SocketError::Folder(_) | SocketError::Listen { .. } => {
+            (Exit::Ours, "Set XDG_RUNTIME_DIR to a folder that only you can enter.")
+        }
     }
 }
 

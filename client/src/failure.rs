@@ -172,6 +172,14 @@ pub(crate) enum Failure {
         /// What the system said.
         source: io::Error,
     },
+    /// The archive could not be written.
+    #[error("cannot write {}", path.display())]
+    Report {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// No WireGuard device of this person is called so.
     #[error("no WireGuard device of yours is called {device}")]
     NoSuchPeer {

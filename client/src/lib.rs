@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod bug_report;
 mod cache;
 mod cli;
 mod daemon;
@@ -16,10 +17,15 @@ mod exit;
 mod failure;
 mod forward;
 mod gateway;
+#[cfg(target_os = "linux")]
+mod keyring;
 mod link;
 mod local_api;
 mod login;
+#[cfg(target_os = "linux")]
+mod notify;
 mod reach;
+mod seal;
 mod target;
 mod token;
 mod trust;

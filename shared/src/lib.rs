@@ -5,7 +5,8 @@
 //!
 //! [`netstack`] makes flows of IP packets, [`names`] gives routes the addresses that such packets go to; [`wireguard`] has the
 //! keys and documents of those whose packets come through WireGuard.
-//! [`finding`] is what both doctors say. [`netstack`] makes flows of IP packets, [`names`] gives routes the addresses that such packets go to.
+//! [`netstack`] makes flows of IP packets, [`names`] gives routes the addresses that such packets go to. [`finding`] is what
+//! both doctors say.
 //!
 //! What must not live here: policy, store, prompts, command lines, and helpers that only one side needs.
 #![forbid(unsafe_code)]

@@ -61,6 +61,31 @@ async fn a_gateway_without_udp_is_weak_and_no_more() {
     assert_eq!((code, grade(&all, "UDP"), grade(&all, "TCP")), (Some(0), "weak", "good"), "{all:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_names_nobody_and_opens_nothing() {
+    let app = App::start().await.unwrap();
+    let gateway = Gateway::start(&[Route::tcp("app.corp.test:8080", app.address)]).await.unwrap();
+    let cli = Cli::new(&gateway, "alice").unwrap();
+    let daemon = cli.daemon().unwrap();
+    daemon.errors.line_with("the daemon answers").await.unwrap();
+    let saved = cli.plain(&["connect", "--save"]).unwrap().output().await.unwrap();
+    assert!(saved.status.success(), "{saved:?}");
+    let file = cli.cache().with_file_name("report.tar.gz");
+    let mut command = cli.plain(&["bug-report", "--output"]).unwrap();
+    let written = command.arg(&file).output().await.unwrap();
+    assert!(written.status.success(), "{written:?}");
+    let mut unpack = tokio::process::Command::new("tar");
+    let report = unpack.arg("-xzOf").arg(&file).output().await.unwrap();
+    let report = String::from_utf8(report.stdout).unwrap();
+    for named in ["app.corp.test", "alice", "eyJ", cli.cache().parent().unwrap().to_str().unwrap()] {
+        assert!(!report.contains(named), "{named}: {report}");
+    }
+    // What helps is there: the daemon's state, the forward and its port, what the doctor says.
+    for helpful in ["\"transport\": \"quic\"", "[host-1]:8080", "socket buffers", "127."] {
+        assert!(report.contains(helpful), "{helpful}: {report}");
+    }
+}
+
 /// The exit code and the findings of `pomerium-gateway doctor` beside a gateway, with its configuration changed.
 async fn of_gateway(gateway: &Gateway, change: impl Fn(String) -> String) -> (Option<i32>, Vec<Value>) {
     let text = std::fs::read_to_string(gateway.config()).unwrap();

@@ -17,6 +17,8 @@ mod continuous;
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]
+mod desktop;
+#[cfg(test)]
 mod devices;
 #[cfg(test)]
 mod directory;

@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::{
     authority::Authority,
+    desktop::Desktop,
     gateway::{Gateway, binary},
     log::Log,
     person::Person,
@@ -124,6 +125,8 @@ impl Cli {
             .env("XDG_CONFIG_HOME", home.join("config"))
             .env("XDG_CURRENT_DESKTOP", "KDE")
             .env("HOME", home);
+        // No desktop, unless a story gives it one.
+        command.env_remove("DBUS_SESSION_BUS_ADDRESS");
         command.env("XDG_DATA_HOME", home.join("data")).env("XDG_RUNTIME_DIR", home).kill_on_drop(true);
     }
 
@@ -152,9 +155,23 @@ impl Cli {
     /// # Errors
     /// It cannot be started.
     pub fn daemon(&self) -> anyhow::Result<Process> {
+        Process::spawn("pomerium-cli daemon", &mut self.daemon_command()?, Input::None)
+    }
+
+    /// The same on a desktop.
+    ///
+    /// # Errors
+    /// As [`Cli::daemon`].
+    pub fn daemon_on(&self, desktop: &Desktop) -> anyhow::Result<Process> {
+        let mut command = self.daemon_command()?;
+        command.env("DBUS_SESSION_BUS_ADDRESS", &desktop.address);
+        Process::spawn("pomerium-cli daemon", &mut command, Input::None)
+    }
+
+    fn daemon_command(&self) -> anyhow::Result<Command> {
         let mut command = self.plain(&["daemon", "--alternate-ca-path"])?;
         command.arg(&self.root).arg("--browser-cmd").arg(self.folder.path().join("browser"));
-        Process::spawn("pomerium-cli daemon", &mut command, Input::None)
+        Ok(command)
     }
 
     /// A command that leaves trust and sign-in to the daemon; the gateway is in `POMERIUM_URL`.

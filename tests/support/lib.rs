@@ -11,6 +11,7 @@ pub mod browser;
 pub mod caddy;
 pub mod cli;
 pub mod crowd;
+pub mod desktop;
 pub mod echo;
 pub mod envoy;
 pub mod form;

@@ -3,8 +3,12 @@
 use clap::Args;
 use pomerium_shared::{clock::Now, finding::Finding};
 
-use super::{Shared, daemon_status, named_or_last, print, user_cache};
-use crate::{doctor, failure::Failure, link::answer::shown};
+use super::{Shared, daemon_status, keeping, named_or_last, print, user_cache};
+use crate::{
+    doctor::{self, facts::Seen},
+    failure::Failure,
+    link::answer::shown,
+};
 
 /// Look at everything between this machine and the gateway, and say what is in the way and what to do about it.
 ///
@@ -41,6 +45,11 @@ pub(super) async fn examine(shared: &Shared, gateway: Option<&str>) -> Result<Ve
     let trust = shared.trust()?;
     let (mut facts, daemon) = tokio::join!(doctor::gather(&gateway, &trust), daemon_status());
     facts.daemon = daemon.ok().flatten().map(|status| shown(&status.program));
+    facts.keyring = match keeping::decided() {
+        Some(keeping::Keeping::Sealed(_)) => Seen::Got(()),
+        Some(keeping::Keeping::Plain(why)) => Seen::Failed(why.clone()),
+        None => Seen::NotTried,
+    };
     let token = user_cache().and_then(|cache| {
         let bound = cache.clone().for_device().token(&gateway).ok().flatten();
         bound.or_else(|| cache.token(&gateway).ok().flatten())

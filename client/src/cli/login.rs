@@ -3,7 +3,7 @@
 use clap::Args;
 use tokio_util::task::TaskTracker;
 
-use super::{GatewayArg, Shared, print, remember, user_cache};
+use super::{GatewayArg, Shared, keeping, print, remember, user_cache};
 use crate::{
     access::Caller,
     failure::Failure,
@@ -54,5 +54,6 @@ impl Login {
 fn done(gateway: &Gateway, person: Option<String>) -> Result<(), Failure> {
     remember(gateway);
     let person = person.map(|name| format!(" as {}", shown(&name))).unwrap_or_default();
-    print(&format!("Signed in to {gateway}{person}.\n"))
+    let kept = keeping::decided().map(|how| format!("The session is kept {how}.\n")).unwrap_or_default();
+    print(&format!("Signed in to {gateway}{person}.\n{kept}"))
 }

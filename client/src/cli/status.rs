@@ -4,7 +4,7 @@ use clap::Args;
 use pomerium_shared::{clock::Now, posture::PostureReport};
 use serde::Serialize;
 
-use super::{daemon_status, device_folder, named_or_last, print, user_cache};
+use super::{daemon_status, device_folder, keeping, named_or_last, print, user_cache};
 use crate::{
     device::{key::DeviceKey, posture},
     ending::Ending,
@@ -40,6 +40,8 @@ struct Shown {
     device: Option<String>,
     /// Whether the session is worth nothing on another one.
     bound_to_device: bool,
+    /// How token and device key lie on disk.
+    kept: String,
     posture: PostureReport,
     /// What the daemon holds, if it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,7 +52,8 @@ impl Status {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let cache = user_cache().ok_or(Failure::NoCache)?;
         let gateway = named_or_last(self.gateway.as_deref(), Some(&cache))?;
-        let key = device_folder().and_then(|folder| DeviceKey::load(&folder).ok().flatten());
+        let key = device_folder()
+            .and_then(|folder| DeviceKey::load(&folder, keeping::seal().as_deref()).ok().flatten());
         let token = match cache.clone().for_device().token(&gateway)? {
             Some(bound) => Some(bound),
             None => cache.token(&gateway)?,
@@ -66,6 +69,7 @@ impl Status {
                 .map(|end| format!("{end:.0}")),
             bound_to_device: bound_to.is_some()
                 && bound_to.as_deref() == key.as_ref().map(DeviceKey::thumbprint),
+            kept: keeping::decided().map(ToString::to_string).unwrap_or_default(),
             device: key.map(|key| key.thumbprint().to_owned()),
             posture: posture::collect().await,
             daemon: daemon_status().await?,
@@ -94,6 +98,7 @@ impl Status {
             let bound = if shown.bound_to_device { "session bound to it" } else { "session not bound to it" };
             text.push_str(&format!("device   {device} ({bound})\n"));
         }
+        text.push_str(&format!("kept     {}\n", shown.kept));
         text.push_str(&format!("posture  {}\n", in_words(&shown.posture)));
         if let Some(daemon) = &shown.daemon {
             text.push_str(&held(daemon));

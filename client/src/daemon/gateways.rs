@@ -9,7 +9,10 @@ use std::{
 
 use http::HeaderMap;
 use pomerium_shared::{clock::Now, destination::Destination};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::ledger::Ledger;
@@ -116,12 +119,19 @@ impl Gateways {
         let reach = Arc::new(Reach::new(Arc::clone(&access), None));
         let served = Arc::new(Served { reach, ledger: Arc::default() });
         let stop = self.stop.clone();
+        // A warning that finds it full is the same again.
+        let (tell, mut told) = mpsc::channel(1);
         self.keepers.spawn(async move {
+            let warn = |text: &str| {
+                tracing::warn!(gateway = %access.gateway(), "{text}");
+                let _is_told_already = tell.try_send(text.to_owned());
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = keep_up(&access) => {}
                 () = access.keep_reporting() => {}
-                () = access.keep_warning(|told| tracing::warn!(gateway = %access.gateway(), "{told}")) => {}
+                () = access.keep_warning(warn) => {}
+                () = notify(&access, &mut told) => {}
             }
         });
         all.insert(gateway, Arc::clone(&served));
@@ -196,6 +206,16 @@ async fn round_trip(access: &Access) -> Option<u64> {
     let took = Now::read().monotonic.saturating_duration_since(began);
     answer.ok()?.ok()?;
     u64::try_from(took.as_millis()).ok()
+}
+
+/// Shows on the desktop what the person is to know; never returns while there may be more.
+async fn notify(access: &Access, told: &mut mpsc::Receiver<String>) {
+    while let Some(text) = told.recv().await {
+        #[cfg(target_os = "linux")]
+        crate::notify::notify(&format!("Pomerium: {}", access.gateway().host()), &text).await;
+        #[cfg(not(target_os = "linux"))]
+        let _only_in_the_log = (access, text);
+    }
 }
 
 /// Keeps the connection up, with growing pauses while the gateway is away; never returns.

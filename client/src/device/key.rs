@@ -1,7 +1,7 @@
 //! The device key: made once, shown as TLS client certificate on each connection to a gateway, never sent anywhere.
 //!
-//! It lies in a file that only its owner can read. Hardware or a keyring would keep it better; that comes later, and
-//! changes nothing for the gateway.
+//! It lies in a file that only its owner can read, sealed where there is a keyring. Hardware would keep it better; that comes later,
+//! and changes nothing for the gateway.
 
 use std::{
     fs::{self, OpenOptions},
@@ -17,7 +17,10 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 
-use crate::cache::{CacheError, make_private_folder, random_suffix, read_private};
+use crate::{
+    cache::{CacheError, make_private_folder, random_suffix, read_private, write_private},
+    seal::{Seal, is_sealed},
+};
 
 /// The key and its certificate, in PEM, one after the other: written whole, so that they never part.
 const FILE: &str = "device.pem";
@@ -37,6 +40,12 @@ pub(crate) enum DeviceKeyError {
     /// The file holds no key with its certificate.
     #[error("{} holds no device key: remove it, and a new one is made", path.display())]
     Damaged {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The key of the seal is not at hand.
+    #[error("{} is sealed, and the keyring has not given its key: unlock it", path.display())]
+    Sealed {
         /// Which file.
         path: PathBuf,
     },
@@ -67,24 +76,42 @@ pub(crate) fn folder(xdg_data_home: Option<PathBuf>, home: Option<PathBuf>) -> O
 }
 
 impl DeviceKey {
-    /// The key that lies in `folder`; made now, if there is none. Processes that make one at once agree on one.
-    pub(crate) fn load_or_make(folder: &Path) -> Result<Self, DeviceKeyError> {
-        if let Some(key) = Self::load(folder)? {
+    /// The key that lies in `folder`; made now, if there is none. Processes that make one at once agree on one. What lies there
+    /// plain is sealed now, if there is a seal.
+    pub(crate) fn load_or_make(folder: &Path, seal: Option<&Seal>) -> Result<Self, DeviceKeyError> {
+        let path = folder.join(FILE);
+        if let Some(key) = Self::load(folder, seal)? {
+            if let (Some(seal), Some(text)) = (seal, read_private(&path, FILE_LEN_MAX)?)
+                && !is_sealed(&text)
+            {
+                let sealed = seal.seal(FILE, &text).map_err(|source| CacheError::new(&path, source))?;
+                write_private(&path, &sealed)?;
+            }
             return Ok(key);
         }
         make_private_folder(folder)?;
-        keep(folder, &make().map_err(DeviceKeyError::NotMade)?)?;
-        Self::load(folder)?.ok_or_else(|| DeviceKeyError::Damaged { path: folder.join(FILE) })
+        let pem = make().map_err(DeviceKeyError::NotMade)?;
+        let text = match seal {
+            Some(seal) => seal.seal(FILE, &pem).map_err(|source| CacheError::new(&path, source))?,
+            None => pem,
+        };
+        keep(folder, &text)?;
+        Self::load(folder, seal)?.ok_or(DeviceKeyError::Damaged { path })
     }
 
     /// The key that lies in `folder`, if there is one.
-    pub(crate) fn load(folder: &Path) -> Result<Option<Self>, DeviceKeyError> {
+    pub(crate) fn load(folder: &Path, seal: Option<&Seal>) -> Result<Option<Self>, DeviceKeyError> {
         let path = folder.join(FILE);
-        match read_private(&path, FILE_LEN_MAX)? {
-            Some(pem) => Self::of_pem(&pem).map(Some).ok_or(DeviceKeyError::Damaged { path }),
-            None if path.exists() => Err(DeviceKeyError::Damaged { path }),
-            None => Ok(None),
-        }
+        let pem = match read_private(&path, FILE_LEN_MAX)? {
+            Some(text) if is_sealed(&text) => {
+                let Some(seal) = seal else { return Err(DeviceKeyError::Sealed { path }) };
+                seal.open(FILE, &text).ok_or_else(|| DeviceKeyError::Damaged { path: path.clone() })?
+            }
+            Some(pem) => pem,
+            None if path.exists() => return Err(DeviceKeyError::Damaged { path }),
+            None => return Ok(None),
+        };
+        Self::of_pem(&pem).map(Some).ok_or(DeviceKeyError::Damaged { path })
     }
 
     fn of_pem(pem: &str) -> Option<Self> {
@@ -150,9 +177,9 @@ mod tests {
     fn the_key_is_made_once_and_is_the_owners_alone() {
         let home = tempfile::tempdir().unwrap();
         let folder = folder(None, Some(home.path().to_owned())).unwrap();
-        assert!(DeviceKey::load(&folder).unwrap().is_none());
-        let made = DeviceKey::load_or_make(&folder).unwrap();
-        let again = DeviceKey::load_or_make(&folder).unwrap();
+        assert!(DeviceKey::load(&folder, None).unwrap().is_none());
+        let made = DeviceKey::load_or_make(&folder, None).unwrap();
+        let again = DeviceKey::load_or_make(&folder, None).unwrap();
         assert_eq!(made.thumbprint(), again.thumbprint());
         assert_eq!(made.thumbprint().len(), 43);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -164,9 +191,9 @@ mod tests {
     fn two_processes_agree_on_one_key() {
         let folder = tempfile::tempdir().unwrap();
         keep(folder.path(), &make().unwrap()).unwrap();
-        let first = DeviceKey::load(folder.path()).unwrap().unwrap();
+        let first = DeviceKey::load(folder.path(), None).unwrap().unwrap();
         keep(folder.path(), &make().unwrap()).unwrap();
-        assert_eq!(DeviceKey::load(folder.path()).unwrap().unwrap().thumbprint(), first.thumbprint());
+        assert_eq!(DeviceKey::load(folder.path(), None).unwrap().unwrap().thumbprint(), first.thumbprint());
     }
 
     #[test]
@@ -178,9 +205,30 @@ mod tests {
         let mixed = format!("{key}{}", &other[start(&other)..]);
         for text in ["", "no key", key, certificate, &mixed] {
             fs::write(folder.path().join(FILE), text).unwrap();
-            let refused = DeviceKey::load_or_make(folder.path());
+            let refused = DeviceKey::load_or_make(folder.path(), None);
             assert!(matches!(refused, Err(DeviceKeyError::Damaged { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn a_key_that_lay_plain_is_sealed_and_opens_with_the_seal_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = DeviceKey::load_or_make(folder.path(), None).unwrap();
+        let seal = Seal::of(&[1; 32]).unwrap();
+        for _ in 0..2 {
+            let again = DeviceKey::load_or_make(folder.path(), Some(&seal)).unwrap();
+            assert_eq!(again.thumbprint(), made.thumbprint());
+            assert!(is_sealed(&fs::read_to_string(folder.path().join(FILE)).unwrap()));
+        }
+        assert!(matches!(DeviceKey::load(folder.path(), None), Err(DeviceKeyError::Sealed { .. })));
+        let other = Seal::of(&[2; 32]);
+        assert!(matches!(
+            DeviceKey::load(folder.path(), other.as_ref()),
+            Err(DeviceKeyError::Damaged { .. })
+        ));
+        let sealed_at_once = tempfile::tempdir().unwrap();
+        DeviceKey::load_or_make(sealed_at_once.path(), Some(&seal)).unwrap();
+        assert!(is_sealed(&fs::read_to_string(sealed_at_once.path().join(FILE)).unwrap()));
     }
 
     #[test]

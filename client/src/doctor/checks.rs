@@ -30,7 +30,7 @@ pub(crate) fn check(facts: &Facts) -> Vec<Finding> {
     all.extend(clock(facts));
     all.extend([udp(facts), mtu(facts)]);
     all.extend(facts.buffers.map(buffers));
-    all.extend([proxies(facts), daemon(facts), session(facts)]);
+    all.extend([proxies(facts), daemon(facts), keyring(facts), session(facts)]);
     all
 }
 
@@ -291,6 +291,20 @@ fn daemon(facts: &Facts) -> Finding {
             ABOUT,
             format!("is version {version}, this command is {own}"),
             "Restart it: systemctl --user restart pomerium-cli",
+        ),
+    }
+}
+
+fn keyring(facts: &Facts) -> Finding {
+    const ABOUT: &str = "keyring";
+    match &facts.keyring {
+        Seen::Got(()) => Finding::good(ABOUT, "session and device key are sealed with a key that it has"),
+        Seen::NotTried => Finding::not_tried(ABOUT),
+        Seen::Failed(why) => Finding::of(
+            Grade::Weak,
+            ABOUT,
+            format!("session and device key lie in files that only you can read: {why}"),
+            "Unlock it, or install one: GNOME Keyring, KWallet or KeePassXC. Without a desktop this is as good as it gets.",
         ),
     }
 }

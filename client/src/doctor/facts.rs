@@ -40,6 +40,8 @@ pub(crate) struct Facts {
     pub(crate) no_proxy: Option<String>,
     /// The daemon's version, if it runs.
     pub(crate) daemon: Option<String>,
+    /// Whether secrets are sealed by the keyring, or in words why not.
+    pub(crate) keyring: Seen<()>,
     /// Who is signed in; `None`: nobody.
     pub(crate) person: Option<String>,
 }

@@ -22,6 +22,7 @@ fn healthy() -> Facts {
         proxies: Vec::new(),
         no_proxy: None,
         daemon: None,
+        keyring: Seen::Got(()),
         person: Some("alice@corp.example".to_owned()),
     }
 }
@@ -46,7 +47,7 @@ fn a_healthy_machine_gets_good_marks_alone() {
 #[test]
 fn each_trouble_is_one_finding_with_its_next_step() {
     type Change = fn(&mut Facts);
-    let cases: [(Change, &str, Grade, &str); 18] = [
+    let cases: [(Change, &str, Grade, &str); 19] = [
         (|f| f.dns.writer = Writer::Missing, "name servers", Grade::Bad, "systemd-resolved"),
         (|f| f.dns.writer = Writer::Ours, "name servers", Grade::Weak, "pomerium-cli repair"),
         (|f| f.dns.servers.clear(), "name servers", Grade::Bad, "nameserver"),
@@ -97,6 +98,7 @@ fn each_trouble_is_one_finding_with_its_next_step() {
             "no_proxy",
         ),
         (|f| f.daemon = Some("0.0.9".to_owned()), "daemon", Grade::Weak, "restart"),
+        (|f| f.keyring = Seen::Failed("it is locked".to_owned()), "keyring", Grade::Weak, "Unlock"),
         (|f| f.person = None, "session", Grade::Weak, "pomerium-cli login https://gate.example"),
     ];
     for (change, about, grade, step) in cases {

@@ -1,0 +1,124 @@
+//! What the client has of a desktop: its keyring, and its notifications.
+
+use std::{path::Path, process::Stdio};
+
+use support::{
+    cli::Cli,
+    desktop::Desktop,
+    echo::Echo,
+    gateway::{Gateway, Options, Route},
+    process::{Input, Process},
+};
+use tokio::process::Command;
+
+const DESTINATION: &str = "echo.corp.test:7";
+
+/// Every file below a folder, as text.
+fn files(folder: &Path) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            all.extend(files(&path));
+        } else {
+            let text = std::fs::read(&path).unwrap();
+            all.push((path.display().to_string(), String::from_utf8_lossy(&text).into_owned()));
+        }
+    }
+    all
+}
+
+/// Standard output of a command on a desktop.
+async fn said(cli: &Cli, desktop: &Desktop, words: &[&str]) -> String {
+    let mut command = cli.command(words).unwrap();
+    command.env("DBUS_SESSION_BUS_ADDRESS", &desktop.address).stdin(Stdio::null());
+    let output = command.output().await.unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words:?}: {errors} {}", cli.trouble());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// One stream, through a command of its own.
+async fn stream(cli: &Cli, desktop: &Desktop) {
+    said(cli, desktop, &["tcp", DESTINATION, "--listen", "-", "--no-daemon"]).await;
+}
+
+async fn status(cli: &Cli, desktop: &Desktop) -> serde_json::Value {
+    let mut command = cli.plain(&["status", "--json"]).unwrap();
+    let output = command.env("DBUS_SESSION_BUS_ADDRESS", &desktop.address).output().await.unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copied_disk_has_neither_session_nor_device_key() {
+    let echo = Echo::start().await.unwrap();
+    let gateway = Gateway::start(&[Route::tcp(DESTINATION, echo.address)]).await.unwrap();
+    let cli = Cli::new(&gateway, "alice").unwrap();
+    let mut desktop = Desktop::start().await.unwrap();
+
+    // Before there is a keyring: plain files, and that is said.
+    stream(&cli, &desktop).await;
+    let told = status(&cli, &desktop).await;
+    assert!(told["kept"].as_str().unwrap().contains("in files that only you can read"), "{told}");
+    let device = told["device"].clone();
+    let is_plain = |text: &str| text.contains("PRIVATE KEY") || text.contains("eyJ");
+    let home = cli.cache().parent().unwrap().to_owned();
+    assert_eq!(files(&home.join("data")).iter().filter(|(_, text)| is_plain(text)).count(), 1);
+
+    desktop.unlock_keyring().await.unwrap();
+    stream(&cli, &desktop).await;
+    assert_eq!(cli.sign_ins(), 1, "the session of before is still good");
+    assert_eq!(
+        files(&home.join("data")).iter().filter(|(_, text)| is_plain(text)).count(),
+        0,
+        "sealed as it was used"
+    );
+    assert_eq!(status(&cli, &desktop).await["device"], device);
+
+    // A machine that has had a keyring all along.
+    let cli = Cli::new(&gateway, "alice").unwrap();
+    let home = cli.cache().parent().unwrap().to_owned();
+    stream(&cli, &desktop).await;
+    let told = status(&cli, &desktop).await;
+    assert_eq!(
+        (&told["kept"], &told["signed_in"]),
+        (&"sealed, with the key in the keyring".into(), &true.into())
+    );
+    assert_eq!(told["bound_to_device"], true, "{told}");
+    let lying = [files(&cli.cache()), files(&home.join("data"))].concat();
+    assert_eq!(
+        lying.iter().filter(|(_, text)| text.starts_with("pomerium-cli sealed 1 ")).count(),
+        2,
+        "{lying:?}"
+    );
+    assert!(!lying.iter().any(|(_, text)| is_plain(text)), "{lying:?}");
+
+    // The same disk on another machine, and on this one while nobody has unlocked the keyring.
+    desktop.lock_keyring().await.unwrap();
+    let told = status(&cli, &desktop).await;
+    assert_eq!(told["signed_in"], false, "{told}");
+    assert!(told["kept"].as_str().unwrap().contains("locked"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_desktop_is_told_ahead_that_the_session_ends() {
+    let echo = Echo::start().await.unwrap();
+    // Shorter than the ten minutes within which people are told.
+    let options = Options { more: "cookie_expire: 5m\n", ..Options::default() };
+    let gateway = Gateway::start_with(&[Route::tcp(DESTINATION, echo.address)], &options).await.unwrap();
+    let cli = Cli::new(&gateway, "alice").unwrap();
+    let desktop = Desktop::start().await.unwrap();
+    let mut monitor = Command::new("dbus-monitor");
+    monitor.args(["--session", "interface='org.freedesktop.Notifications'"]);
+    monitor.env("DBUS_SESSION_BUS_ADDRESS", &desktop.address).env("DBUS_FATAL_WARNINGS", "0");
+    let monitor = Process::spawn("dbus-monitor", &mut monitor, Input::None).unwrap();
+    monitor.output.line_with("NameAcquired").await.unwrap();
+
+    said(&cli, &desktop, &["tcp", DESTINATION, "--listen", "-", "--no-daemon"]).await;
+    let daemon = cli.daemon_on(&desktop).unwrap();
+    daemon.errors.line_with("the daemon answers").await.unwrap();
+    let mut routes = cli.plain(&["routes"]).unwrap();
+    assert!(routes.status().await.unwrap().success());
+    monitor.output.line_with("session about to end").await.unwrap();
+    assert_eq!(cli.sign_ins(), 1, "a notification, and no window");
+}
