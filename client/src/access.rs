@@ -213,6 +213,7 @@ impl Access {
 
     /// Forgets every token of the gateway; says whether there was one.
     pub(crate) fn forget(&self) -> Result<bool, Failure> {
+        self.flight.forget();
         let Some(cache) = &self.cache else { return Ok(false) };
         let had_any = cache.clone().for_programs().forget_any(self.gateway())?
             | cache.clone().for_device().forget_any(self.gateway())?;

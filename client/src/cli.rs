@@ -20,6 +20,8 @@ mod service_account;
 mod ssh_config;
 mod status;
 mod tcp;
+#[cfg(all(target_os = "linux", feature = "tray"))]
+mod tray;
 #[cfg(target_os = "linux")]
 mod tun;
 mod udp;
@@ -108,6 +110,9 @@ enum Command {
     Proxy(proxy::Proxy),
     /// Hold sign-in, connections and kept forwards for all other commands
     Daemon(daemon::Daemon),
+    /// Show an icon in the desktop's panel
+    #[cfg(all(target_os = "linux", feature = "tray"))]
+    Tray(tray::Tray),
     /// Open a web route in the browser
     Open(open::Open),
     /// Give kubectl its token, for clusters behind the gateway
@@ -401,6 +406,8 @@ fn in_runtime(command: Command) -> Result<(), Failure> {
             Command::Wg(command) => Box::pin(command.run()).await,
             Command::Proxy(command) => Box::pin(command.run()).await,
             Command::Daemon(command) => Box::pin(command.run(handed_over)).await,
+            #[cfg(all(target_os = "linux", feature = "tray"))]
+            Command::Tray(command) => command.run().await,
             Command::Open(command) => command.run().await,
             Command::K8s(command) => command.run().await,
             Command::SshConfig(command) => command.run().await,

@@ -133,6 +133,10 @@ pub(crate) fn verdict(failure: &Failure) -> (Exit, &'static str) {
         Failure::SeveralPeers { .. } => {
             (Exit::Usage, "Give the beginning of its id, which `pomerium-cli wg list` shows.")
         }
+        #[cfg(all(target_os = "linux", feature = "tray"))]
+        Failure::Tray { .. } => {
+            (Exit::Ours, "Run it in your desktop session; `pomerium-cli status` shows the same anywhere.")
+        }
         Failure::Report { .. } => {
             (Exit::Ours, "Choose another place with --output; a file that is there is never replaced.")
         }

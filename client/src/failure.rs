@@ -172,6 +172,13 @@ pub(crate) enum Failure {
         /// What the system said.
         source: io::Error,
     },
+    /// The icon has no place.
+    #[cfg(all(target_os = "linux", feature = "tray"))]
+    #[error(transparent)]
+    Tray {
+        /// Why.
+        source: crate::tray::PanelError,
+    },
     /// The archive could not be written.
     #[error("cannot write {}", path.display())]
     Report {

@@ -28,6 +28,8 @@ mod reach;
 mod seal;
 mod target;
 mod token;
+#[cfg(all(target_os = "linux", feature = "tray"))]
+mod tray;
 mod trust;
 #[cfg(target_os = "linux")]
 mod tun;

@@ -1,6 +1,9 @@
-//! A person's desktop without a screen: a session bus of its own, and GNOME's keyring on it.
+//! A person's desktop: a session bus of its own, on it GNOME's keyring, and on a screen that nobody sees the panel of Xfce.
 
-use std::{path::PathBuf, process::Stdio};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use anyhow::Context as _;
 use tempfile::TempDir;
@@ -16,6 +19,14 @@ pub struct Desktop {
     folder: TempDir,
     _bus: Process,
     keyring: Option<Process>,
+    screen: Option<Screen>,
+}
+
+#[derive(Debug)]
+struct Screen {
+    display: String,
+    _server: Process,
+    _panel: Process,
 }
 
 impl Desktop {
@@ -24,13 +35,104 @@ impl Desktop {
     /// # Errors
     /// `dbus-daemon` is not installed.
     pub async fn start() -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
         // Services that are installed on this machine are not started: a test has those that it starts.
+        Self::on_bus("").await
+    }
+
+    /// Starts a bus, and a screen with a panel that shows the icons of programs.
+    ///
+    /// # Errors
+    /// `Xvfb` or `xfce4-panel` is not installed.
+    pub async fn with_panel() -> anyhow::Result<Self> {
+        // The panel has its settings from a service that the bus starts.
+        let mut desktop = Self::on_bus("<standard_session_servicedirs/>").await?;
+        let mut server = Command::new("Xvfb");
+        server.args(["-displayfd", "1", "-screen", "0", "800x480x24", "-nolisten", "tcp"]);
+        let server = Process::spawn("screen", &mut server, Input::None)?;
+        let number =
+            server.output.find("the number of the display", |line| line.trim().parse::<u32>().ok()).await?;
+        let display = format!(":{number}");
+        let mut panel = Command::new("xfce4-panel");
+        desktop.environment(&mut panel);
+        panel.arg("--disable-wm-check").env("DISPLAY", &display).env("XFCE_PANEL_MIGRATE_DEFAULT", "1");
+        panel
+            .env("XDG_CONFIG_HOME", desktop.home().join("config"))
+            .env("XDG_CACHE_HOME", desktop.home().join("cache"));
+        let panel = Process::spawn("panel", &mut panel, Input::None)?;
+        desktop.screen = Some(Screen { display, _server: server, _panel: panel });
+        Ok(desktop)
+    }
+
+    /// What the panel says to a call of D-Bus: `DESTINATION PATH METHOD ARGUMENT...`, as `dbus-send` takes them.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn call(&self, destination: &str, words: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new("dbus-send");
+        self.environment(&mut command);
+        command.args(["--print-reply", &format!("--dest={destination}")]).args(words);
+        let output = command.output().await?;
+        anyhow::ensure!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Whether a colour (`#2F9D66`) is anywhere on the screen.
+    ///
+    /// # Errors
+    /// There is no screen, or no ImageMagick.
+    pub async fn shows(&self, colour: &str) -> anyhow::Result<bool> {
+        let screen = self.screen.as_ref().context("the desktop has a screen")?;
+        let mut command = Command::new("import");
+        command.args([
+            "-window",
+            "root",
+            "-display",
+            &screen.display,
+            "-format",
+            "%c",
+            "-depth",
+            "8",
+            "histogram:info:-",
+        ]);
+        let output = command.output().await?;
+        anyhow::ensure!(output.status.success(), "import: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8_lossy(&output.stdout).contains(colour))
+    }
+
+    /// Keeps a picture of the screen.
+    ///
+    /// # Errors
+    /// As for [`Self::shows`].
+    pub async fn picture(&self, file: &Path) -> anyhow::Result<()> {
+        let screen = self.screen.as_ref().context("the desktop has a screen")?;
+        let mut command = Command::new("import");
+        let status =
+            command.args(["-window", "root", "-display", &screen.display]).arg(file).status().await?;
+        anyhow::ensure!(status.success(), "import: {status}");
+        Ok(())
+    }
+
+    /// Clicks at a place of the screen.
+    ///
+    /// # Errors
+    /// `xdotool` is not installed.
+    pub async fn click(&self, x: u32, y: u32) -> anyhow::Result<()> {
+        let screen = self.screen.as_ref().context("the desktop has a screen")?;
+        let mut command = Command::new("xdotool");
+        command
+            .args(["mousemove", &x.to_string(), &y.to_string(), "click", "1"])
+            .env("DISPLAY", &screen.display);
+        anyhow::ensure!(command.status().await?.success(), "xdotool fails");
+        Ok(())
+    }
+
+    async fn on_bus(services: &str) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
         let config = folder.path().join("bus.conf");
         std::fs::write(
             &config,
             format!(
-                "<busconfig><type>session</type><listen>unix:path={}/bus</listen><policy context=\"default\">\
+                "<busconfig><type>session</type><listen>unix:path={}/bus</listen>{services}<policy context=\"default\">\
                  <allow send_destination=\"*\" eavesdrop=\"true\"/><allow eavesdrop=\"true\"/><allow own=\"*\"/></policy></busconfig>",
                 folder.path().display()
             ),
@@ -42,7 +144,7 @@ impl Desktop {
             .output
             .find("the address of the bus", |line| line.starts_with("unix:").then(|| line.trim().to_owned()));
         let address = address.await?;
-        Ok(Self { address, folder, _bus: bus, keyring: None })
+        Ok(Self { address, folder, _bus: bus, keyring: None, screen: None })
     }
 
     /// Starts the keyring and unlocks it, as signing in to the desktop does.

@@ -51,6 +51,14 @@ impl Flight {
         self.last.try_lock().ok()?.as_ref()?.as_ref().ok().cloned()
     }
 
+    /// Forgets what the last sign-in brought: whoever signs out is signed out in this process, too.
+    pub(crate) fn forget(&self) {
+        // One that is going on has brought nothing yet.
+        if let Ok(mut last) = self.last.try_lock() {
+            *last = None;
+        }
+    }
+
     /// A token that is not the stale one: another's, or that of a sign-in made now.
     ///
     /// # Cancellation
