@@ -12,10 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{
-        Notify,
-        mpsc::{self, error::TrySendError},
-    },
+    sync::{Notify, mpsc},
     time::sleep_until,
 };
 
@@ -79,19 +76,40 @@ impl Flows {
 }
 
 /// Moves packets between the device and the stack. Dropped, all flows of the stack fail.
+///
+/// [`Driver::run`] serves a device behind two channels. Who has a loop of its own calls [`Driver::receive`], [`Driver::turn`] and
+/// [`Driver::ready`] in it.
 #[derive(Debug)]
 pub struct Driver {
     shared: Arc<Shared>,
     flows: mpsc::Sender<Flow>,
 }
 
+/// What a turn of a [`Driver`] left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// More packets wait to be sent.
+    pub has_packets: bool,
+    /// Flows wait for whoever takes them.
+    has_flows: bool,
+    /// When there is something to do by the clock.
+    deadline: Option<Instant>,
+}
+
 impl Driver {
     /// Runs until one of the channels or the receiver of the flows is gone. Cancel-safe in so far as dropping it ends the stack.
     pub async fn run(self, mut incoming: mpsc::Receiver<Bytes>, outgoing: mpsc::Sender<Bytes>) {
         let mut batch = Vec::with_capacity(BATCH);
-        let mut waiting = Waiting { packet: None, flow: None };
+        let mut packets = Vec::new();
         loop {
-            let Ok(deadline) = self.turn(&outgoing, &mut waiting) else { return };
+            let Ok(turn) = self.turn(&mut packets, outgoing.capacity()) else { return };
+            for packet in packets.drain(..) {
+                // There is room: nobody else sends.
+                if outgoing.try_send(packet.into()).is_err() {
+                    return;
+                }
+            }
+            let has_room = outgoing.capacity() > 0;
             tokio::select! {
                 // What comes goes first: it may be the acknowledgement that frees a buffer.
                 biased;
@@ -99,43 +117,52 @@ impl Driver {
                     if count == 0 {
                         return;
                     }
-                    let mut inner = self.shared.lock();
-                    let now = Now::read().monotonic;
-                    for packet in batch.drain(..) {
-                        inner.stack.receive(&packet, now);
+                    self.receive(batch.iter().map(|packet| &packet[..]));
+                    batch.clear();
+                }
+                room = outgoing.reserve(), if turn.has_packets && !has_room => {
+                    if room.is_err() {
+                        return;
                     }
                 }
-                permit = outgoing.reserve(), if waiting.packet.is_some() => {
-                    let (Ok(permit), Some(packet)) = (permit, waiting.packet.take()) else { return };
-                    permit.send(packet);
-                }
-                permit = self.flows.reserve(), if waiting.flow.is_some() => {
-                    let (Ok(permit), Some(flow)) = (permit, waiting.flow.take()) else { return };
-                    permit.send(flow);
-                }
-                () = self.shared.work.notified() => {}
-                () = until(deadline) => {}
+                () = std::future::ready(()), if turn.has_packets && has_room => {}
+                () = self.ready(turn) => {}
             }
             // A device that never rests does not keep the runtime to itself.
             tokio::task::coop::consume_budget().await;
         }
     }
 
-    /// Does all that can be done without waiting, and says until when there is nothing else to do.
-    fn turn(&self, outgoing: &mpsc::Sender<Bytes>, waiting: &mut Waiting) -> Result<Option<Instant>, Gone> {
+    /// Hands packets from the wire to the stack.
+    pub fn receive<'p>(&self, packets: impl IntoIterator<Item = &'p [u8]>) {
+        let mut inner = self.shared.lock();
+        let now = Now::read().monotonic;
+        for packet in packets {
+            inner.stack.receive(packet, now);
+        }
+    }
+
+    /// Does all that can be done without waiting, and fills `packets` up to `packets_max` with what is for the wire.
+    ///
+    /// # Errors
+    /// [`Gone`]: nobody takes flows any more.
+    pub fn turn(&self, packets: &mut Vec<Vec<u8>>, packets_max: usize) -> Result<Turn, Gone> {
         let mut wakers = Vec::new();
-        let mut events = Vec::new();
         let mut inner = self.shared.lock();
         let now = Now::read().monotonic;
         let mut deadline = inner.stack.poll(now);
-        for round in 0..ROUNDS {
-            if !send_all(&mut inner.stack, outgoing, waiting)? {
+        for _ in 0..ROUNDS {
+            let before = packets.len();
+            while packets.len() < packets_max
+                && let Some(packet) = inner.stack.next_packet()
+            {
+                packets.push(packet);
+            }
+            if packets.len() == before {
                 break;
             }
+            // The room that they leave is for the next.
             deadline = inner.stack.poll(now);
-            if round + 1 == ROUNDS {
-                self.shared.work.notify_one();
-            }
         }
         while let Some(id) = inner.stack.next_ready() {
             if let Some(asleep) = inner.wakers.remove(&id) {
@@ -143,26 +170,31 @@ impl Driver {
             }
         }
         let room = self.flows.capacity();
-        while waiting.flow.is_none()
-            && events.len() <= room
-            && let Some(event) = inner.stack.next_event()
-        {
-            events.push(event);
-            if events.len() > room {
-                break;
-            }
-        }
+        let events: Vec<_> = std::iter::from_fn(|| inner.stack.next_event()).take(room).collect();
+        let (has_packets, has_flows) = (inner.stack.has_packets(), inner.stack.has_events());
         drop(inner);
         wakers.into_iter().for_each(Waker::wake);
         for event in events {
-            match self.flows.try_send(self.flow(event)) {
-                Ok(()) => {}
-                // At most one: no more were taken than there was room for, and one to wait with.
-                Err(TrySendError::Full(flow)) => waiting.flow = Some(flow),
-                Err(TrySendError::Closed(_)) => return Err(Gone),
-            }
+            // There is room: nobody else sends.
+            self.flows.try_send(self.flow(event)).map_err(|_| Gone)?;
         }
-        Ok(deadline)
+        Ok(Turn { has_packets, has_flows, deadline })
+    }
+
+    /// Resolves when there is something for a turn to do, beside packets: a flow's user did something, or it is time. Cancel-safe.
+    pub async fn ready(&self, last: Turn) {
+        tokio::select! {
+            biased;
+            () = self.shared.work.notified() => {}
+            _ = self.flows.reserve(), if last.has_flows => {}
+            () = until(last.deadline) => {}
+        }
+    }
+
+    /// What was thrown away so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        *self.shared.lock().stack.counters()
     }
 
     fn flow(&self, event: Event) -> Flow {
@@ -188,27 +220,6 @@ impl Drop for Driver {
         drop(inner);
         wakers.into_values().flat_map(|asleep| [asleep.read, asleep.write]).flatten().for_each(Waker::wake);
     }
-}
-
-/// What found its channel full.
-struct Waiting {
-    packet: Option<Bytes>,
-    flow: Option<Flow>,
-}
-
-/// Sends what the stack has to send; whether anything was sent and more may be.
-fn send_all(stack: &mut Stack, outgoing: &mpsc::Sender<Bytes>, waiting: &mut Waiting) -> Result<bool, Gone> {
-    let mut has_sent = false;
-    while waiting.packet.is_none()
-        && let Some(packet) = stack.next_packet()
-    {
-        match outgoing.try_send(packet.into()) {
-            Ok(()) => has_sent = true,
-            Err(TrySendError::Full(packet)) => waiting.packet = Some(packet),
-            Err(TrySendError::Closed(_)) => return Err(Gone),
-        }
-    }
-    Ok(has_sent && waiting.packet.is_none())
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -148,6 +148,18 @@ impl Stack {
         self.outbox.pop()
     }
 
+    /// Whether packets wait to be sent.
+    #[must_use]
+    pub fn has_packets(&self) -> bool {
+        self.outbox.len() > 0
+    }
+
+    /// Whether flows wait to be told of.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// The next flow that somebody opens.
     pub fn next_event(&mut self) -> Option<Event> {
         self.events.pop_front()
