@@ -35,5 +35,6 @@ pub mod secret;
 pub mod session;
 pub mod store;
 pub mod wireguard_peer;
+pub mod wireguard;
 mod x509;
 pub mod yaml;
