@@ -21,7 +21,9 @@ use crate::{
     config::{self, Codec, ConfigErrors, GrpcTls, Loaded, Services, Settings, Storage},
     ext_authz::ExtAuthz,
     forward_auth::ForwardAuth,
-    listen::{Lifetime, TlsKeys, bind, https::Https, inner::Inner, quic::Quic, redirect, staples},
+    listen::{
+        Lifetime, TlsKeys, bind, https::Https, inner::Inner, quic::Quic, redirect, staples, wireguard::WireGuard,
+    },
     proxy::Proxy,
     store::Store,
 };
@@ -128,6 +130,7 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
     lifetime.tracker.spawn(store.clone().follow_outside_changes(lifetime.drain.clone()));
     lifetime.tracker.spawn(store.clone().follow_service_accounts(lifetime.drain.clone()));
     open_inner_doors(&settings, &tls_keys, &proxy, &secrets, &lifetime)?;
+    open_wireguard(&settings, &proxy, &secrets, &lifetime)?;
     let reloader = Reloader::new(source, loaded.files, proxy.clone(), tls_keys, store.clone(), secrets);
     tracing::info!(address = %settings.address, routes = settings.routes.len(), "gateway is up");
     ready();
@@ -186,6 +189,22 @@ fn open_doors(
             ));
         }
     }
+    Ok(())
+}
+
+/// Opens the door for WireGuard apps, where it is configured.
+fn open_wireguard(
+    settings: &Settings,
+    proxy: &Arc<Proxy>,
+    secrets: &keys::Secrets,
+    lifetime: &Lifetime,
+) -> anyhow::Result<()> {
+    let (Some(configured), Some(key)) = (&settings.wireguard, secrets.wireguard()) else { return Ok(()) };
+    let address = configured.address;
+    let sockets = bind::udp(address).with_context(|| format!("cannot listen on UDP {address}"))?;
+    let door = WireGuard::new(sockets, key, configured.networks, proxy.clone(), lifetime.clone())?;
+    lifetime.doors.spawn(door.run());
+    tracing::info!(%address, "wireguard is up");
     Ok(())
 }
 

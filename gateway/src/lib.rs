@@ -34,7 +34,7 @@ pub mod scim;
 pub mod secret;
 pub mod session;
 pub mod store;
-pub mod wireguard_peer;
 pub mod wireguard;
+pub mod wireguard_peer;
 mod x509;
 pub mod yaml;

@@ -1,4 +1,4 @@
-//! The doors: HTTPS on TCP (HTTP/1.1, HTTP/2) and QUIC on UDP (HTTP/3), on one port number.
+//! The doors: HTTPS on TCP (HTTP/1.1, HTTP/2) and QUIC on UDP (HTTP/3), on one port number, and WireGuard on another.
 //!
 //! Here: sockets, handshakes, limits, and the way from a protocol's request to [`crate::proxy`] and back. Nothing is
 //! decided here.
@@ -20,6 +20,7 @@ pub(crate) mod staples;
 mod tests;
 mod tls;
 mod websocket;
+pub(crate) mod wireguard;
 
 use std::time::Duration;
 

@@ -19,6 +19,7 @@ mod gate;
 mod headers;
 mod own;
 mod patience;
+pub(crate) mod peer;
 mod proxy_protocol;
 mod question;
 mod respond;

@@ -17,6 +17,7 @@ mod service_accounts;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod virtual_addresses;
 mod webauthn;
 
 use std::{
@@ -43,6 +44,7 @@ pub use self::{
     reading::{Known, StoreReader},
     service_accounts::{SERVICE_ACCOUNT_IDP, ServiceAccount},
     sessions::{ProviderTokens, RefreshDue, User},
+    virtual_addresses::VirtualAddressError,
     webauthn::{Enrolled, device_id_of},
 };
 pub(crate) use self::{sessions::DUE_MAX, webauthn::CREDENTIALS_MAX};
@@ -214,6 +216,7 @@ fn migrations() -> Migrator {
         one(5, "webauthn", include_str!("store/migrations/0005_webauthn.sql")),
         one(6, "directory", include_str!("store/migrations/0006_directory.sql")),
         one(7, "wireguard peers", include_str!("store/migrations/0007_wireguard_peers.sql")),
+        one(8, "virtual addresses", include_str!("store/migrations/0008_virtual_addresses.sql")),
     ])
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -41,6 +41,14 @@ pub(crate) fn tcp(configured: SocketAddr) -> io::Result<Vec<TcpListener>> {
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into())
     })
+}
+
+/// UDP sockets for a configured address; at least one.
+///
+/// # Errors
+/// As [`tcp`].
+pub(crate) fn udp(configured: SocketAddr) -> io::Result<Vec<UdpSocket>> {
+    each(&addresses(configured), pomerium_shared::quic::bind)
 }
 
 fn each<S>(addresses: &[SocketAddr], bind: impl Fn(SocketAddr) -> io::Result<S>) -> io::Result<Vec<S>> {

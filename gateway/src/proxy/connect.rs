@@ -78,10 +78,22 @@ impl Proxy {
         request_id: &str,
         dial: impl FnOnce(Permit, Arc<Route>) -> D,
     ) -> Result<Open<A>, Refusal> {
-        let began = Now::read();
         let live = self.live.load_full();
-        let Admitted { permit, route, session, question } =
-            Box::pin(self.admit_stream(&live, question, parts, connection, request_id)).await?;
+        let admitted = Box::pin(self.admit_stream(&live, question, parts, connection, request_id)).await?;
+        self.reach(admitted, to, connection, request_id, dial).await
+    }
+
+    /// The way from a permit to an app that `dial` has reached.
+    pub(super) async fn reach<A, D: Future<Output = Result<A, Refusal>>>(
+        &self,
+        admitted: Admitted,
+        to: Destination,
+        connection: &Connection,
+        request_id: &str,
+        dial: impl FnOnce(Permit, Arc<Route>) -> D,
+    ) -> Result<Open<A>, Refusal> {
+        let began = Now::read();
+        let Admitted { permit, route, session, question } = admitted;
         let app = dial(permit, route.clone()).await?;
         tracing::info!("request-id" = request_id, route = route.name, destination = %to, "stream opened");
         let user = session.as_ref().map(|s| s.user_id.to_string()).unwrap_or_default();
@@ -162,7 +174,7 @@ async fn lapse(limit: Option<Duration>) {
 }
 
 /// Connects to the app of a route. Takes the permit: nothing is dialled that policy did not allow.
-async fn dial(_permit: Permit, route: Arc<Route>, client: SocketAddr) -> Result<Leg, Refusal> {
+pub(super) async fn dial(_permit: Permit, route: Arc<Route>, client: SocketAddr) -> Result<Leg, Refusal> {
     let Target::Tcp(app) = &route.target else {
         return Err(Refusal::Gateway(format!("The route {} has no TCP target.", route.name)));
     };

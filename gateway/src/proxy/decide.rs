@@ -15,6 +15,7 @@ use super::{
     Connection, Live, ProvenKey, Proxy,
     caller::Caller,
     decider::Asked,
+    peer,
     question::{Question, Unrouted},
 };
 use crate::{
@@ -55,7 +56,7 @@ impl Proxy {
             Err(Unrouted::Parameters) => return Err(Undecided::Parameters),
             Ok(_) | Err(Unrouted::Nowhere) => return Err(Undecided::OtherRoute),
         };
-        let session = self.session_named(&live, asked.session_id.as_deref(), now).await?;
+        let session = self.session_named(&live, &asked, now).await?;
         let caller = Caller::of_session(session, &self.store, now).await?;
         let is_again = asked.is_again;
         let asked = Asked { route, caller: &caller, question: &question, request_id: &asked.request_id };
@@ -88,12 +89,13 @@ impl Proxy {
     async fn session_named(
         &self,
         live: &Live,
-        id: Option<&str>,
+        asked: &DecideRequest,
         now: Now,
     ) -> Result<Option<Arc<Session>>, Undecided> {
-        let Some(id) = id else { return Ok(None) };
+        let Some(id) = &asked.session_id else { return Ok(None) };
         let found = self.store.session(&SessionId::new(id)).await?;
         found
+            .map(|session| if asked.is_of_peer { live.behind_peer(session) } else { session })
             .filter(|session| live.authenticate.stands_by(session, now.wall))
             .ok_or(Undecided::NoSession)
             .map(Some)
@@ -108,7 +110,7 @@ fn question(asked: &DecideRequest) -> Result<Question, Undecided> {
     let connection = Connection {
         peer: SocketAddr::new(client, 0),
         server_name: None,
-        protocol: "decide",
+        protocol: if asked.is_of_peer { peer::PROTOCOL } else { "decide" },
         proven: ProvenKey::of(&chain).map(Arc::new),
         roaming: None,
     };

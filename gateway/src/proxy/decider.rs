@@ -138,6 +138,7 @@ impl Asked<'_> {
             certificates: self.question.certificates(),
             is_again,
             subject: Some(subject),
+            is_of_peer: self.question.is_of_peer(),
         }
     }
 

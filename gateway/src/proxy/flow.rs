@@ -49,7 +49,7 @@ impl Proxy {
 }
 
 /// A socket to the app of a route, which hears nobody else. Takes the permit: no app gets a byte that policy did not allow.
-async fn dial(_permit: Permit, route: Arc<Route>) -> Result<UdpSocket, Refusal> {
+pub(super) async fn dial(_permit: Permit, route: Arc<Route>) -> Result<UdpSocket, Refusal> {
     let Target::Udp(app) = &route.target else {
         return Err(Refusal::Gateway(format!("The route {} has no UDP target.", route.name)));
     };

@@ -10,6 +10,7 @@ use super::{
     Connection, Live, Proxy, Refusal,
     arrival::Arrival,
     authority::{Authority, AuthorityError},
+    caller::Caller,
     decider::Asked,
     own,
     question::{Question, Unrouted},
@@ -130,20 +131,34 @@ impl Proxy {
         request_id: &str,
     ) -> Result<Admitted, Refusal> {
         let now = Now::read();
-        let route = question.route(&live.router)?;
+        question.route(&live.router)?;
         // The authority of a tunnel is the app; the token was made for the gateway's host that the client speaks to.
         let sign_in_host = live.settings.authenticate_url.host_str();
         let host = connection.server_name.as_deref().or(sign_in_host);
-        let mut caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
+        let caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
+        live.admit_caller(question, caller, request_id, now).await
+    }
+}
+
+impl Live {
+    /// Decides on a TCP stream or a flow of datagrams of somebody who is known.
+    pub(super) async fn admit_caller(
+        &self,
+        question: Question,
+        mut caller: Caller,
+        request_id: &str,
+        now: Now,
+    ) -> Result<Admitted, Refusal> {
+        let route = question.route(&self.router)?;
         caller.must_be_vouched_for(route.unreachable_grace, now);
         let unmet = caller.must_meet(&route.sign_in, now);
         let asked = Asked { route, caller: &caller, question: &question, request_id };
-        match live.check(asked, now).await? {
+        match self.check(asked, now).await? {
             Ok(permit) => Ok(Admitted { permit, route: route.clone(), session: caller.session, question }),
             Err(denial) if denial.verdict == Verdict::SignIn => {
                 Err(Lack { demand: &route.sign_in, unmet, rejected: caller.rejected }.told(None))
             }
-            Err(denial) => Err(denied(denial, route, caller.session.as_deref(), &sign_out_url(live))),
+            Err(denial) => Err(denied(denial, route, caller.session.as_deref(), &sign_out_url(self))),
         }
     }
 }
@@ -247,10 +262,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        proxy::{
-            caller::Caller,
-            respond::{Audience, Form},
-        },
+        proxy::respond::{Audience, Form},
         session::{SessionId, UserId},
     };
 

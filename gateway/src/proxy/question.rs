@@ -6,7 +6,8 @@ use http::{HeaderMap, Method, header, request::Parts};
 use pomerium_shared::{clock::Now, destination::Destination};
 
 use super::{
-    Connection, ProvenKey, authority::Authority, client_certificate::Shown, gate::Whereto, router::Router,
+    Connection, ProvenKey, authority::Authority, client_certificate::Shown, gate::Whereto, peer,
+    router::Router,
 };
 use crate::{
     authorize::{Place, RequestFacts},
@@ -74,6 +75,11 @@ impl Question {
     /// From where it is asked, as of now.
     pub(super) fn ip_now(&self) -> IpAddr {
         self.connection.ip_now()
+    }
+
+    /// Whether it came out of a WireGuard tunnel.
+    pub(super) fn is_of_peer(&self) -> bool {
+        self.connection.protocol == peer::PROTOCOL
     }
 
     /// The route that it is about.

@@ -151,8 +151,10 @@ impl Watch {
     async fn session_at(&self, live: &Live, now: Now) -> Result<Option<Arc<Session>>, EndReason> {
         let Some(id) = &self.session else { return Ok(None) };
         let found = self.store.session(id).await.map_err(|_| EndReason::Session)?;
+        let is_of_peer = self.question.is_of_peer();
         Ok(Some(
             found
+                .map(|session| if is_of_peer { live.behind_peer(session) } else { session })
                 .filter(|session| live.authenticate.stands_by(session, now.wall))
                 .ok_or(EndReason::Session)?,
         ))

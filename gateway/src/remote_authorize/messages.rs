@@ -28,6 +28,9 @@ pub(crate) struct DecideRequest {
     pub(crate) is_again: bool,
     #[prost(oneof = "Subject", tags = "7, 8, 9")]
     pub(crate) subject: Option<Subject>,
+    /// Whether it came out of a WireGuard tunnel, whose key says nothing about the machine.
+    #[prost(bool, tag = "10")]
+    pub(crate) is_of_peer: bool,
 }
 
 /// What a [`DecideRequest`] is about.

@@ -36,6 +36,11 @@ impl Train {
         Self { buffer, used: 0, segment: 0, segments: 0, segments_max: segments_max.max(1), is_closed: false }
     }
 
+    /// From the next datagram on, so many in a train at most.
+    pub const fn limit(&mut self, segments_max: usize) {
+        self.segments_max = if segments_max == 0 { 1 } else { segments_max };
+    }
+
     /// Where the next datagram is to be written: room for [`DATAGRAM_MAX`] octets.
     pub fn room(&mut self) -> &mut [u8] {
         const _: () = assert!(DATAGRAM_MAX >= HANDSHAKE);

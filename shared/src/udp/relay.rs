@@ -52,6 +52,50 @@ pub async fn run(
     }
 }
 
+/// Carries datagrams between two ends that both speak UDP: a flow that came out of packets, and the app. Ends when one of them
+/// fails, when nothing moved for too long, or when `cut` says why.
+pub async fn between(
+    mut client: Local,
+    mut app: Local,
+    options: RelayOptions,
+    cut: impl Future<Output = EndReason>,
+) -> RelayEnd {
+    let progress = Progress::new();
+    let (mut upward, mut downward) = (BytesMut::new(), BytesMut::new());
+    let work = async {
+        loop {
+            tokio::select! {
+                payload = client.recv(&mut upward) => {
+                    let Ok(payload) = payload else { return EndReason::Client };
+                    count(&progress.from_client, &payload, &progress);
+                    if app.send(&payload).is_err() {
+                        return EndReason::App;
+                    }
+                }
+                payload = app.recv(&mut downward) => {
+                    let Ok(payload) = payload else { return EndReason::App };
+                    count(&progress.from_app, &payload, &progress);
+                    if client.send(&payload).is_err() {
+                        return EndReason::Client;
+                    }
+                }
+            }
+        }
+    };
+    let reason = tokio::select! {
+        // A revocation goes before the next payload.
+        biased;
+        reason = cut => reason,
+        () = progress.idle_for(options.idle) => EndReason::Idle,
+        reason = work => reason,
+    };
+    RelayEnd {
+        reason,
+        bytes_from_client: progress.from_client.load(Ordering::Relaxed),
+        bytes_from_app: progress.from_app.load(Ordering::Relaxed),
+    }
+}
+
 /// Which side speaks UDP itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Near {

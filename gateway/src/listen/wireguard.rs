@@ -1,0 +1,115 @@
+//! The door for WireGuard apps: sockets, and a task for each peer that runs its tunnel and netstack.
+//!
+//! [`receive`] reads datagrams in batches and hands each to its peer's task, or to the one that finds out whose handshake it is;
+//! [`roster`] knows who may come in, [`worker`] is the life of one peer, [`flows`] what comes out of its tunnel. What a datagram means
+//! is decided in [`crate::wireguard`], who may reach what in [`crate::proxy`].
+
+mod flows;
+mod receive;
+mod roster;
+mod socket;
+mod worker;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use pomerium_shared::{names::AddressBook, wireguard::PrivateKey};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+use tokio_util::task::TaskTracker;
+
+use self::{roster::Handle, socket::Socket};
+use super::Lifetime;
+use crate::{
+    proxy::Proxy,
+    secret::Secret,
+    wireguard::{counters::Counters, front::HANDSHAKES_PER_SECOND, table::Table, tunnel::Identity},
+    wireguard_peer::Networks,
+};
+
+/// Handshakes that wait to be looked at; more are dropped, and come again after five seconds.
+const HANDSHAKES_WAITING: usize = 256;
+
+/// Octets, in units of 1024, that wait for the tasks of all peers together at most; more are dropped.
+const WAITING_MAX_KIB: usize = 64 * 1024;
+
+/// The WireGuard door.
+#[derive(Debug)]
+pub(crate) struct WireGuard {
+    sockets: Vec<Arc<Socket>>,
+    door: Arc<Door>,
+}
+
+/// What the tasks of the door share.
+#[derive(Debug)]
+struct Door {
+    identity: Identity,
+    networks: Networks,
+    proxy: Arc<Proxy>,
+    lifetime: Lifetime,
+    counters: Counters,
+    /// Who may come in now.
+    peers: ArcSwap<Table<Arc<Handle>>>,
+    /// Which address inside tunnels is which host.
+    book: ArcSwap<AddressBook>,
+    waiting: Arc<Semaphore>,
+    /// Owns the peers' tasks.
+    workers: TaskTracker,
+}
+
+impl WireGuard {
+    /// Takes bound sockets; nothing is read before [`WireGuard::run`].
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn new(
+        sockets: Vec<std::net::UdpSocket>,
+        key: &Secret<PrivateKey>,
+        networks: Networks,
+        proxy: Arc<Proxy>,
+        lifetime: Lifetime,
+    ) -> std::io::Result<Self> {
+        let sockets = sockets.into_iter().map(|socket| Socket::new(socket).map(Arc::new));
+        let door = Door {
+            identity: Identity::new(*key.expose().expose(), HANDSHAKES_PER_SECOND),
+            networks,
+            proxy,
+            lifetime,
+            counters: Counters::default(),
+            peers: ArcSwap::default(),
+            book: ArcSwap::from_pointee(AddressBook::new(networks.routes(), &[])),
+            waiting: Arc::new(Semaphore::new(WAITING_MAX_KIB)),
+            workers: TaskTracker::new(),
+        };
+        Ok(Self { sockets: sockets.collect::<Result<_, _>>()?, door: Arc::new(door) })
+    }
+
+    /// Serves peers until the lifetime is cut and what was open has said so.
+    pub(crate) async fn run(self) {
+        let Self { sockets, door } = self;
+        let (strangers, handshakes) = mpsc::channel(HANDSHAKES_WAITING);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(roster::follow(door.clone()));
+        tasks.spawn(flows::follow_names(door.clone()));
+        tasks.spawn(receive::find_out(door.clone(), handshakes));
+        for socket in sockets {
+            tasks.spawn(receive::run(door.clone(), socket, strangers.clone()));
+        }
+        let tracker = &door.lifetime.tracker;
+        tokio::select! {
+            () = async { door.lifetime.cut.cancelled().await; tracker.wait().await } => {}
+            // None of them ends by itself.
+            ended = tasks.join_next() => {
+                tracing::error!(?ended, "the WireGuard door has failed: restart the gateway");
+            }
+        }
+        for peer in door.peers.load().peers() {
+            peer.end();
+        }
+        door.workers.close();
+        door.workers.wait().await;
+        tracing::info!(dropped = door.counters.to_text(), "wireguard has stopped");
+    }
+}
