@@ -73,4 +73,6 @@ mod webauthn;
 #[cfg(test)]
 mod websockets;
 #[cfg(test)]
+mod wireguard;
+#[cfg(test)]
 mod wireguard_devices;

@@ -31,4 +31,5 @@ pub mod sshd;
 pub mod strict_websocket;
 pub mod token;
 pub mod wait;
+pub mod wireguard;
 pub mod worker;

@@ -67,7 +67,7 @@ impl Live {
     /// A session as it counts for what comes out of a peer's tunnel.
     pub(super) fn behind_peer(&self, session: Arc<Session>) -> Arc<Session> {
         let grace = self.settings.wireguard.as_ref().map(|wireguard| wireguard.session_grace);
-        Arc::new(session_behind(Arc::unwrap_or_clone(session), grace.unwrap_or_default()))
+        Arc::new(session_behind(&session, grace.unwrap_or_default()))
     }
 }
 

@@ -1,0 +1,117 @@
+//! An unmodified WireGuard app, set up from a `wg-quick` file as that program would do it: device, addresses, routes, name server.
+//! Inside a namespace, where all of these are the story's own.
+
+use std::{collections::HashMap, path::Path};
+
+use anyhow::{Context as _, bail};
+use tokio::process::Command;
+
+use crate::{
+    namespace::ip,
+    process::{Input, Process},
+    wait,
+};
+
+/// Which app it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Implementation {
+    /// Debian's `wireguard-go`.
+    WireGuardGo,
+    /// `boringtun-cli`.
+    BoringTun,
+}
+
+/// The app, with its device up; the device goes with it.
+#[derive(Debug)]
+pub struct WireGuardApp {
+    /// Its device.
+    pub device: String,
+    process: Process,
+}
+
+impl WireGuardApp {
+    /// Brings up what `file` says, as the device `device`.
+    ///
+    /// # Errors
+    /// The app is not installed, or there is no network device to be had.
+    pub async fn up(file: &Path, device: &str, implementation: Implementation) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(file)?;
+        let keys = values(&text);
+        let mut command = match implementation {
+            Implementation::WireGuardGo => {
+                let mut command = Command::new("wireguard-go");
+                command.args(["--foreground", device]).env("LOG_LEVEL", "verbose");
+                command
+            }
+            Implementation::BoringTun => {
+                let mut command = Command::new(crate::gateway::binary("boringtun-cli")?);
+                command.args(["--foreground", "--disable-drop-privileges", "--verbosity", "debug", device]);
+                command
+            }
+        };
+        let process = Process::spawn(device, &mut command, Input::None)?;
+        let mut app = Self { device: device.to_owned(), process };
+        let stripped = file.with_extension("setconf");
+        std::fs::write(&stripped, strip(&text))?;
+        let set = ["setconf", device, stripped.to_str().context("the path is text")?];
+        wait::until("the WireGuard app to answer", async || wg(&set).await.ok()).await.inspect_err(|_| {
+            app.process.is_running();
+        })?;
+        let list = |key: &str| keys.get(key).map(|value| value.split(", ").collect::<Vec<_>>());
+        for address in list("Address").context("the file has addresses")? {
+            ip(&["addr", "add", address, "dev", device]).await?;
+        }
+        ip(&["link", "set", "mtu", "1420", "up", "dev", device]).await?;
+        for network in list("AllowedIPs").context("the file has networks")? {
+            ip(&["route", "add", network, "dev", device]).await?;
+        }
+        if let Some(server) = keys.get("DNS") {
+            std::fs::write("/etc/resolv.conf", format!("nameserver {server}\n"))?;
+        }
+        Ok(app)
+    }
+
+    /// What the app says of its peer.
+    ///
+    /// # Errors
+    /// The app has ended.
+    pub async fn shown(&self) -> anyhow::Result<String> {
+        wg(&["show", &self.device, "dump"]).await
+    }
+
+    /// Waits until the two have shaken hands.
+    ///
+    /// # Errors
+    /// They have not within the limit.
+    pub async fn connected(&self) -> anyhow::Result<()> {
+        let is_up = |shown: &str| {
+            shown.lines().nth(1).and_then(|peer| peer.split('\t').nth(4)).is_some_and(|when| when != "0")
+        };
+        wait::until("a handshake", async || self.shown().await.ok().filter(|shown| is_up(shown))).await?;
+        Ok(())
+    }
+}
+
+/// Has `wg` do something.
+///
+/// # Errors
+/// What it says.
+pub async fn wg(words: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new("wg").args(words).output().await.context("install wireguard-tools")?;
+    if !output.status.success() {
+        bail!("wg {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The keys of the file; none of them is there twice in ours.
+fn values(text: &str) -> HashMap<&str, &str> {
+    text.lines().filter_map(|line| line.split_once(" = ")).collect()
+}
+
+/// What `wg` itself reads, as `wg-quick strip` gives it.
+fn strip(text: &str) -> String {
+    let is_quicks =
+        |line: &&str| ["Address", "DNS", "MTU"].iter().any(|key| line.starts_with(&format!("{key} =")));
+    text.lines().filter(|line| !is_quicks(line)).map(|line| format!("{line}\n")).collect()
+}
