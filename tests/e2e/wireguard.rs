@@ -108,7 +108,7 @@ async fn everything_by_name(implementation: Implementation) {
     ])
     .await;
     let (_cli, file) = enrolled(&gateway, "alice").await;
-    let device = WireGuardApp::up(&file, "wg0", implementation).await.unwrap();
+    let device = WireGuardApp::up(&file, implementation).await.unwrap();
 
     let pinged = wait::until("an echo", async || {
         let mut ping = Command::new("ping");
@@ -155,6 +155,14 @@ async fn wireguard_go_reaches_ssh_psql_a_web_app_and_a_udp_service_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn boringtun_reaches_ssh_psql_a_web_app_and_a_udp_service_by_name() {
+    let story = "wireguard::boringtun_reaches_ssh_psql_a_web_app_and_a_udp_service_by_name";
+    if inside(story, RESOLV_CONF).await.unwrap() {
+        everything_by_name(Implementation::BoringTun).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_policy_denies_is_refused_and_the_refusal_can_be_read() {
     let story = "wireguard::what_policy_denies_is_refused_and_the_refusal_can_be_read";
     if !inside(story, RESOLV_CONF).await.unwrap() {
@@ -170,7 +178,7 @@ async fn what_policy_denies_is_refused_and_the_refusal_can_be_read() {
     ])
     .await;
     let (_cli, file) = enrolled(&gateway, "bob").await;
-    let _device = WireGuardApp::up(&file, "wg0", Implementation::WireGuardGo).await.unwrap();
+    let _device = WireGuardApp::up(&file, Implementation::WireGuardGo).await.unwrap();
 
     let open = address("open.corp.test:7").await;
     assert_eq!(echoed(open, b"hello").await, [b"hello", FAREWELL].concat());
@@ -207,7 +215,7 @@ async fn a_session_that_is_revoked_cuts_the_running_download_within_a_second() {
     let app = App::start().await.unwrap();
     let gateway = gateway(&[Route::tcp("app.corp.test:80", app.address)]).await;
     let (cli, file) = enrolled(&gateway, "alice").await;
-    let _device = WireGuardApp::up(&file, "wg0", Implementation::WireGuardGo).await.unwrap();
+    let _device = WireGuardApp::up(&file, Implementation::WireGuardGo).await.unwrap();
     let to = address("app.corp.test:80").await;
     let mut download = download(to).await;
     let mut buffer = vec![0; 64 * 1024];
@@ -255,7 +263,7 @@ async fn roams(implementation: Implementation) {
     let echo = Echo::start().await.unwrap();
     let gateway = gateway(&[Route::tcp("echo.corp.test:7", echo.address)]).await;
     let (_cli, file) = enrolled(&gateway, "alice").await;
-    let _device = WireGuardApp::up(&file, "wg0", implementation).await.unwrap();
+    let _device = WireGuardApp::up(&file, implementation).await.unwrap();
     let mut stream = connect(address("echo.corp.test:7").await).await.unwrap();
     let mut round = async |number: u8| {
         let sent = vec![number; 100_000];
@@ -284,5 +292,13 @@ async fn wireguard_go_moves_to_another_address_in_the_middle_of_a_transfer() {
     let story = "wireguard::wireguard_go_moves_to_another_address_in_the_middle_of_a_transfer";
     if inside(story, RESOLV_CONF).await.unwrap() {
         roams(Implementation::WireGuardGo).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn boringtun_moves_to_another_address_in_the_middle_of_a_transfer() {
+    let story = "wireguard::boringtun_moves_to_another_address_in_the_middle_of_a_transfer";
+    if inside(story, RESOLV_CONF).await.unwrap() {
+        roams(Implementation::BoringTun).await;
     }
 }

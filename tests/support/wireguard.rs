@@ -1,7 +1,10 @@
 //! An unmodified WireGuard app, set up from a `wg-quick` file as that program would do it: device, addresses, routes, name server.
 //! Inside a namespace, where all of these are the story's own.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use tokio::process::Command;
@@ -26,15 +29,18 @@ pub enum Implementation {
 pub struct WireGuardApp {
     /// Its device.
     pub device: String,
-    process: Process,
+    _process: Process,
 }
 
 impl WireGuardApp {
-    /// Brings up what `file` says, as the device `device`.
+    /// Brings up what `file` says.
     ///
     /// # Errors
     /// The app is not installed, or there is no network device to be had.
-    pub async fn up(file: &Path, device: &str, implementation: Implementation) -> anyhow::Result<Self> {
+    pub async fn up(file: &Path, implementation: Implementation) -> anyhow::Result<Self> {
+        // The apps' control sockets are files, which namespaces share.
+        let name = format!("wg{}", std::process::id());
+        let device = name.as_str();
         let text = std::fs::read_to_string(file)?;
         let keys = values(&text);
         let mut command = match implementation {
@@ -44,19 +50,23 @@ impl WireGuardApp {
                 command
             }
             Implementation::BoringTun => {
-                let mut command = Command::new(crate::gateway::binary("boringtun-cli")?);
-                command.args(["--foreground", "--disable-drop-privileges", "--verbosity", "debug", device]);
+                let mut command = Command::new(boringtun()?);
+                command.args([
+                    "--foreground",
+                    "--disable-drop-privileges",
+                    "--disable-connected-udp",
+                    "--verbosity",
+                    "debug",
+                    device,
+                ]);
                 command
             }
         };
         let process = Process::spawn(device, &mut command, Input::None)?;
-        let mut app = Self { device: device.to_owned(), process };
         let stripped = file.with_extension("setconf");
         std::fs::write(&stripped, strip(&text))?;
         let set = ["setconf", device, stripped.to_str().context("the path is text")?];
-        wait::until("the WireGuard app to answer", async || wg(&set).await.ok()).await.inspect_err(|_| {
-            app.process.is_running();
-        })?;
+        wait::until("the WireGuard app to answer", async || wg(&set).await.ok()).await?;
         let list = |key: &str| keys.get(key).map(|value| value.split(", ").collect::<Vec<_>>());
         for address in list("Address").context("the file has addresses")? {
             ip(&["addr", "add", address, "dev", device]).await?;
@@ -68,7 +78,7 @@ impl WireGuardApp {
         if let Some(server) = keys.get("DNS") {
             std::fs::write("/etc/resolv.conf", format!("nameserver {server}\n"))?;
         }
-        Ok(app)
+        Ok(Self { device: name, _process: process })
     }
 
     /// What the app says of its peer.
@@ -90,6 +100,13 @@ impl WireGuardApp {
         wait::until("a handshake", async || self.shown().await.ok().filter(|shown| is_up(shown))).await?;
         Ok(())
     }
+}
+
+/// Where `tests/install` puts it: target/debug/deps/e2e-0123 → target/peers/bin.
+fn boringtun() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let target = own.ancestors().find(|folder| folder.join("peers/bin").is_dir());
+    Ok(target.context("tests/install has not run")?.join("peers/bin/boringtun-cli"))
 }
 
 /// Has `wg` do something.
