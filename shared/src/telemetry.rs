@@ -8,6 +8,10 @@ use std::io;
 use self::{json::Json, lines::Lines};
 use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, layer::SubscriberExt as _, registry};
 
+/// Libraries whose words are not for people: boringtun calls it an error that somebody has gone to bed. A filter that names them
+/// hears them.
+const QUIET: &str = "boringtun=off";
+
 /// How the log's lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -51,7 +55,7 @@ impl Drop for Log {
 /// # Errors
 /// [`TelemetryError::BadFilter`], [`TelemetryError::NoThread`], and [`TelemetryError::AlreadySet`] from the second call on.
 pub fn init(format: LogFormat, filter: &str) -> Result<Log, TelemetryError> {
-    let filter = EnvFilter::try_new(filter).map_err(TelemetryError::BadFilter)?;
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(TelemetryError::BadFilter)?;
     let registry = registry().with(filter);
     let (set, lines) = match format {
         LogFormat::Json => {
