@@ -158,6 +158,14 @@ impl Gateway {
         Ok(gateway)
     }
 
+    /// Its process.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn id(&self) -> anyhow::Result<u32> {
+        self.process.id()
+    }
+
     /// Where a host of this gateway is found: `app.localhost` gives `https://app.localhost:PORT/`.
     ///
     /// # Errors

@@ -50,6 +50,14 @@ impl Process {
         self.child.stdin.take()
     }
 
+    /// Its number.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn id(&self) -> anyhow::Result<u32> {
+        self.child.id().with_context(|| format!("{} has ended already", self.name))
+    }
+
     /// Sends a signal by name (`HUP`, `INT`, ...).
     ///
     /// # Errors

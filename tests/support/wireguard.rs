@@ -24,6 +24,37 @@ pub enum Implementation {
     BoringTun,
 }
 
+impl Implementation {
+    /// Runs it, with what `wg setconf` takes from `file`.
+    ///
+    /// # Errors
+    /// It is not installed, or does not answer.
+    pub async fn run(self, device: &str, file: &Path) -> anyhow::Result<Process> {
+        let mut command = match self {
+            Self::WireGuardGo => {
+                let mut command = Command::new("wireguard-go");
+                command.args(["--foreground", device]);
+                command
+            }
+            Self::BoringTun => {
+                let mut command = Command::new(boringtun()?);
+                // A connected socket keeps to the address that it began with.
+                command.args([
+                    "--foreground",
+                    "--disable-drop-privileges",
+                    "--disable-connected-udp",
+                    device,
+                ]);
+                command
+            }
+        };
+        let process = Process::spawn(device, &mut command, Input::None)?;
+        let set = ["setconf", device, file.to_str().context("the path is text")?];
+        wait::until("the WireGuard app to answer", async || wg(&set).await.ok()).await?;
+        Ok(process)
+    }
+}
+
 /// The app, with its device up; the device goes with it.
 #[derive(Debug)]
 pub struct WireGuardApp {
@@ -43,30 +74,9 @@ impl WireGuardApp {
         let device = name.as_str();
         let text = std::fs::read_to_string(file)?;
         let keys = values(&text);
-        let mut command = match implementation {
-            Implementation::WireGuardGo => {
-                let mut command = Command::new("wireguard-go");
-                command.args(["--foreground", device]).env("LOG_LEVEL", "verbose");
-                command
-            }
-            Implementation::BoringTun => {
-                let mut command = Command::new(boringtun()?);
-                command.args([
-                    "--foreground",
-                    "--disable-drop-privileges",
-                    "--disable-connected-udp",
-                    "--verbosity",
-                    "debug",
-                    device,
-                ]);
-                command
-            }
-        };
-        let process = Process::spawn(device, &mut command, Input::None)?;
         let stripped = file.with_extension("setconf");
         std::fs::write(&stripped, strip(&text))?;
-        let set = ["setconf", device, stripped.to_str().context("the path is text")?];
-        wait::until("the WireGuard app to answer", async || wg(&set).await.ok()).await?;
+        let process = implementation.run(device, &stripped).await?;
         let list = |key: &str| keys.get(key).map(|value| value.split(", ").collect::<Vec<_>>());
         for address in list("Address").context("the file has addresses")? {
             ip(&["addr", "add", address, "dev", device]).await?;
