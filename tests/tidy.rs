@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 600;
 
 /// A folder of the gateway, and the folders that it must not know.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("authorize", &["listen", "proxy", "store", "authenticate", "app", "portal", "config"]),
     ("session", &["listen", "proxy", "store", "authenticate", "authorize", "app", "portal"]),
     ("scim", &["listen", "proxy", "store", "authenticate", "authorize", "app", "portal", "config"]),
+    (
+        "wireguard",
+        &["listen", "proxy", "store", "authenticate", "authorize", "app", "portal", "config", "session"],
+    ),
     ("store", &["listen", "proxy", "authenticate", "authorize", "app", "portal"]),
     ("proxy", &["listen", "app", "forward_auth", "ext_authz"]),
     ("remote_authorize", &["listen", "proxy", "app", "store", "authenticate", "ext_authz", "forward_auth"]),
