@@ -174,7 +174,8 @@ async fn what_policy_denies_is_refused_and_the_refusal_can_be_read() {
         Route::tcp("echo.corp.test:80", echo.address),
         Route::tcp("open.corp.test:7", echo.address)
             .policy("[{allow: {and: [{email: {is: bob@corp.example}}]}}]"),
-        Route::udp("echo.corp.test:9", echo.address),
+        Route::tcp("bound.corp.test:7", echo.address)
+            .policy("[{allow: {and: [{email: {is: bob@corp.example}}, {session/bound: true}]}}]"),
     ])
     .await;
     let (_cli, file) = enrolled(&gateway, "bob").await;
@@ -190,6 +191,9 @@ async fn what_policy_denies_is_refused_and_the_refusal_can_be_read() {
         .line_with(&["authorize check", "email-unauthorized", "bob@corp.example", "echo.corp.test"])
         .await
         .unwrap();
+    // The client enrolled with a session that is bound to its key; what comes out of the tunnel has not shown that.
+    let error = connect(address("bound.corp.test:7").await).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::HostUnreachable);
     let error = connect(SocketAddr::new(to.ip(), 8)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 

@@ -4,6 +4,7 @@
 //! [`roster`] knows who may come in, [`worker`] is the life of one peer, [`flows`] what comes out of its tunnel. What a datagram means
 //! is decided in [`crate::wireguard`], who may reach what in [`crate::proxy`].
 
+mod buffers;
 mod flows;
 mod receive;
 mod roster;
@@ -20,7 +21,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use self::{roster::Handle, socket::Socket};
+use self::{buffers::Pool, roster::Handle, socket::Socket};
 use super::Lifetime;
 use crate::{
     proxy::Proxy,
@@ -55,6 +56,7 @@ struct Door {
     /// Which address inside tunnels is which host.
     book: ArcSwap<AddressBook>,
     waiting: Arc<Semaphore>,
+    buffers: Pool,
     /// Owns the peers' tasks.
     workers: TaskTracker,
 }
@@ -81,6 +83,7 @@ impl WireGuard {
             peers: ArcSwap::default(),
             book: ArcSwap::from_pointee(AddressBook::new(networks.routes(), &[])),
             waiting: Arc::new(Semaphore::new(WAITING_MAX_KIB)),
+            buffers: Pool::default(),
             workers: TaskTracker::new(),
         };
         Ok(Self { sockets: sockets.collect::<Result<_, _>>()?, door: Arc::new(door) })

@@ -18,7 +18,7 @@ use super::{
     roster::random,
 };
 use crate::wireguard::{
-    DATAGRAM_MAX, MTU,
+    MTU,
     counters::Dropped,
     peer::{Event, Peer},
     train::{Ready, Train},
@@ -27,8 +27,6 @@ use crate::wireguard::{
 
 /// Reads that are opened before what they call for is sent.
 const READS: usize = 8;
-/// Packets that are opened before the netstack sees them.
-const OPENED_MAX: usize = 64 * 1024;
 /// Packets that the netstack gives to be sent before the socket is looked at again.
 const PACKETS_MAX: usize = 512;
 /// Streams and flows that one peer may have open, and connections that may wait for a decision.
@@ -47,17 +45,7 @@ pub(super) struct Worker {
     peer: Peer,
     /// How it was heard last.
     way: Option<Way>,
-    train: Train,
     packets: Vec<Vec<u8>>,
-    opened: Opened,
-}
-
-/// Packets out of the tunnel, one behind the other.
-#[derive(Debug)]
-struct Opened {
-    memory: Box<[u8]>,
-    lens: Vec<usize>,
-    used: usize,
 }
 
 impl Worker {
@@ -69,9 +57,7 @@ impl Worker {
             handle.index,
         );
         let peer = Peer::new(tunnel, handle.peer.addresses);
-        let memory = vec![0; OPENED_MAX + DATAGRAM_MAX].into_boxed_slice();
-        let opened = Opened { memory, lens: Vec::new(), used: 0 };
-        Self { door, handle, peer, way: None, train: Train::new(1), packets: Vec::new(), opened }
+        Self { door, handle, peer, way: None, packets: Vec::new() }
     }
 }
 
@@ -126,21 +112,24 @@ impl Worker {
     /// Opens what has come, and hands it to the netstack.
     fn receive(&mut self, driver: &Driver, reads: &mut Vec<Datagrams>) {
         let now = Now::read().monotonic;
+        let mut buffers = self.door.buffers.borrow();
+        let opened = &mut buffers.opened;
         for read in reads.drain(..) {
             for datagram in read.octets.chunks(read.each.max(1)) {
-                if self.opened.used > OPENED_MAX {
-                    self.opened.hand_over(driver);
-                }
-                let Some(room) = self.opened.memory[self.opened.used..].first_chunk_mut() else { continue };
-                match self.peer.receive(datagram, read.way.peer, room, now) {
-                    Ok(Some(len)) => self.opened.push(len),
+                match self.peer.receive(datagram, read.way.peer, opened.room(), now) {
+                    Ok(Some(len)) => {
+                        if !opened.push(len) {
+                            opened.hand_over(driver);
+                        }
+                    }
                     Ok(None) => {}
                     Err(why) => self.door.counters.count(why),
                 }
             }
             self.follow(read.way);
         }
-        self.opened.hand_over(driver);
+        opened.hand_over(driver);
+        self.door.buffers.give_back(buffers);
     }
 
     /// Answers where the peer was heard.
@@ -171,21 +160,24 @@ impl Worker {
             return;
         }
         let now = Now::read().monotonic;
-        self.train.limit(way.socket.segments_max());
+        let mut buffers = self.door.buffers.borrow();
+        let train = &mut buffers.train;
+        train.limit(way.socket.segments_max());
         for packet in self.packets.drain(..) {
-            match self.peer.seal(&packet, self.train.room(), now) {
+            match self.peer.seal(&packet, train.room(), now) {
                 Ok(Some(len)) => {
-                    if !self.train.push(len) {
-                        send(&self.train, way, &self.door).await;
-                        self.train.restart(len);
+                    if !train.push(len) {
+                        send(train, way, &self.door).await;
+                        train.restart(len);
                     }
                 }
                 Ok(None) => {}
                 Err(why) => counters.count(why),
             }
         }
-        send(&self.train, way, &self.door).await;
-        self.train.restart(0);
+        send(train, way, &self.door).await;
+        train.restart(0);
+        self.door.buffers.give_back(buffers);
     }
 
     /// Says what a person would notice.
@@ -199,26 +191,6 @@ impl Worker {
                 Event::Silent => tracing::info!(%peer, %user, ip, "wireguard peer is silent"),
             }
         }
-    }
-}
-
-impl Opened {
-    fn push(&mut self, len: usize) {
-        self.lens.push(len);
-        self.used += len;
-    }
-
-    fn hand_over(&mut self, driver: &Driver) {
-        if self.lens.is_empty() {
-            return;
-        }
-        let mut rest = &self.memory[..self.used];
-        driver.receive(self.lens.drain(..).map(|len| {
-            let (packet, behind) = rest.split_at(len);
-            rest = behind;
-            packet
-        }));
-        self.used = 0;
     }
 }
 
