@@ -13,7 +13,7 @@ const KEPT_MAX: usize = 16;
 
 /// The sets that nobody uses.
 #[derive(Debug, Default)]
-pub(super) struct Pool(Mutex<Vec<Box<Buffers>>>);
+pub(super) struct Pool(Mutex<Vec<Buffers>>);
 
 /// What one task works in.
 #[derive(Debug)]
@@ -32,13 +32,13 @@ pub(super) struct Opened {
 
 impl Pool {
     /// An empty set.
-    pub(super) fn borrow(&self) -> Box<Buffers> {
+    pub(super) fn borrow(&self) -> Buffers {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kept.unwrap_or_else(|| Box::new(Buffers { opened: Opened::new(), train: Train::new(1) }))
+        kept.unwrap_or_else(|| Buffers { opened: Opened::new(), train: Train::new(1) })
     }
 
     /// Takes an empty set back. One that is not given back is no more.
-    pub(super) fn give_back(&self, buffers: Box<Buffers>) {
+    pub(super) fn give_back(&self, buffers: Buffers) {
         debug_assert!(
             buffers.opened.used == 0 && buffers.train.ready().is_none(),
             "no packet is left behind"
