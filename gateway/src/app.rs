@@ -22,7 +22,8 @@ use crate::{
     ext_authz::ExtAuthz,
     forward_auth::ForwardAuth,
     listen::{
-        Lifetime, TlsKeys, bind, https::Https, inner::Inner, quic::Quic, redirect, staples, wireguard::WireGuard,
+        Lifetime, TlsKeys, bind, https::Https, inner::Inner, quic::Quic, redirect, staples,
+        wireguard::WireGuard,
     },
     proxy::Proxy,
     store::Store,

@@ -67,7 +67,7 @@ impl Live {
     /// A session as it counts for what comes out of a peer's tunnel.
     pub(super) fn behind_peer(&self, session: Arc<Session>) -> Arc<Session> {
         let grace = self.settings.wireguard.as_ref().map(|wireguard| wireguard.session_grace);
-        Arc::new(session_behind(&session, grace.unwrap_or_default()))
+        Arc::new(session_behind(Arc::unwrap_or_clone(session), grace.unwrap_or_default()))
     }
 }
 
@@ -103,7 +103,7 @@ impl Proxy {
 
     /// The life of one connection: its SYN is answered when the app was reached.
     pub(crate) async fn serve_peer_connection(&self, opening: Opening, to: Destination, origin: &Origin) {
-        let request_id = uuid::Uuid::new_v4().to_string();
+        let request_id = super::new_request_id();
         let question = Question::stream(to.clone(), &origin.connection);
         let client = origin.connection.address_now();
         let dial = |permit, route| connect::dial(permit, route, client);
@@ -133,7 +133,7 @@ impl Proxy {
 
     /// The life of one flow of datagrams.
     pub(crate) async fn serve_peer_flow(&self, flow: UdpFlow, to: Destination, origin: &Origin) {
-        let request_id = uuid::Uuid::new_v4().to_string();
+        let request_id = super::new_request_id();
         let question = Question::flow(to.clone(), &origin.connection);
         let opened = self.open_of_peer(question, to.clone(), origin, &request_id, flow::dial);
         match Box::pin(opened).await {

@@ -15,7 +15,7 @@ use crate::{
     portal::{self, Language, Look},
     proxy::{
         Refusal,
-        respond::{self, Audience},
+        respond::{self, Audience, Form},
     },
 };
 
@@ -50,10 +50,10 @@ async fn answer(
     if request.uri().path() == portal::STYLESHEET_PATH {
         return Ok(respond::plain("text/css; charset=utf-8", look.stylesheet()));
     }
-    let page = respond::wants_html(request.headers()).then_some(look);
+    let form = Form::wanted(request.headers(), look);
     let refused = async {
         match refusal {
-            Some(refusal) => refusal.into_response(Audience { request_id, host, page }),
+            Some(refusal) => refusal.into_response(Audience { request_id, host, form }),
             None => Response::new(body::empty()),
         }
     };
