@@ -182,12 +182,20 @@ async fn behind_peer(
 }
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "the measurements are what this program is for")]
 async fn main() -> anyhow::Result<()> {
     if let Some(command) = peers::asked() {
         return command.run().await;
     }
     let seconds = number("BENCH_SECONDS", 10);
+    if seconds > 0 {
+        Box::pin(throughput(seconds)).await?;
+    }
+    Box::pin(peers::many()).await
+}
+
+/// Each contender in turn, several times.
+#[expect(clippy::print_stdout, reason = "the measurements are what this program is for")]
+async fn throughput(seconds: u64) -> anyhow::Result<()> {
     let mut best = [[0.0_f64; 4]; CONTENDERS.len()];
     for round in 0..ROUNDS {
         for ((contender, name), best) in CONTENDERS.into_iter().zip(&mut best) {
@@ -213,5 +221,5 @@ async fn main() -> anyhow::Result<()> {
         ratio(2),
         ratio(3)
     );
-    Box::pin(peers::many()).await
+    Ok(())
 }

@@ -112,6 +112,13 @@ impl WireGuardApp {
     }
 }
 
+impl Drop for WireGuardApp {
+    fn drop(&mut self) {
+        // Killed, it leaves the file of its control socket.
+        let _gone = std::fs::remove_file(format!("/var/run/wireguard/{}.sock", self.device));
+    }
+}
+
 /// Where `tests/install` puts it: target/debug/deps/e2e-0123 → target/peers/bin.
 fn boringtun() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
