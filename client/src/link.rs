@@ -1,30 +1,34 @@
 //! The one connection to a gateway that everything shares, made again when it is lost.
 //!
-//! HTTP/3 over QUIC; where UDP does not get through, HTTP/1.1 over TLS with a connection for each request
-//! ([`http1`]). What an answer means is decided in [`answer`], when to dial again in [`backoff`]; who the person is
+//! HTTP/3 over QUIC, watched in [`path`]; where UDP does not get through, HTTP/1.1 over TLS with a connection for each request
+//! ([`http1`]). Which of them it is now, [`ways`] knows. What an answer means is decided in [`answer`], when to dial again in [`backoff`]; who the person is
 //! and what they may do is not known here.
 
 pub(crate) mod answer;
 pub(crate) mod backoff;
 mod dial;
 mod http1;
+mod path;
+mod ways;
 
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
 use pomerium_shared::{
-    clock::Now,
     destination::Destination,
     quic::QuicError,
     tls::DEVICE_KEY_MARK,
     tunnel::{Connected, TunnelClient, TunnelError},
     udp::Carriage,
 };
-use tokio::{sync::Mutex, time::timeout};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use self::{dial::Dialled, http1::Http1};
+use self::{
+    http1::Http1,
+    ways::{Way, Ways},
+};
 use crate::{device::key::DeviceKey, gateway::Gateway, trust::Trust};
 
 /// Bytes of an answer's body at most: a long list of routes has room.
@@ -33,10 +37,8 @@ const BODY_LEN_MAX: usize = 4 * 1024 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the gateway may take to reach the app and answer a `CONNECT`.
 const CONNECT_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long HTTP/1.1 serves before UDP is tried again.
-const UDP_AGAIN_AFTER: Duration = Duration::from_secs(120);
-/// How long closing may take until the gateway has heard of it.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a request may come to a gateway that is just stopping.
+const GOODBYES_MAX: usize = 3;
 
 /// Why the gateway was not reached.
 #[derive(Debug, thiserror::Error)]
@@ -129,35 +131,21 @@ impl LinkError {
         )
     }
 
+    /// Whether it was the way to the gateway that failed, rather than the request.
+    const fn is_of_the_way(&self) -> bool {
+        matches!(self, Self::Resolve { .. } | Self::Tcp { .. } | Self::NoAnswer { .. })
+    }
+
     /// Whether UDP may be what is in the way.
     const fn may_be_udp(&self) -> bool {
         matches!(self, Self::Quic { .. } | Self::NoAnswer { .. } | Self::Socket { .. })
     }
 }
 
-/// How the gateway is spoken to at the moment.
-enum Carrier {
-    /// Not yet.
-    None,
-    /// One HTTP/3 connection.
-    Http3(Dialled),
-    /// UDP does not get through: HTTP/1.1 until this moment.
-    Http1 { until: std::time::Instant },
-}
-
-/// What one use of the link goes over.
-enum Way {
-    Http3(TunnelClient),
-    Http1,
-}
-
 /// A gateway, and at most one connection to it.
 pub(crate) struct Link {
     gateway: Gateway,
-    quic: quinn::ClientConfig,
-    http1: Http1,
-    tracker: TaskTracker,
-    carrier: Mutex<Carrier>,
+    ways: Ways,
 }
 
 impl std::fmt::Debug for Link {
@@ -186,7 +174,8 @@ impl Link {
         let quic = pomerium_shared::quic::client_config(tls(&[b"h3"]))?;
         let over_tcp: &[&[u8]] = if key.is_some() { &[b"http/1.1", DEVICE_KEY_MARK] } else { &[b"http/1.1"] };
         let http1 = Http1::new(gateway.clone(), Arc::new(tls(over_tcp)), tracker.clone());
-        Ok(Self { gateway, quic, http1, tracker, carrier: Mutex::new(Carrier::None) })
+        let ways = Ways::new(gateway.clone(), quic, http1, tracker);
+        Ok(Self { gateway, ways })
     }
 
     /// Where it leads.
@@ -203,14 +192,14 @@ impl Link {
         destination: &Destination,
         headers: HeaderMap,
     ) -> Result<Connected, LinkError> {
-        let asked = async {
-            match self.way().await? {
-                Way::Http3(tunnel) => {
-                    tunnel.connect(destination, headers).await.map_err(|source| self.lost(source))
-                }
-                Way::Http1 => self.http1.connect(destination, headers).await,
-            }
-        };
+        let asked = self.ask(
+            true,
+            |tunnel| {
+                let headers = headers.clone();
+                async move { tunnel.connect(destination, headers).await }
+            },
+            || self.ways.http1().connect(destination, headers.clone()),
+        );
         timeout(CONNECT_ANSWER_TIMEOUT, asked).await.map_err(|_| self.no_answer())?
     }
 
@@ -223,17 +212,51 @@ impl Link {
         destination: &Destination,
         headers: HeaderMap,
     ) -> Result<Connected<Carriage>, LinkError> {
-        let asked = async {
-            match self.way().await? {
-                Way::Http3(tunnel) => {
-                    let gateway = self.gateway.authority();
-                    let asked = tunnel.connect_udp(&gateway, destination, headers);
-                    asked.await.map_err(|source| self.lost(source))
-                }
-                Way::Http1 => self.http1.connect_udp(destination, headers).await,
-            }
-        };
+        let gateway = &self.gateway.authority();
+        let asked = self.ask(
+            true,
+            |tunnel| {
+                let headers = headers.clone();
+                async move { tunnel.connect_udp(gateway, destination, headers).await }
+            },
+            || self.ways.http1().connect_udp(destination, headers.clone()),
+        );
         timeout(CONNECT_ANSWER_TIMEOUT, asked).await.map_err(|_| self.no_answer())?
+    }
+
+    /// Asks over what there is. A gateway that has said goodbye without looking at the request is asked again elsewhere, and
+    /// so is one that went silent meanwhile, if the request `may_repeat`.
+    async fn ask<T, Q, H>(
+        &self,
+        may_repeat: bool,
+        over_quic: impl Fn(TunnelClient) -> Q,
+        over_tcp: impl Fn() -> H,
+    ) -> Result<T, LinkError>
+    where
+        Q: Future<Output = Result<T, TunnelError>>,
+        H: Future<Output = Result<T, LinkError>>,
+    {
+        let mut goodbyes = 0;
+        loop {
+            let (tunnel, mut doubt) = match Box::pin(self.ways.now()).await? {
+                Way::Http3(tunnel, doubt) => (tunnel, doubt),
+                Way::Http1 => {
+                    let answer = Box::pin(over_tcp()).await;
+                    if answer.as_ref().is_err_and(LinkError::is_of_the_way) {
+                        self.ways.http1_failed();
+                    }
+                    return answer;
+                }
+            };
+            tokio::select! {
+                biased;
+                answer = Box::pin(over_quic(tunnel)) => match answer {
+                    Err(error) if error.was_not_taken() && goodbyes < GOODBYES_MAX => goodbyes += 1,
+                    answer => return answer.map_err(|source| self.lost(source)),
+                },
+                Ok(_) = doubt.wait_for(|is_doubtful| *is_doubtful), if may_repeat => {}
+            }
+        }
     }
 
     /// `GET`s a path (with query) of the gateway's own.
@@ -288,76 +311,44 @@ impl Link {
                 .body(body)
                 .map_err(|error| self.lost(error.into()))?;
             *request.headers_mut() = headers;
-            match self.way().await? {
-                Way::Http3(tunnel) => {
-                    tunnel.request(request, BODY_LEN_MAX).await.map_err(|source| self.lost(source))
-                }
-                Way::Http1 => self.http1.request(request, BODY_LEN_MAX).await,
-            }
+            let may_repeat = request.method() == Method::GET;
+            self.ask(
+                may_repeat,
+                |tunnel| {
+                    let request = request.clone();
+                    async move { tunnel.request(request, BODY_LEN_MAX).await }
+                },
+                || self.ways.http1().request(request.clone(), BODY_LEN_MAX),
+            )
+            .await
         };
         timeout(REQUEST_TIMEOUT, asked).await.map_err(|_| self.no_answer())?
     }
 
-    /// Dials if there is no connection, and waits until there is none any more; at once over HTTP/1.1.
+    /// Dials if there is no connection, so that it can be watched until it ends; over HTTP/1.1 there is nothing to watch.
     ///
     /// # Cancellation
     /// Cancel-safe.
     pub(crate) async fn hold(&self) -> Result<Held, LinkError> {
-        Ok(match self.way().await? {
-            Way::Http3(tunnel) => Held::Connection(tunnel),
+        Ok(match Box::pin(self.ways.now()).await? {
+            Way::Http3(tunnel, _) => Held::Connection(tunnel),
             Way::Http1 => Held::EachByItself,
         })
     }
 
     /// Whether anything has been asked over it, and nobody closed it since.
     pub(crate) fn is_used(&self) -> bool {
-        self.carrier.try_lock().is_ok_and(|carrier| !matches!(*carrier, Carrier::None))
+        self.ways.is_used()
     }
 
     /// What carries streams now: with QUIC's own figures, where it does.
-    pub(crate) async fn carried_by(&self) -> CarriedBy {
-        match &*self.carrier.lock().await {
-            Carrier::Http3(dialled) if dialled.is_open() => {
-                CarriedBy::Quic(Box::new(dialled.tunnel().quic().stats()))
-            }
-            Carrier::Http1 { .. } => CarriedBy::Tcp,
-            Carrier::Http3(_) | Carrier::None => CarriedBy::Nothing,
-        }
+    pub(crate) fn carried_by(&self) -> CarriedBy {
+        self.ways.carried_by()
     }
 
     /// Says goodbye to the gateway, so that it need not wait for a time-out.
     pub(crate) async fn close(&self) {
-        let carrier = std::mem::replace(&mut *self.carrier.lock().await, Carrier::None);
-        if let Carrier::Http3(dialled) = carrier {
-            let _late_is_harmless = timeout(CLOSE_TIMEOUT, dialled.close()).await;
-        }
-    }
-
-    /// The connection to use now: the lock makes one dial serve all who wait.
-    async fn way(&self) -> Result<Way, LinkError> {
-        let mut carrier = self.carrier.lock().await;
-        match &*carrier {
-            Carrier::Http3(dialled) if dialled.is_open() => return Ok(Way::Http3(dialled.tunnel())),
-            Carrier::Http1 { until } if Now::read().monotonic < *until => return Ok(Way::Http1),
-            _ if !self.gateway.tls() => return Ok(Way::Http1),
-            _ => {}
-        }
-        match dial::quic(&self.gateway, &self.quic, &self.tracker).await {
-            Ok(dialled) => {
-                tracing::debug!(address = %dialled.address(), "connected by QUIC");
-                let way = Way::Http3(dialled.tunnel());
-                *carrier = Carrier::Http3(dialled);
-                Ok(way)
-            }
-            Err(error) if error.may_be_udp() => {
-                // Whoever cannot be reached by TCP either is told of both at once: the TCP error is the plainer one.
-                self.http1.probe().await?;
-                tracing::info!("UDP does not get through: using TLS over TCP");
-                *carrier = Carrier::Http1 { until: Now::read().monotonic + UDP_AGAIN_AFTER };
-                Ok(Way::Http1)
-            }
-            Err(error) => Err(error),
-        }
+        self.ways.close().await;
     }
 
     fn lost(&self, source: TunnelError) -> LinkError {

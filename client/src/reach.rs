@@ -105,7 +105,7 @@ impl Reach {
                 Ok(Held::Connection(tunnel)) => {
                     board.link("connected");
                     backoff = Backoff::default();
-                    let why = tunnel.closed().await;
+                    let why = tunnel.ended().await;
                     tracing::debug!(error = %why, "the connection to the gateway ended");
                     board.link("reconnecting");
                 }

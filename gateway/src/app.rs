@@ -111,7 +111,7 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
     let proxy = Arc::new(Proxy::new(live, store.clone(), lifetime.tracker.clone(), lifetime.cut.clone()));
     let tls_keys = TlsKeys::new(&settings)?;
     if settings.services != Services::Authorize {
-        open_doors(&settings, &tls_keys, &proxy, &lifetime)?;
+        open_doors(&settings, &tls_keys, &proxy, &secrets, &lifetime)?;
         if settings.services.signs_in() {
             let signing_in = proxy.clone();
             lifetime.tracker.spawn(refresh::run(move || signing_in.authenticate(), lifetime.drain.clone()));
@@ -164,6 +164,7 @@ fn open_doors(
     settings: &Settings,
     keys: &TlsKeys,
     proxy: &Arc<Proxy>,
+    secrets: &keys::Secrets,
     lifetime: &Lifetime,
 ) -> anyhow::Result<()> {
     let address = settings.address;
@@ -174,7 +175,8 @@ fn open_doors(
         if speaks_quic {
             let socket = pomerium_shared::quic::bind(bound)
                 .with_context(|| format!("cannot listen on UDP {bound}"))?;
-            lifetime.doors.spawn(Quic::new(socket, keys, proxy.clone(), lifetime.clone())?.run());
+            let door = Quic::new(socket, keys, proxy.clone(), lifetime.clone(), &secrets.shared())?;
+            lifetime.doors.spawn(door.run());
         }
         let https = Https::new(listener, keys, settings.codec, http3_port, proxy.clone(), lifetime.clone())?;
         lifetime.doors.spawn(https.run());

@@ -14,6 +14,7 @@ pub(crate) mod inner;
 mod proxy_protocol;
 pub(crate) mod quic;
 pub(crate) mod redirect;
+mod reset;
 mod shown;
 pub(crate) mod staples;
 #[cfg(test)]

@@ -15,10 +15,14 @@ use quinn::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// A connection without a packet for this long is lost. A roaming client comes back well within it.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+pub use self::nudge::nudge;
 
-/// The client's probe interval: two may be lost before [`IDLE_TIMEOUT`], and NAT bindings live (RFC 4787 asks for
+mod nudge;
+
+/// A connection without a packet for this long is lost. Who walks from one network to another comes back well within it.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The client's probe interval: several may be lost before [`IDLE_TIMEOUT`], and NAT bindings live (RFC 4787 asks for
 /// two minutes, many routers give thirty seconds).
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -71,13 +75,14 @@ pub fn client_config(tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, Q
     let mut transport = transport();
     // A server of HTTP/3 opens no two-way streams (RFC 9114, 6.1).
     transport.keep_alive_interval(Some(KEEP_ALIVE)).max_concurrent_bidi_streams(VarInt::from_u32(0));
+    transport.congestion_controller_factory(Arc::new(nudge::NudgeFactory::default()));
     config.transport_config(Arc::new(transport));
     Ok(config)
 }
 
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
-    let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("30 s fits QUIC's 62 bits of milliseconds");
+    let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("a minute fits QUIC's 62 bits of milliseconds");
     transport
         .max_idle_timeout(Some(idle))
         .max_concurrent_bidi_streams(VarInt::from_u32(BIDI_STREAMS_OF_STRANGER))

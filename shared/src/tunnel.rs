@@ -5,7 +5,7 @@
 //! is decided elsewhere.
 
 use h3::{
-    error::{ConnectionError, StreamError},
+    error::{Code, ConnectionError, StreamError},
     quic::ConnectionErrorIncoming,
 };
 
@@ -18,7 +18,7 @@ pub mod h3_quinn;
 mod server;
 
 pub use chunks::Chunks;
-pub use client::{Connected, TunnelClient};
+pub use client::{Connected, TunnelClient, TunnelEnd};
 pub use extended::Protocol;
 pub use server::{RequestToCome, ServerConnection, ServerRecv, ServerSend, ServerStream, accept, request};
 
@@ -47,6 +47,17 @@ pub enum TunnelError {
 }
 
 impl TunnelError {
+    /// Whether the gateway has not even looked at the request, so that it may be made again elsewhere: it came after the
+    /// gateway's goodbye (RFC 9114, 5.2).
+    #[must_use]
+    pub fn was_not_taken(&self) -> bool {
+        match self {
+            Self::Stream(StreamError::RemoteClosing) => true,
+            Self::Stream(StreamError::RemoteTerminate { code }) => *code == Code::H3_REQUEST_REJECTED,
+            _ => false,
+        }
+    }
+
     /// Why the stream ended, if the peer said so or the connection was lost.
     #[must_use]
     pub fn reason(&self) -> Option<EndReason> {

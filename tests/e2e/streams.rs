@@ -6,11 +6,13 @@ use support::{
     cli::Cli,
     echo::{Echo, FAREWELL},
     gateway::{Gateway, Route},
+    namespace::inside,
     wait,
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
+    time::Instant,
 };
 
 const DESTINATION: &str = "echo.corp.test:7";
@@ -99,4 +101,73 @@ async fn an_app_that_asks_for_it_is_told_whose_stream_it_is() {
     assert_eq!(to, address.port().to_string());
     let first = wait::within("the first line", lines.next_line()).await.unwrap().unwrap();
     assert_eq!(first.as_deref(), Some("hello"));
+}
+
+/// A stream that stays open, and carries a line now and then.
+async fn line(stream: &mut BufReader<TcpStream>, text: &str) -> std::io::Result<bool> {
+    stream.get_mut().write_all(format!("{text}\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_line(&mut answer).await?;
+    Ok(answer.trim_end() == text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_gateway_drains_new_streams_go_to_another_and_the_old_ones_finish() {
+    let story = "streams::while_a_gateway_drains_new_streams_go_to_another_and_the_old_ones_finish";
+    if !inside(story, "").await.unwrap() {
+        return;
+    }
+    let echo = Echo::start().await.unwrap();
+    let mut gateway = Gateway::start(&[Route::tcp(DESTINATION, echo.address)]).await.unwrap();
+    let cli = Cli::new(&gateway, "alice").unwrap();
+    let (_client, port) = cli.listen(DESTINATION).await.unwrap();
+    let mut old = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+    assert!(wait::within("an echo", line(&mut old, "before")).await.unwrap().unwrap());
+
+    // The gateways' name, localhost, has two addresses.
+    let config = std::fs::read_to_string(gateway.config()).unwrap();
+    let there = |address: &str| format!("address: {address}");
+    let (here, elsewhere) = (format!("127.0.0.1:{}", gateway.port), format!("'[::1]:{}'", gateway.port));
+    gateway.write_config(&config.replace(&there(&here), &there(&elsewhere))).unwrap();
+    let other = gateway.spawn_beside(&[], "").unwrap();
+    gateway.write_config(&config).unwrap();
+    other.errors.line_with("gateway is up").await.unwrap();
+    let began = Instant::now();
+    let stopping = async {
+        gateway.stop().await.unwrap();
+        began.elapsed()
+    };
+    let using = async {
+        // What says that the old gateway is draining is in its log, which `stop` has.
+        let moved = wait::until("a stream by the other gateway", async || {
+            exchange(port, b"new").await.ok()?;
+            (other.errors.count("stream ended") > 0).then_some(())
+        });
+        moved.await.unwrap();
+        let took = began.elapsed();
+        assert!(line(&mut old, "after").await.unwrap(), "the old stream goes on");
+        drop(old);
+        took
+    };
+    let (stopped, moved) = tokio::join!(stopping, using);
+    assert!(moved < Duration::from_secs(10), "a new stream waited {moved:?}");
+    assert!(stopped < Duration::from_secs(25), "the old gateway stopped after {stopped:?}");
+    assert_eq!(cli.sign_ins(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_was_killed_is_found_again_as_soon_as_it_is_back() {
+    let echo = Echo::start().await.unwrap();
+    let mut gateway = Gateway::start(&[Route::tcp(DESTINATION, echo.address)]).await.unwrap();
+    let cli = Cli::new(&gateway, "alice").unwrap();
+    let (_client, port) = cli.listen(DESTINATION).await.unwrap();
+    let mut old = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+    assert!(wait::within("an echo", line(&mut old, "before")).await.unwrap().unwrap());
+    gateway.kill().await.unwrap();
+    gateway.restart().await.unwrap();
+    let began = Instant::now();
+    assert_eq!(exchange(port, b"again").await.unwrap(), [b"again", FAREWELL].concat());
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(2_500), "told by a reset, rather than by silence: {took:?}");
+    assert!(!line(&mut old, "after").await.unwrap_or(false), "its streams ended with the process");
 }

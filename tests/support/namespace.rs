@@ -17,6 +17,9 @@ const INSIDE: &str = "POMERIUM_TESTS_NAMESPACE";
 /// Where `ip netns exec` looks for files that the namespace has instead of the machine's.
 const FILES: &str = "/etc/netns";
 
+/// The machine's own name has both addresses, whatever the machine around it thinks.
+const HOSTS: &str = "127.0.0.1 localhost authenticate.localhost\n::1 localhost\n";
+
 /// Tells the namespaces of one process apart.
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
@@ -34,11 +37,17 @@ pub async fn inside(name: &str, resolv_conf: &str) -> anyhow::Result<bool> {
     command.args(["netns", "exec", &namespace.name]).arg(std::env::current_exe()?);
     command.args(["--exact", name, "--nocapture"]).env(INSIDE, &namespace.name);
     let mut story = Process::spawn("story", &mut command, Input::None)?;
-    let status = story.wait().await;
+    let status = story.ended().await;
     let said = format!("{}\n{}", story.output.text(), story.errors.text());
     anyhow::ensure!(status.as_ref().is_ok_and(std::process::ExitStatus::success), "{status:?}\n{said}");
     anyhow::ensure!(said.contains("1 passed"), "no story is called {name}:\n{said}");
+    show(&story.errors.text());
     Ok(false)
+}
+
+#[expect(clippy::print_stderr, reason = "the test harness shows it to who asks for it")]
+fn show(figures: &str) {
+    eprintln!("{figures}");
 }
 
 /// A namespace with loopback up, gone when it is dropped.
@@ -54,6 +63,7 @@ impl Namespace {
         let files = Path::new(FILES).join(&name);
         std::fs::create_dir_all(&files)?;
         std::fs::write(files.join("resolv.conf"), resolv_conf)?;
+        std::fs::write(files.join("hosts"), HOSTS)?;
         let namespace = Self { name, files };
         ip(&["netns", "add", &namespace.name]).await?;
         ip(&["-n", &namespace.name, "link", "set", "lo", "up"]).await?;

@@ -90,12 +90,18 @@ impl Process {
     /// # Errors
     /// It does not end within the limit.
     pub async fn wait(&mut self) -> anyhow::Result<ExitStatus> {
-        let ending = async {
-            let status = self.child.wait().await?;
-            while self.readers.join_next().await.is_some() {}
-            anyhow::Ok(status)
-        };
-        wait::within(&format!("{} to end", self.name), ending).await?
+        let what = format!("{} to end", self.name);
+        wait::within(&what, self.ended()).await?
+    }
+
+    /// The same, however long it takes: for a process that has limits of its own.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
+        let status = self.child.wait().await?;
+        while self.readers.join_next().await.is_some() {}
+        Ok(status)
     }
 }
 

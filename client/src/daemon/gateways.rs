@@ -178,7 +178,7 @@ impl Served {
         let access = self.access();
         let round_trip_ms = if access.link().is_used() { round_trip(access).await } else { None };
         let token = access.token_at_hand();
-        let (transport, quic) = match access.link().carried_by().await {
+        let (transport, quic) = match access.link().carried_by() {
             CarriedBy::Nothing => (Transport::None, None),
             CarriedBy::Tcp => (Transport::Tcp, None),
             CarriedBy::Quic(stats) => (Transport::Quic, Some(stats)),
@@ -225,8 +225,8 @@ async fn keep_up(access: &Access) {
         match access.link().hold().await {
             Ok(Held::Connection(tunnel)) => {
                 backoff = Backoff::default();
-                let why = tunnel.closed().await;
-                tracing::info!(gateway = %access.gateway(), error = %why, "the connection was lost: connecting again");
+                let why = tunnel.ended().await;
+                tracing::info!(gateway = %access.gateway(), error = %why, "the connection has ended: connecting again");
             }
             Ok(Held::EachByItself) => {
                 backoff = Backoff::default();

@@ -1,21 +1,18 @@
 //! Dials a gateway by QUIC: all its addresses, a quarter of a second apart, and the first that answers wins (as RFC
 //! 8305 does for TCP).
 
-use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use pomerium_shared::tunnel::TunnelClient;
+use pomerium_shared::tunnel::{TunnelClient, TunnelError};
 use tokio::{
     net::lookup_host,
+    sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
 
-use super::LinkError;
+use super::{LinkError, path, ways::Way};
 use crate::gateway::Gateway;
 
 /// How long one address may take to answer, and the resolver as well.
@@ -32,11 +29,38 @@ const NO_ERROR: quinn::VarInt = quinn::VarInt::from_u32(0x100);
 pub(super) struct Dialled {
     endpoint: quinn::Endpoint,
     tunnel: TunnelClient,
+    doubt: watch::Receiver<bool>,
 }
 
 impl Dialled {
+    /// A connection, whose path is watched from now on by a task of the tracker.
+    async fn new(
+        endpoint: quinn::Endpoint,
+        connection: quinn::Connection,
+        tracker: &TaskTracker,
+    ) -> Result<Self, TunnelError> {
+        let tunnel = TunnelClient::handshake(connection, tracker).await?;
+        let (tell, doubt) = watch::channel(false);
+        tracker.spawn(path::keep(endpoint.clone(), tunnel.quic().clone(), tell));
+        Ok(Self { endpoint, tunnel, doubt })
+    }
+
+    /// Whether it takes new streams.
     pub(super) fn is_open(&self) -> bool {
-        self.tunnel.quic().close_reason().is_none()
+        self.tunnel.is_open()
+    }
+
+    /// Whether the gateway has been silent for too long.
+    pub(super) fn is_doubtful(&self) -> bool {
+        *self.doubt.borrow()
+    }
+
+    pub(super) fn doubt(&self) -> watch::Receiver<bool> {
+        self.doubt.clone()
+    }
+
+    pub(super) fn way(&self) -> Way {
+        Way::Http3(self.tunnel(), self.doubt())
     }
 
     pub(super) fn tunnel(&self) -> TunnelClient {
@@ -75,13 +99,13 @@ pub(super) async fn resolve(gateway: &Gateway) -> Result<Vec<SocketAddr>, LinkEr
 
 /// Dials all addresses; the error is the one that says most.
 pub(super) async fn quic(
-    gateway: &Gateway,
-    config: &quinn::ClientConfig,
-    tracker: &TaskTracker,
+    gateway: Gateway,
+    config: quinn::ClientConfig,
+    tracker: TaskTracker,
 ) -> Result<Dialled, LinkError> {
     let mut attempts = JoinSet::new();
     let mut delay = Duration::ZERO;
-    for address in resolve(gateway).await? {
+    for address in resolve(&gateway).await? {
         let (gateway, config) = (gateway.clone(), config.clone());
         attempts.spawn(async move {
             sleep(delay).await;
@@ -93,10 +117,8 @@ pub(super) async fn quic(
     while let Some(attempt) = attempts.join_next().await {
         match attempt {
             Ok(Ok((endpoint, connection))) => {
-                let tunnel = TunnelClient::handshake(connection, tracker)
-                    .await
-                    .map_err(|source| LinkError::Lost { gateway: gateway.clone(), source })?;
-                return Ok(Dialled { endpoint, tunnel });
+                let dialled = Dialled::new(endpoint, connection, &tracker).await;
+                return dialled.map_err(|source| LinkError::Lost { gateway: gateway.clone(), source });
             }
             Ok(Err(error)) => {
                 // A certificate that is not believed is worth more to the person than a dead address beside it.
@@ -115,9 +137,7 @@ async fn one(
     config: quinn::ClientConfig,
     address: SocketAddr,
 ) -> Result<(quinn::Endpoint, quinn::Connection), LinkError> {
-    let any: SocketAddr =
-        if address.is_ipv6() { (Ipv6Addr::UNSPECIFIED, 0).into() } else { (Ipv4Addr::UNSPECIFIED, 0).into() };
-    let endpoint = pomerium_shared::quic::bind(any)
+    let endpoint = pomerium_shared::quic::bind(path::any_for(address))
         .and_then(|socket| {
             let runtime = Arc::new(quinn::TokioRuntime);
             quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime)

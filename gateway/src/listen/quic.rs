@@ -20,12 +20,14 @@ use super::{
     HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, HEADERS_MAX, Lifetime, TlsError, TlsKeys, device_key,
     h3_body::{self, RequestBody},
     held::NotTaken,
+    reset,
     tls::ClientKey,
     websocket,
 };
 use crate::{
     body::{self, Body, BodyError},
     proxy::{Connection, LegToCome, Proxy, Roaming},
+    secret::Secret,
 };
 
 /// Above so many connections a new one must prove its address first: a flood from forged ones takes no slots.
@@ -68,20 +70,23 @@ pub(crate) enum QuicDoorError {
 }
 
 impl Quic {
-    /// Takes a bound socket; nothing is accepted before [`Quic::run`].
+    /// Takes a bound socket; nothing is accepted before [`Quic::run`]. From the `shared` secret comes what a later process
+    /// needs to tell the clients of this one that it is gone.
     pub(crate) fn new(
         socket: std::net::UdpSocket,
         keys: &TlsKeys,
         proxy: Arc<Proxy>,
         lifetime: Lifetime,
+        shared: &Secret<[u8; 32]>,
     ) -> Result<Self, QuicDoorError> {
         let config = pomerium_shared::quic::server_config(keys.server_config(&[b"h3"], ClientKey::Welcome)?)?;
         let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, runtime)?;
+        let identity = reset::endpoint_config(shared, &reset::host_name(), socket.local_addr()?);
+        let endpoint = quinn::Endpoint::new(identity, Some(config), socket, runtime)?;
         Ok(Self { endpoint, keys: keys.clone(), proxy, lifetime })
     }
 
-    /// Accepts connections until the lifetime drains; the endpoint closes when it is cut.
+    /// Accepts connections until the lifetime drains, and refuses them from then on; the endpoint closes when it is cut.
     pub(crate) async fn run(self) {
         loop {
             let incoming = tokio::select! {
@@ -109,9 +114,23 @@ impl Quic {
                     .instrument(tracing::debug_span!("quic", %peer)),
             );
         }
-        self.lifetime.cut.cancelled().await;
+        self.refuse_until_cut().await;
         self.endpoint.close(0_u32.into(), b"the gateway is stopping");
         self.endpoint.wait_idle().await;
+    }
+
+    /// Whoever comes while others finish is to try elsewhere at once, rather than to wait for an answer.
+    async fn refuse_until_cut(&self) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.lifetime.cut.cancelled() => return,
+                incoming = self.endpoint.accept() => match incoming {
+                    Some(incoming) => incoming.refuse(),
+                    None => return,
+                },
+            }
+        }
     }
 }
 

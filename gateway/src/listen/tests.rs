@@ -220,7 +220,9 @@ impl Doors {
             Https::new(listener, &keys, Codec::All, Some(address.port()), proxy.clone(), lifetime.clone())
                 .unwrap();
         lifetime.doors.spawn(https.run());
-        lifetime.doors.spawn(Quic::new(socket, &keys, proxy.clone(), lifetime.clone()).unwrap().run());
+        lifetime.doors.spawn(
+            Quic::new(socket, &keys, proxy.clone(), lifetime.clone(), &Secret::new(SECRET)).unwrap().run(),
+        );
         Self { folder, keys, app, address, roots, store, tracker: TaskTracker::new(), proxy, lifetime }
     }
 

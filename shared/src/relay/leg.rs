@@ -1,6 +1,6 @@
 //! One side of a relay: what is read from it, what is written to it, and how it is cut.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{any::Any, fmt, io, sync::Arc, time::Duration};
 
 use h3::error::{Code, StreamError};
 use socket2::SockRef;
@@ -22,6 +22,8 @@ pub struct Leg {
     source: Source,
     sink: Sink,
     is_open: bool,
+    /// What must not end before it.
+    held: Option<Box<dyn Any + Send>>,
 }
 
 /// The receiving half of a tunnel stream, at either end.
@@ -58,6 +60,13 @@ impl Leg {
         Self::open(Source::h3(recv), Sink::h3(send))
     }
 
+    /// The same leg, which keeps `what` until it ends: a token of its connection, that waits for it.
+    #[must_use]
+    pub fn holding(mut self, what: impl Any + Send) -> Self {
+        self.held = Some(Box::new(what));
+        self
+    }
+
     /// Cuts both directions with a reason: a reset on QUIC, an RST on TCP.
     pub fn abort(mut self, reason: EndReason) {
         self.cut(reason);
@@ -73,7 +82,7 @@ impl Leg {
     }
 
     fn open(source: Source, sink: Sink) -> Self {
-        Self { source, sink, is_open: true }
+        Self { source, sink, is_open: true, held: None }
     }
 
     fn cut(&mut self, reason: EndReason) {

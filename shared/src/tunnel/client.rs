@@ -1,9 +1,11 @@
 //! The client's end: one QUIC connection, any number of streams.
 
+use std::{fmt, future::poll_fn};
+
 use bytes::{Buf as _, Bytes, BytesMut};
-use h3::{client::RequestStream, error::Code, ext::Protocol};
+use h3::{ConnectionState as _, client::RequestStream, error::Code, ext::Protocol};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Chunks, FIELD_SECTION_LEN_MAX, TunnelError, h3_quinn};
 use crate::{
@@ -18,12 +20,35 @@ type ClientStream = RequestStream<h3_quinn::BidiStream<Chunks>, Chunks>;
 
 /// A connection to a gateway, shared by its clones.
 ///
-/// The QUIC connection closes when the last clone is dropped: hold one for as long as its streams shall live.
+/// The QUIC connection closes when the last clone is dropped: hold one for as long as its streams shall live
+/// ([`finished`](Self::finished)).
 #[derive(Clone)]
 pub struct TunnelClient {
     quic: quinn::Connection,
     requests: SendRequest,
     datagrams: Datagrams,
+    /// Cancelled when the gateway says that it takes no more requests here.
+    goodbye: CancellationToken,
+    /// Holds a token for each request and each open stream.
+    streams: TaskTracker,
+}
+
+/// Why a connection takes no more streams.
+#[derive(Debug)]
+pub enum TunnelEnd {
+    /// It is gone.
+    Lost(quinn::ConnectionError),
+    /// The gateway is stopping, and lets the streams finish that it has.
+    Goodbye,
+}
+
+impl fmt::Display for TunnelEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost(error) => error.fmt(f),
+            Self::Goodbye => f.write_str("the gateway is stopping"),
+        }
+    }
 }
 
 /// What the gateway answers to a CONNECT, or to a CONNECT-UDP.
@@ -56,11 +81,21 @@ impl TunnelClient {
             .await?;
         let datagrams = Datagrams::new(quic.clone());
         let arriving = datagrams.clone();
+        let goodbye = CancellationToken::new();
+        let said = goodbye.clone();
         tracker.spawn(async move {
-            let (end, ()) = tokio::join!(connection.wait_idle(), arriving.run());
+            let ending = poll_fn(|cx| {
+                let polled = connection.poll_close(cx);
+                // A GOAWAY was read by that, if one came.
+                if connection.is_closing() {
+                    said.cancel();
+                }
+                polled
+            });
+            let (end, ()) = tokio::join!(ending, arriving.run());
             tracing::debug!(error = %end, "tunnel connection ended");
         });
-        Ok(Self { quic, requests, datagrams })
+        Ok(Self { quic, requests, datagrams, goodbye, streams: TaskTracker::new() })
     }
 
     /// The connection under the tunnel, for its statistics and datagrams.
@@ -69,9 +104,27 @@ impl TunnelClient {
         &self.quic
     }
 
-    /// Waits until the connection is gone. Cancel-safe.
-    pub async fn closed(&self) -> quinn::ConnectionError {
-        self.quic.closed().await
+    /// Whether new streams may be asked for.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.quic.close_reason().is_none() && !self.goodbye.is_cancelled()
+    }
+
+    /// Waits until no new streams may be asked for. Cancel-safe.
+    pub async fn ended(&self) -> TunnelEnd {
+        tokio::select! {
+            error = self.quic.closed() => TunnelEnd::Lost(error),
+            () = self.goodbye.cancelled() => TunnelEnd::Goodbye,
+        }
+    }
+
+    /// Waits until the last stream has ended, or the connection; for when nobody asks for streams any more.
+    pub async fn finished(&self) {
+        self.streams.close();
+        tokio::select! {
+            () = self.streams.wait() => {}
+            _gone = self.quic.closed() => {}
+        }
     }
 
     /// Asks for a stream to an app: a CONNECT with `:authority` alone (RFC 9114, 4.4). Dropped before it is done, the
@@ -83,14 +136,13 @@ impl TunnelClient {
         let authority = Uri::builder().authority(to.to_string()).build()?;
         let mut request = Request::builder().method(Method::CONNECT).uri(authority).body(())?;
         *request.headers_mut() = headers;
+        let token = self.streams.token();
         let mut stream = self.requests.clone().send_request(request).await?;
         let response = stream.recv_response().await?;
         if response.status().is_success() {
             let (send, recv) = stream.split();
-            return Ok(Connected::Open {
-                response,
-                leg: Leg::h3(H3Recv::Client(recv), H3Send::Client(send)),
-            });
+            let leg = Leg::h3(H3Recv::Client(recv), H3Send::Client(send)).holding(token);
+            return Ok(Connected::Open { response, leg });
         }
         refused(stream, response).await
     }
@@ -113,13 +165,14 @@ impl TunnelClient {
         let (name, value) = udp::CAPSULE_PROTOCOL;
         request.headers_mut().insert(name, HeaderValue::from_static(value));
         request.extensions_mut().insert(Protocol::CONNECT_UDP);
+        let token = self.streams.token();
         let mut stream = self.requests.clone().send_request(request).await?;
         // What comes right behind the answer must find the flow.
         let flow = self.datagrams.flow(stream.id().into_inner());
         let response = stream.recv_response().await?;
         if response.status().is_success() {
             let (send, recv) = stream.split();
-            let leg = Leg::h3(H3Recv::Client(recv), H3Send::Client(send));
+            let leg = Leg::h3(H3Recv::Client(recv), H3Send::Client(send)).holding(token);
             return Ok(Connected::Open { response, leg: Carriage { stream: leg, flow: Some(flow) } });
         }
         refused(stream, response).await
@@ -136,6 +189,7 @@ impl TunnelClient {
         body_len_max: usize,
     ) -> Result<Response<Bytes>, TunnelError> {
         let (parts, body) = request.into_parts();
+        let _counted = self.streams.token();
         let mut stream = self.requests.clone().send_request(Request::from_parts(parts, ())).await?;
         if !body.is_empty() {
             stream.send_data(body.into()).await?;
@@ -156,8 +210,8 @@ async fn refused<S>(mut stream: ClientStream, response: Response<()>) -> Result<
     Ok(Connected::Refused(response.map(|()| body)))
 }
 
-impl std::fmt::Debug for TunnelClient {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for TunnelClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TunnelClient").field("quic", &self.quic).finish_non_exhaustive()
     }
 }

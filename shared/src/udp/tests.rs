@@ -79,7 +79,7 @@ impl Path {
         let answer = timeout(LIMIT, client.connect_udp("localhost", &to, HeaderMap::new())).await.unwrap();
         let Connected::Open { leg, .. } = answer.unwrap() else { panic!("refused") };
         // The connection lives as long as its client.
-        tracker.spawn(async move { client.closed().await });
+        tracker.spawn(async move { client.ended().await });
         Self::between(leg, open.await.unwrap(), tracker).await
     }
 
