@@ -41,6 +41,8 @@ mod kubernetes;
 #[cfg(test)]
 mod mtls;
 #[cfg(test)]
+mod network;
+#[cfg(test)]
 mod pages;
 #[cfg(test)]
 mod protocols;

@@ -69,6 +69,11 @@ impl Cli {
         })
     }
 
+    /// Makes the client speak to another of the gateway's hosts than `localhost`.
+    pub fn speak_to(&mut self, gateway: &Gateway, host: &str) {
+        self.gateway_url = format!("https://{host}:{}", gateway.port);
+    }
+
     /// Makes the client trust another authority than the gateway's.
     pub fn trust(&mut self, authority: &Authority) {
         self.root.clone_from(&authority.root);

@@ -108,11 +108,13 @@ pub struct Options<'a> {
     pub front: Option<u16>,
     /// How long the provider's access tokens live.
     pub token_life: Duration,
+    /// The IP address to listen on.
+    pub ip: &'a str,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { more: "", front: None, token_life: Duration::from_secs(600) }
+        Self { more: "", front: None, token_life: Duration::from_secs(600), ip: "127.0.0.1" }
     }
 }
 
@@ -149,7 +151,7 @@ impl Gateway {
         let public = options.front.unwrap_or(port);
         let oidc = Oidc::start(public, options.token_life, &authority.root).await?;
         let config = configuration(folder.path(), public, &oidc.issuer, &authority, routes)
-            .replace(&format!("address: 127.0.0.1:{public}"), &format!("address: 127.0.0.1:{port}"))
+            .replace(&format!("address: 127.0.0.1:{public}"), &format!("address: {}:{port}", options.ip))
             + &options.more.replace("ISSUER", &oidc.issuer);
         std::fs::write(folder.path().join("config.yaml"), config)?;
         let process = spawn(folder.path())?;

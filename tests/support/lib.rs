@@ -20,6 +20,7 @@ pub mod http;
 pub mod http3;
 pub mod log;
 pub mod namespace;
+pub mod network;
 pub mod nginx;
 pub mod oidc;
 pub mod pebble;

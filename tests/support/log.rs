@@ -78,7 +78,7 @@ impl Log {
     }
 
     /// Reads lines until the other end closes.
-    pub(crate) async fn read(self, from: impl AsyncRead + Unpin) {
+    pub async fn read(self, from: impl AsyncRead + Unpin) {
         let mut lines = BufReader::new(from).split(b'\n');
         while let Ok(Some(line)) = lines.next_segment().await {
             let line = String::from_utf8_lossy(&line).into_owned();

@@ -1,0 +1,284 @@
+//! Networks as they are: a machine that moves, a network that is gone for a while, one that loses packets, one without UDP.
+//!
+//! Each story has ssh on the far machine, whose `cat` sends back what it gets, all through one connection of the client; every
+//! byte is held against its place, so that none is lost, doubled or swapped.
+
+use std::{process::Stdio, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use support::{
+    cli::{Cli, loopback_port},
+    gateway::{Gateway, Options, Route},
+    log::Log,
+    namespace::inside,
+    network::{Far, Weather, Wire},
+    process::{Input, Process},
+    sshd::Sshd,
+    wait,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::{Child, ChildStdin, ChildStdout},
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+const RESOLV_CONF: &str = "# nobody is asked\n";
+const DESTINATION: &str = "ssh.corp.test:22";
+
+/// Octets written at a time, and the pause between: about a megabyte a second.
+const BLOCK_LEN: usize = 4096;
+const PAUSE: Duration = Duration::from_millis(4);
+/// On a network that carries little.
+const LONG_PAUSE: Duration = Duration::from_millis(200);
+
+/// Both machines: the gateway, and the client with a port that leads to ssh.
+struct Parts {
+    sshd: Sshd,
+    gateway: Gateway,
+    cli: Cli,
+    far: Far,
+    wires: [Wire; 2],
+    client: Process,
+    port: u16,
+}
+
+async fn parts() -> anyhow::Result<Parts> {
+    let sshd = Sshd::start().await?;
+    let options = Options { ip: "0.0.0.0", ..Options::default() };
+    let gateway = Gateway::start_with(&[Route::tcp(DESTINATION, sshd.address)], &options).await?;
+    let mut cli = Cli::new(&gateway, "alice")?;
+    // Elsewhere than on loopback, `localhost` is not the gateway's.
+    cli.speak_to(&gateway, "authenticate.localhost");
+    // The browser is on this machine.
+    let mut signing_in = cli.command(&["tcp", DESTINATION, "--listen", "-"])?;
+    let signed_in = signing_in.stdin(Stdio::null()).output().await?;
+    ensure!(cli.sign_ins() == 1, "{}\n{}", String::from_utf8_lossy(&signed_in.stderr), cli.trouble());
+
+    let far = Far::new().await?;
+    let wires = [far.wire(0).await?, far.wire(1).await?];
+    far.join(&wires[0]).await?;
+    let mut command = far.command(&cli.words(&["tcp", DESTINATION, "--listen", "127.0.0.1:0"])?);
+    cli.environment(&mut command);
+    command.env("RUST_LOG", "pomerium_cli=debug");
+    let client = Process::spawn("pomerium-cli, far away", &mut command, Input::None)?;
+    let port = loopback_port(&client, "").await?;
+    Ok(Parts { sshd, gateway, cli, far, wires, client, port })
+}
+
+/// What stands at a place of the endless text.
+fn octet(place: u64) -> u8 {
+    let word = (place / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+    word[usize::try_from(place % 8).unwrap_or(0)]
+}
+
+/// `cat` behind ssh, fed and read without end.
+struct Transfer {
+    ssh: Child,
+    errors: Log,
+    stop: watch::Sender<bool>,
+    sent: watch::Receiver<u64>,
+    received: watch::Receiver<u64>,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Parts {
+    fn ssh(&self, words: &[&str]) -> tokio::process::Command {
+        let mut all = vec!["ssh".to_owned(), "-p".to_owned(), self.port.to_string()];
+        all.extend(self.sshd.client_options("ssh.corp.test"));
+        all.push("root@127.0.0.1".to_owned());
+        all.extend(words.iter().map(|&word| word.to_owned()));
+        self.far.command(&all)
+    }
+
+    async fn transfer(&self, pause: Duration) -> anyhow::Result<Transfer> {
+        let mut command = self.ssh(&["cat"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut ssh = command.spawn()?;
+        let (input, output) = (ssh.stdin.take().context("a pipe")?, ssh.stdout.take().context("a pipe")?);
+        let (errors, stderr) = (Log::default(), ssh.stderr.take().context("a pipe")?);
+        let (stop, stopped) = watch::channel(false);
+        let (tell_sent, sent) = watch::channel(0);
+        let (tell_received, received) = watch::channel(0);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(feed(input, pause, tell_sent, stopped));
+        tasks.spawn(read(output, tell_received));
+        let log = errors.clone();
+        tasks.spawn(async move {
+            log.read(stderr).await;
+            Ok(())
+        });
+        let transfer = Transfer { ssh, errors, stop, sent, received, tasks };
+        transfer.returned(1).await?;
+        Ok(transfer)
+    }
+
+    /// A second stream, from its beginning to its end.
+    async fn second_stream(&self) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let output = wait::within("a second ssh", self.ssh(&["echo", "inside"]).output()).await??;
+        ensure!(output.stdout == b"inside\n", "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(began.elapsed())
+    }
+}
+
+async fn feed(
+    mut input: ChildStdin,
+    pause: Duration,
+    sent: watch::Sender<u64>,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let mut place = 0;
+    while !*stop.borrow() {
+        let block: Vec<u8> = (place..place + BLOCK_LEN as u64).map(octet).collect();
+        input.write_all(&block).await?;
+        place += BLOCK_LEN as u64;
+        sent.send_replace(place);
+        sleep(pause).await;
+    }
+    Ok(())
+}
+
+async fn read(mut output: ChildStdout, received: watch::Sender<u64>) -> anyhow::Result<()> {
+    let (mut place, mut buffer) = (0, vec![0; 64 * 1024]);
+    loop {
+        let len = output.read(&mut buffer).await?;
+        if len == 0 {
+            return Ok(());
+        }
+        for (got, at) in buffer[..len].iter().zip(place..) {
+            ensure!(*got == octet(at), "another octet than was sent, at {at}");
+        }
+        place += len as u64;
+        received.send_replace(place);
+    }
+}
+
+impl Transfer {
+    /// Waits until so many octets are back.
+    async fn returned(&self, count: u64) -> anyhow::Result<()> {
+        let mut received = self.received.clone();
+        let back = wait::within("octets to come back", received.wait_for(|now| *now >= count)).await?;
+        back.with_context(|| format!("ssh has ended: {}", self.errors.text())).map(drop)
+    }
+
+    /// How long it takes from now until an octet that is sent from now on is back.
+    async fn first_octet(&self) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let sent = *self.sent.borrow();
+        self.returned(sent + BLOCK_LEN as u64).await?;
+        Ok(began.elapsed())
+    }
+
+    /// Ends it, and says how many octets were sent and are missing.
+    async fn finish(mut self) -> anyhow::Result<(u64, u64)> {
+        self.stop.send_replace(true);
+        while let Some(ended) = wait::within("the transfer to end", self.tasks.join_next()).await? {
+            ended?.with_context(|| self.errors.text())?;
+        }
+        let status = wait::within("ssh to end", self.ssh.wait()).await??;
+        ensure!(status.success(), "{status}: {}", self.errors.text());
+        let (sent, received) = (*self.sent.borrow(), *self.received.borrow());
+        Ok((sent, sent - received))
+    }
+}
+
+fn tell(story: &str, figures: &str) {
+    eprintln!("{story}: {figures}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ssh_goes_on_when_the_machine_changes_address_and_interface() {
+    let story = "network::ssh_goes_on_when_the_machine_changes_address_and_interface";
+    if !inside(story, RESOLV_CONF).await.unwrap() {
+        return;
+    }
+    let parts = parts().await.unwrap();
+    let transfer = parts.transfer(PAUSE).await.unwrap();
+    let mut waits = Vec::new();
+    for (from, to) in [(0, 1), (1, 0), (0, 1)] {
+        transfer.first_octet().await.unwrap();
+        parts.far.leave(&parts.wires[from]).await.unwrap();
+        parts.far.join(&parts.wires[to]).await.unwrap();
+        waits.push(transfer.first_octet().await.unwrap());
+    }
+    let (sent, lost) = transfer.finish().await.unwrap();
+    tell("after a change of address", &format!("first octet after {waits:?}; {lost} of {sent} octets lost"));
+    assert_eq!(lost, 0);
+    assert!(waits.iter().all(|wait| *wait < Duration::from_secs(5)), "{waits:?}");
+    assert_eq!(parts.gateway.log().count("quic connection opened"), 2, "sign-in, and one for all of this");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ssh_goes_on_after_twenty_seconds_without_a_network() {
+    let story = "network::ssh_goes_on_after_twenty_seconds_without_a_network";
+    if !inside(story, RESOLV_CONF).await.unwrap() {
+        return;
+    }
+    let parts = parts().await.unwrap();
+    let delay = Weather { delay: Duration::from_millis(40), ..Weather::FINE };
+    parts.wires[0].weather(delay);
+    let transfer = parts.transfer(PAUSE).await.unwrap();
+    transfer.first_octet().await.unwrap();
+    parts.wires[0].weather(Weather::DEAD);
+    // This is the story, not a wait for something.
+    sleep(Duration::from_secs(20)).await;
+    parts.wires[0].weather(delay);
+    let wait = transfer.first_octet().await.unwrap();
+    let (sent, lost) = transfer.finish().await.unwrap();
+    tell(
+        "after 20 s without a network",
+        &format!("first octet after {wait:?}; {lost} of {sent} octets lost"),
+    );
+    assert_eq!(lost, 0);
+    assert!(wait < Duration::from_secs(10), "{wait:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ssh_goes_on_where_packets_are_lost_late_and_out_of_order() {
+    let story = "network::ssh_goes_on_where_packets_are_lost_late_and_out_of_order";
+    if !inside(story, RESOLV_CONF).await.unwrap() {
+        return;
+    }
+    let parts = parts().await.unwrap();
+    let bad = Weather {
+        delay: Duration::from_millis(80),
+        lost_percent: 5,
+        overtaking_percent: 25,
+        ..Weather::FINE
+    };
+    parts.wires[0].weather(bad);
+    let transfer = parts.transfer(LONG_PAUSE).await.unwrap();
+    transfer.returned(256 * 1024).await.unwrap();
+    let (sent, lost) = transfer.finish().await.unwrap();
+    tell("with 5 % loss, 80 ms and reordering", &format!("{lost} of {sent} octets lost"));
+    assert_eq!(lost, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_streams_go_by_tcp_where_udp_is_cut_off_and_the_old_one_is_not_lost() {
+    let story = "network::new_streams_go_by_tcp_where_udp_is_cut_off_and_the_old_one_is_not_lost";
+    if !inside(story, RESOLV_CONF).await.unwrap() {
+        return;
+    }
+    let parts = parts().await.unwrap();
+    let transfer = parts.transfer(PAUSE).await.unwrap();
+    transfer.first_octet().await.unwrap();
+    parts.wires[0].weather(Weather { udp: false, ..Weather::FINE });
+    let first = parts.second_stream().await.unwrap();
+    let second = parts.second_stream().await.unwrap();
+    parts.client.errors.line_with("using TLS over TCP").await.unwrap();
+    parts.wires[0].weather(Weather::FINE);
+    let wait = transfer.first_octet().await.unwrap();
+    let (sent, lost) = transfer.finish().await.unwrap();
+    tell(
+        "without UDP",
+        &format!(
+            "ssh by TCP took {first:?}, then {second:?}; the old stream went on {wait:?} after UDP came back; {lost} of {sent} octets lost"
+        ),
+    );
+    assert_eq!(lost, 0);
+    assert!(first < Duration::from_secs(10) && second < Duration::from_secs(5), "{first:?}, {second:?}");
+    assert_eq!(parts.cli.sign_ins(), 1);
+}
