@@ -37,7 +37,12 @@ use crate::{
         answer::{Refusal, Verdict},
         backoff::Backoff,
     },
-    login::{self, LoginError, browser::Browser, device::by_device, flight::Flight},
+    login::{
+        self, LoginError,
+        browser::Browser,
+        device::by_device,
+        flight::{Asked, Flight},
+    },
     token::Token,
 };
 
@@ -133,7 +138,7 @@ impl Access {
     /// Opens a stream to an app.
     pub(crate) async fn connect(&self, to: &Destination) -> Result<Leg, Failure> {
         let what = format!("connect to {to}");
-        match self.ask(&what, |headers| self.link.connect(to, headers)).await? {
+        match self.ask(Asked::ByStream, &what, |headers| self.link.connect(to, headers)).await? {
             (Connected::Open { leg, .. }, _) => Ok(leg),
             (Connected::Refused(_), _) => Err(Failure::BadAnswer { what: "a connection" }),
         }
@@ -142,7 +147,7 @@ impl Access {
     /// Opens a flow of datagrams to an app.
     pub(crate) async fn connect_udp(&self, to: &Destination) -> Result<Carriage, Failure> {
         let what = format!("connect to {to}");
-        match self.ask(&what, |headers| self.link.connect_udp(to, headers)).await? {
+        match self.ask(Asked::ByStream, &what, |headers| self.link.connect_udp(to, headers)).await? {
             (Connected::Open { leg, .. }, _) => Ok(leg),
             (Connected::Refused(_), _) => Err(Failure::BadAnswer { what: "a flow of datagrams" }),
         }
@@ -173,8 +178,9 @@ impl Access {
 
     /// The routes that the gateway lists for this caller.
     pub(crate) async fn routes(&self) -> Result<Vec<Route>, Failure> {
-        let (response, _) =
-            self.ask("list the routes", |headers| self.link.get(ROUTES_PATH, headers)).await?;
+        let (response, _) = self
+            .ask(Asked::ByPerson, "list the routes", |headers| self.link.get(ROUTES_PATH, headers))
+            .await?;
         let list: RouteList = serde_json::from_slice(response.body())
             .map_err(|_| Failure::BadAnswer { what: "the list of routes" })?;
         Ok(list.routes)
@@ -182,11 +188,12 @@ impl Access {
 
     /// A token that the gateway takes: the one at hand, or that of a sign-in made now.
     pub(crate) async fn signed_in(&self) -> Result<Token, Failure> {
-        let (_, token) = self.ask("sign in", |headers| self.link.get(ROUTES_PATH, headers)).await?;
+        let (_, token) =
+            self.ask(Asked::ByPerson, "sign in", |headers| self.link.get(ROUTES_PATH, headers)).await?;
         match token {
             Some(token) => Ok(token),
             // The gateway answered without any token: it lists routes to strangers. Sign in all the same.
-            None => self.renew(None, "").await,
+            None => self.renew(Asked::ByPerson, None, "").await,
         }
     }
 
@@ -197,7 +204,11 @@ impl Access {
         // What was begun just now may be short, but is no longer by another sign-in.
         let is_old = held.as_ref() == Some(&token);
         let is_ending = Ending::of(&token, Now::read().wall).is_some();
-        if is_old && is_ending && self.can_sign_in() { self.renew(Some(&token), "").await } else { Ok(token) }
+        if is_old && is_ending && self.can_sign_in() {
+            self.renew(Asked::ByPerson, Some(&token), "").await
+        } else {
+            Ok(token)
+        }
     }
 
     /// Ends the session at the gateway, if there is one and it is this machine's alone; says whether it did. The token is
@@ -223,6 +234,7 @@ impl Access {
     /// Asks, signs in if the token is refused, and asks once more.
     async fn ask<A: Answer, F: Future<Output = Result<A, LinkError>>>(
         &self,
+        asked: Asked,
         what: &str,
         call: impl Fn(HeaderMap) -> F,
     ) -> Result<(A, Option<Token>), Failure> {
@@ -249,7 +261,7 @@ impl Access {
             {
                 tracing::warn!(%error, "a dead token stays in the cache");
             }
-            token = Some(self.renew(token.as_ref(), &refusal.demand).await?);
+            token = Some(self.renew(asked, token.as_ref(), &refusal.demand).await?);
             signed_in = true;
         }
     }
@@ -338,7 +350,7 @@ impl Access {
         }
     }
 
-    async fn renew(&self, stale: Option<&Token>, demand: &str) -> Result<Token, Failure> {
+    async fn renew(&self, asked: Asked, stale: Option<&Token>, demand: &str) -> Result<Token, Failure> {
         if matches!(self.caller, Caller::ServiceAccount(_)) {
             return Err(self.login_failure(Arc::new(LoginError::NotInteractive)));
         }
@@ -355,7 +367,7 @@ impl Access {
         };
         let token = self
             .flight
-            .renew(self.cache.as_ref(), self.gateway(), stale, sign_in)
+            .renew(self.cache.as_ref(), self.gateway(), stale, asked, sign_in)
             .await
             .map_err(|source| self.login_failure(source));
         self.page.send_replace(None);

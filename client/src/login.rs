@@ -53,6 +53,13 @@ pub(crate) enum LoginError {
     StillRefused,
 }
 
+impl LoginError {
+    /// Whether it was the person who did not sign in, rather than something in the way.
+    const fn is_of_the_person(&self) -> bool {
+        matches!(self, Self::TimedOut | Self::CodeExpired | Self::SaidNo)
+    }
+}
+
 /// Asks the gateway for the sign-in page, shows it, and waits for the token.
 ///
 /// # Cancellation

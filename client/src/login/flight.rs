@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use pomerium_shared::clock::Now;
 use tokio::sync::Mutex;
 
 use super::LoginError;
@@ -19,6 +20,34 @@ use crate::{cache::Cache, gateway::Gateway, token::Token};
 
 /// How often a process looks whether another one has finished signing in.
 const LOOK_EVERY: Duration = Duration::from_millis(150);
+
+/// How long nobody who was left waiting at a sign-in page is shown another one, unless they ask for it.
+const COOL_DOWN: Duration = Duration::from_secs(10 * 60);
+
+/// Who wants a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// A person, by a command that signs in.
+    ByPerson,
+    /// A program, which opened a connection.
+    ByStream,
+}
+
+/// How an attempt ended, and when.
+#[derive(Debug)]
+struct Ended {
+    outcome: Result<Token, Arc<LoginError>>,
+    at: Now,
+}
+
+impl Ended {
+    /// What it says to a program that comes later: a person who let one page go by is not shown a page a connection.
+    fn speaks_to(&self, asked: Asked, now: Now) -> Option<Arc<LoginError>> {
+        let error = self.outcome.as_ref().err().filter(|error| error.is_of_the_person())?;
+        let passed = now.monotonic.saturating_duration_since(self.at.monotonic);
+        (asked == Asked::ByStream && passed < COOL_DOWN).then(|| Arc::clone(error))
+    }
+}
 
 /// What to do when a token was stale and the cache was read again under the lock.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,13 +71,13 @@ pub(crate) struct Flight {
     /// How many attempts have ended.
     ended: AtomicU64,
     /// Held while signing in: what the last attempt brought.
-    last: Mutex<Option<Result<Token, Arc<LoginError>>>>,
+    last: Mutex<Option<Ended>>,
 }
 
 impl Flight {
     /// The token of the last sign-in, where no cache keeps it; `None` while one is going on.
     pub(crate) fn brought(&self) -> Option<Token> {
-        self.last.try_lock().ok()?.as_ref()?.as_ref().ok().cloned()
+        self.last.try_lock().ok()?.as_ref()?.outcome.as_ref().ok().cloned()
     }
 
     /// Forgets what the last sign-in brought: whoever signs out is signed out in this process, too.
@@ -68,6 +97,7 @@ impl Flight {
         cache: Option<&Cache>,
         gateway: &Gateway,
         stale: Option<&Token>,
+        asked: Asked,
         sign_in: impl FnOnce() -> F,
     ) -> Result<Token, Arc<LoginError>>
     where
@@ -78,17 +108,20 @@ impl Flight {
         // An attempt that ended while this one waited speaks for both, also when it failed:
         // ten waiting connections must not open ten browser windows one after another.
         if self.ended.load(Ordering::Acquire) != seen
-            && let Some(outcome) = last.as_ref()
+            && let Some(ended) = last.as_ref()
         {
-            return outcome.clone();
+            return ended.outcome.clone();
         }
-        if let Some(Ok(token)) = last.as_ref()
+        if let Some(Ok(token)) = last.as_ref().map(|ended| &ended.outcome)
             && Some(token) != stale
         {
             return Ok(token.clone());
         }
+        if let Some(error) = last.as_ref().and_then(|ended| ended.speaks_to(asked, Now::read())) {
+            return Err(error);
+        }
         let outcome = across_processes(cache, gateway, stale, sign_in).await.map_err(Arc::new);
-        *last = Some(outcome.clone());
+        *last = Some(Ended { outcome: outcome.clone(), at: Now::read() });
         self.ended.fetch_add(1, Ordering::Release);
         outcome
     }
@@ -186,8 +219,8 @@ mod tests {
         };
         let gateway = gateway();
         let (a, b) = tokio::join!(
-            flight.renew(Some(&cache), &gateway, None, sign_in),
-            flight.renew(Some(&cache), &gateway, None, sign_in),
+            flight.renew(Some(&cache), &gateway, None, Asked::ByStream, sign_in),
+            flight.renew(Some(&cache), &gateway, None, Asked::ByStream, sign_in),
         );
         assert_eq!((a.unwrap(), b.unwrap(), count.get()), (token_until(9), token_until(9), 1));
         assert_eq!(cache.token(&gateway).unwrap(), Some(token_until(9)));
@@ -203,13 +236,29 @@ mod tests {
         };
         let gateway = gateway();
         let (a, b) = tokio::join!(
-            flight.renew(None, &gateway, None, sign_in),
-            flight.renew(None, &gateway, None, sign_in),
+            flight.renew(None, &gateway, None, Asked::ByStream, sign_in),
+            flight.renew(None, &gateway, None, Asked::ByStream, sign_in),
         );
         assert!(a.is_err() && b.is_err());
         assert_eq!(count.get(), 1);
-        let again = flight.renew(None, &gateway, None, || async { Ok(token_until(9)) }).await;
-        assert_eq!(again.unwrap(), token_until(9), "a later caller may try again");
+        let anew = || async { Ok(token_until(9)) };
+        let later = flight.renew(None, &gateway, None, Asked::ByStream, anew).await;
+        assert!(later.is_err(), "the next connection opens no other window");
+        let again = flight.renew(None, &gateway, None, Asked::ByPerson, anew).await;
+        assert_eq!(again.unwrap(), token_until(9), "who asks for it may try again");
+    }
+
+    #[test]
+    fn a_page_that_nobody_used_speaks_for_a_while_and_other_failures_do_not() {
+        let now = Now::read();
+        let after = |passed| Now { monotonic: now.monotonic + passed, ..now };
+        let ended = |error| Ended { outcome: Err(Arc::new(error)), at: now };
+        let left = ended(LoginError::TimedOut);
+        assert!(left.speaks_to(Asked::ByStream, after(COOL_DOWN / 2)).is_some());
+        assert!(left.speaks_to(Asked::ByPerson, after(COOL_DOWN / 2)).is_none());
+        assert!(left.speaks_to(Asked::ByStream, after(COOL_DOWN)).is_none());
+        assert!(ended(LoginError::BadAddress).speaks_to(Asked::ByStream, now).is_none());
+        assert!(Ended { outcome: Ok(token_until(9)), at: now }.speaks_to(Asked::ByStream, now).is_none());
     }
 
     #[tokio::test]
@@ -228,8 +277,8 @@ mod tests {
         };
         let gateway = gateway();
         let (a, b) = tokio::join!(
-            one.renew(Some(&cache), &gateway, Some(&stale), sign_in),
-            other.renew(Some(&cache), &gateway, Some(&stale), sign_in),
+            one.renew(Some(&cache), &gateway, Some(&stale), Asked::ByStream, sign_in),
+            other.renew(Some(&cache), &gateway, Some(&stale), Asked::ByStream, sign_in),
         );
         assert_eq!((a.unwrap(), b.unwrap(), count.get()), (token_until(9), token_until(9), 1));
     }
