@@ -6,7 +6,7 @@ use pomerium_shared::wireguard::{Enrolment, ListedPeer, NewPeer, PeerName};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Access;
-use crate::failure::Failure;
+use crate::{failure::Failure, login::flight::Asked};
 
 const PEERS_PATH: &str = "/.pomerium/api/v1/wireguard/peers";
 
@@ -24,7 +24,7 @@ impl Access {
     /// Enrols a peer, and hears once what its file needs.
     pub(crate) async fn add_peer(&self, new: &NewPeer) -> Result<Enrolment, Failure> {
         let body = json(new)?;
-        let asked = self.ask("add the WireGuard device", |headers| {
+        let asked = self.ask(Asked::ByPerson, "add the WireGuard device", |headers| {
             self.link().post(PEERS_PATH, with_json(headers), body.clone())
         });
         read(asked.await?.0.body(), "the request for a WireGuard device")
@@ -32,7 +32,9 @@ impl Access {
 
     /// The person's peers, the oldest first.
     pub(crate) async fn peers(&self) -> Result<Vec<ListedPeer>, Failure> {
-        let asked = self.ask("list the WireGuard devices", |headers| self.link().get(PEERS_PATH, headers));
+        let asked = self.ask(Asked::ByPerson, "list the WireGuard devices", |headers| {
+            self.link().get(PEERS_PATH, headers)
+        });
         let list: PeerList = read(asked.await?.0.body(), "the list of WireGuard devices")?;
         Ok(list.peers)
     }
@@ -40,7 +42,7 @@ impl Access {
     /// Gives a peer another name.
     pub(crate) async fn rename_peer(&self, peer: &ListedPeer, name: &PeerName) -> Result<(), Failure> {
         let (path, body) = (path_of(peer), json(&NewName { name })?);
-        let asked = self.ask("rename the WireGuard device", |headers| {
+        let asked = self.ask(Asked::ByPerson, "rename the WireGuard device", |headers| {
             self.link().put(&path, with_json(headers), body.clone())
         });
         asked.await?;
@@ -50,7 +52,10 @@ impl Access {
     /// Removes a peer for good.
     pub(crate) async fn remove_peer(&self, peer: &ListedPeer) -> Result<(), Failure> {
         let path = path_of(peer);
-        self.ask("remove the WireGuard device", |headers| self.link().delete(&path, headers)).await?;
+        self.ask(Asked::ByPerson, "remove the WireGuard device", |headers| {
+            self.link().delete(&path, headers)
+        })
+        .await?;
         Ok(())
     }
 }
