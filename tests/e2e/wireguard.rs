@@ -4,7 +4,7 @@ use std::{
     io::ErrorKind,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use support::{
@@ -22,6 +22,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, UdpSocket, lookup_host},
     process::Command,
+    time::Instant,
 };
 
 /// The gateway's address in the world outside of the tunnel, and two that the app has there.
