@@ -25,7 +25,7 @@ use crate::{
 /// It carries the routes alone and refuses everything else; browsers are told by its PAC file, /proxy.pac, to go there for the
 /// routes and elsewhere for the rest. Only your own programs may use it.
 ///
-/// curl: curl --socks5-hostname 127.0.0.1:3128 http://app.corp.example:8080/
+/// curl: curl --socks5-hostname 127.0.0.1:3128 app.corp.example:8080
 #[derive(Debug, Args)]
 pub(crate) struct Proxy {
     /// Local address to listen on
