@@ -128,8 +128,10 @@ async fn tunnel(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Respons
             Err(error) => return tracing::debug!(%error, "a program left before its stream began"),
         };
         let (reader, writer) = parts.io.into_inner().into_split();
-        let local =
-            Leg::io(Cursor::new(parts.read_buf).chain(reader), Severing { inner: writer, is_ended: false });
+        let local = Leg::io(
+            Cursor::new(parts.read_buf).chain(reader),
+            Severing { inner: Some(writer), is_ended: false },
+        );
         carrying.carry(local, app, &destination).await;
     });
     Response::new(Either::Left(Full::default()))
@@ -137,8 +139,15 @@ async fn tunnel(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Respons
 
 /// Writes to a TCP connection, and resets it when it is dropped before its end: a cut must not look like one.
 struct Severing {
-    inner: OwnedWriteHalf,
+    /// There until it is dropped.
+    inner: Option<OwnedWriteHalf>,
     is_ended: bool,
+}
+
+impl Severing {
+    fn half(&mut self) -> io::Result<Pin<&mut OwnedWriteHalf>> {
+        self.inner.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
 }
 
 impl AsyncWrite for Severing {
@@ -147,24 +156,26 @@ impl AsyncWrite for Severing {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        self.half()?.poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
+        self.half()?.poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.is_ended = true;
-        Pin::new(&mut self.inner).poll_shutdown(context)
+        self.half()?.poll_shutdown(context)
     }
 }
 
 impl Drop for Severing {
     fn drop(&mut self) {
-        if !self.is_ended {
+        if let (false, Some(half)) = (self.is_ended, self.inner.take()) {
             // What the system does not grant is an ordinary close: nothing better is left.
-            let _unset = socket2::SockRef::from(self.inner.as_ref()).set_linger(Some(Duration::ZERO));
+            let _unset = socket2::SockRef::from(half.as_ref()).set_linger(Some(Duration::ZERO));
+            // Dropped, it would say first that this is the end.
+            half.forget();
         }
     }
 }
