@@ -48,8 +48,10 @@ pub mod counters;
 mod datagrams;
 pub mod flows;
 mod half_open;
+mod in_flight;
 mod packet;
 mod pair;
+mod recovery;
 pub mod settings;
 pub mod stack;
 #[cfg(test)]

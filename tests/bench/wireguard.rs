@@ -14,7 +14,7 @@ use support::{
     gateway::{Gateway, Options, Route},
     process::{Input, Process},
     wait::until,
-    wireguard::{Implementation, wg},
+    wireguard::{Ends, Implementation},
 };
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -152,32 +152,11 @@ async fn behind_peer(
     implementation: Implementation,
     seconds: u64,
 ) -> anyhow::Result<[f64; 4]> {
-    let mut keys = Vec::new();
-    for _ in 0..2 {
-        let private = wg(&["genkey"]).await?.trim().to_owned();
-        let file = folder.path().join("key");
-        std::fs::write(&file, &private)?;
-        let mut command = Command::new("sh");
-        command.args(["-c", "wg pubkey < \"$0\""]).arg(&file);
-        let public = String::from_utf8(command.output().await?.stdout)?.trim().to_owned();
-        keys.push((private, public));
-    }
-    let far = format!(
-        "[Interface]\nPrivateKey = {}\nListenPort = 51821\n[Peer]\nPublicKey = {}\nAllowedIPs = {PEER_NEAR}/32\n",
-        keys[0].0, keys[1].1
-    );
-    let near = format!(
-        "[Interface]\nPrivateKey = {}\n[Peer]\nPublicKey = {}\nEndpoint = {FAR}:51821\nAllowedIPs = {PEER_FAR}/32\n\
-         PersistentKeepalive = 25\n",
-        keys[1].0, keys[0].1
-    );
-    let (far_file, near_file) = (folder.path().join("far.conf"), folder.path().join("near.conf"));
-    std::fs::write(&far_file, far)?;
-    std::fs::write(&near_file, near)?;
-    let _far = implementation.run("wgfar", &far_file).await?;
+    let ends = Ends::new(folder.path(), (FAR.parse()?, 51821), (PEER_FAR, PEER_NEAR)).await?;
+    let _far = implementation.run("wgfar", &ends.here).await?;
     support::namespace::ip(&["addr", "add", &format!("{PEER_FAR}/24"), "dev", "wgfar"]).await?;
     support::namespace::ip(&["link", "set", "mtu", "1420", "up", "dev", "wgfar"]).await?;
-    let _near = near_end(&near_file, &[&format!("{PEER_NEAR}/24")], &[]).await?;
+    let _near = near_end(&ends.there, &[&format!("{PEER_NEAR}/24")], &[]).await?;
     all_kinds(PEER_FAR, seconds).await
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -25,34 +26,87 @@ pub enum Implementation {
 }
 
 impl Implementation {
+    /// What it is called with to have such a device.
+    ///
+    /// # Errors
+    /// It is not installed.
+    pub fn words(self, device: &str) -> anyhow::Result<Vec<String>> {
+        let mut words = match self {
+            Self::WireGuardGo => vec!["wireguard-go".to_owned()],
+            // A connected socket keeps to the address that it began with.
+            Self::BoringTun => {
+                let program = boringtun()?.display().to_string();
+                vec![program, "--disable-drop-privileges".to_owned(), "--disable-connected-udp".to_owned()]
+            }
+        };
+        words.extend(["--foreground".to_owned(), device.to_owned()]);
+        Ok(words)
+    }
+
     /// Runs it, with what `wg setconf` takes from `file`.
     ///
     /// # Errors
     /// It is not installed, or does not answer.
     pub async fn run(self, device: &str, file: &Path) -> anyhow::Result<Process> {
-        let mut command = match self {
-            Self::WireGuardGo => {
-                let mut command = Command::new("wireguard-go");
-                command.args(["--foreground", device]);
-                command
-            }
-            Self::BoringTun => {
-                let mut command = Command::new(boringtun()?);
-                // A connected socket keeps to the address that it began with.
-                command.args([
-                    "--foreground",
-                    "--disable-drop-privileges",
-                    "--disable-connected-udp",
-                    device,
-                ]);
-                command
-            }
-        };
+        let words = self.words(device)?;
+        let (program, arguments) = words.split_first().context("there is a program")?;
+        let mut command = Command::new(program);
+        command.args(arguments);
         let process = Process::spawn(device, &mut command, Input::None)?;
         let set = ["setconf", device, file.to_str().context("the path is text")?];
         wait::until("the WireGuard app to answer", async || wg(&set).await.ok()).await?;
         Ok(process)
     }
+}
+
+/// The files, as `wg setconf` takes them, of two ends that know each other.
+#[derive(Debug)]
+pub struct Ends {
+    /// The one that listens.
+    pub here: PathBuf,
+    /// The one that calls.
+    pub there: PathBuf,
+}
+
+impl Ends {
+    /// Writes them into `folder`: `here` listens at this address and port, and inside they have these addresses, `here` first.
+    ///
+    /// # Errors
+    /// `wg` is not installed.
+    pub async fn new(
+        folder: &Path,
+        (address, port): (IpAddr, u16),
+        inner: (&str, &str),
+    ) -> anyhow::Result<Self> {
+        let (own, other) = (keys(folder).await?, keys(folder).await?);
+        let here = format!(
+            "[Interface]\nPrivateKey = {}\nListenPort = {port}\n[Peer]\nPublicKey = {}\nAllowedIPs = {}/32\n",
+            own.0, other.1, inner.1
+        );
+        let there = format!(
+            "[Interface]\nPrivateKey = {}\n[Peer]\nPublicKey = {}\nEndpoint = {}\nAllowedIPs = {}/32\n\
+             PersistentKeepalive = 25\n",
+            other.0,
+            own.1,
+            SocketAddr::new(address, port),
+            inner.0
+        );
+        let ends = Self { here: folder.join("here.conf"), there: folder.join("there.conf") };
+        std::fs::write(&ends.here, here)?;
+        std::fs::write(&ends.there, there)?;
+        Ok(ends)
+    }
+}
+
+/// A private key and its public one.
+async fn keys(folder: &Path) -> anyhow::Result<(String, String)> {
+    let private = wg(&["genkey"]).await?.trim().to_owned();
+    let file = folder.join("key");
+    std::fs::write(&file, &private)?;
+    let mut command = Command::new("sh");
+    command.args(["-c", "wg pubkey < \"$0\""]).arg(&file);
+    let public = String::from_utf8(command.output().await?.stdout)?.trim().to_owned();
+    Ok((private, public))
 }
 
 /// The app, with its device up; the device goes with it.

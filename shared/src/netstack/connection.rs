@@ -13,10 +13,17 @@ use smoltcp::{
     phy::{Checksum, ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken},
     socket::tcp::{self, CongestionControl, RecvError, State},
     time::{Duration as WireDuration, Instant as WireInstant},
-    wire::{HardwareAddress, IpCidr, IpListenEndpoint},
+    wire::{HardwareAddress, IpCidr, IpListenEndpoint, TcpPacket, TcpSeqNumber},
 };
 
-use super::{Outbox, pair::Pair, settings::Settings};
+use super::{
+    Outbox,
+    in_flight::InFlight,
+    packet::Segment,
+    pair::Pair,
+    recovery::{REPEATS, Recovery},
+    settings::Settings,
+};
 
 /// Packets that one connection may send before it is the next one's turn.
 const TURN: usize = 32;
@@ -60,6 +67,8 @@ pub(super) struct Connection {
     heard: Instant,
     has_outstanding: bool,
     seen: Progress,
+    in_flight: InFlight,
+    recovery: Recovery,
     time_wait_since: Option<Instant>,
     /// It stands in the stack's queue of those that may have something to send.
     pub(super) is_pending: bool,
@@ -97,7 +106,8 @@ impl Connection {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut outbox = Outbox::default();
-        let mut wire = Wire { incoming: None, outbox: &mut outbox, mtu };
+        let mut recovery = Recovery::default();
+        let mut wire = Wire { incoming: None, outbox: &mut outbox, recovery: &mut recovery, mtu };
         let mut interface = Interface::new(config, &mut wire, wire_time(epoch, now));
         let local = pair.destination.ip();
         interface.update_ip_addrs(|addresses| {
@@ -125,16 +135,31 @@ impl Connection {
             heard: now,
             has_outstanding: true,
             seen: Progress { received: 0, unsent: 0, state: State::Listen },
+            in_flight: InFlight::new(settings.window),
+            recovery,
             is_pending: false,
             time_wait_since: None,
         }
     }
 
-    /// Takes a segment of this connection, a whole packet that has been checked.
-    pub(super) fn receive(&mut self, packet: &[u8], outbox: &mut Outbox, epoch: Instant, now: Instant) {
+    /// Takes a segment of this connection, with the whole packet that it was read from.
+    pub(super) fn receive(
+        &mut self,
+        segment: &Segment,
+        packet: &[u8],
+        outbox: &mut Outbox,
+        epoch: Instant,
+        now: Instant,
+    ) {
         self.heard = now;
-        let mut wire = Wire { incoming: Some(packet), outbox, mtu: self.mtu };
-        self.interface.poll_ingress_single(wire_time(epoch, now), &mut wire, &mut self.sockets);
+        let times = if self.recovery.hears(segment) { 1 + REPEATS } else { 1 };
+        for _ in 0..times {
+            let mut wire =
+                Wire { incoming: Some(packet), outbox, recovery: &mut self.recovery, mtu: self.mtu };
+            self.interface.poll_ingress_single(wire_time(epoch, now), &mut wire, &mut self.sockets);
+        }
+        let queued = self.sockets.get::<tcp::Socket<'_>>(self.socket).send_queue();
+        self.in_flight.heard(queued, now);
     }
 
     /// Sends what may be sent, up to a turn's worth.
@@ -153,7 +178,7 @@ impl Connection {
         }
         let at = wire_time(epoch, now);
         let queued = outbox.len();
-        let mut wire = Wire { incoming: None, outbox, mtu: self.mtu };
+        let mut wire = Wire { incoming: None, outbox, recovery: &mut self.recovery, mtu: self.mtu };
         for _ in 0..TURN {
             if self.interface.poll_egress(at, &mut wire, &mut self.sockets) == PollResult::None {
                 break;
@@ -249,12 +274,17 @@ impl Connection {
     }
 
     /// Takes what there is room for.
-    pub(super) fn write(&mut self, octets: &[u8]) -> Result<usize, Reset> {
+    pub(super) fn write(&mut self, octets: &[u8], now: Instant) -> Result<usize, Reset> {
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.socket);
         if matches!(socket.state(), State::Listen | State::SynReceived) {
             return Ok(0);
         }
-        socket.send_slice(octets).map_err(|_| Reset)
+        let room = self.in_flight.room(socket.send_queue()).min(octets.len());
+        let written = socket.send_slice(&octets[..room]).map_err(|_| Reset)?;
+        if written > 0 {
+            self.in_flight.wrote(written, socket.send_queue(), now);
+        }
+        Ok(written)
     }
 
     /// Ends our direction, after what was written.
@@ -311,11 +341,19 @@ fn wire_time(epoch: Instant, now: Instant) -> WireInstant {
 struct Wire<'a> {
     incoming: Option<&'a [u8]>,
     outbox: &'a mut Outbox,
+    recovery: &'a mut Recovery,
     mtu: usize,
 }
 
+/// The octets of the stream in a packet that smoltcp wrote, which has no options of IP.
+fn sent(packet: &[u8]) -> Option<(TcpSeqNumber, usize)> {
+    let header = if packet.first()? >> 4 == 4 { 20 } else { 40 };
+    let segment = TcpPacket::new_checked(packet.get(header..)?).ok()?;
+    Some((segment.seq_number(), segment.segment_len()))
+}
+
 struct Incoming<'a>(&'a [u8]);
-struct Outgoing<'a>(&'a mut Outbox);
+struct Outgoing<'a>(&'a mut Outbox, &'a mut Recovery);
 
 impl Device for Wire<'_> {
     type RxToken<'b>
@@ -329,11 +367,11 @@ impl Device for Wire<'_> {
 
     fn receive(&mut self, _: WireInstant) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
         // An answer to what came may exceed the outbox by this one packet.
-        Some((Incoming(self.incoming.take()?), Outgoing(self.outbox)))
+        Some((Incoming(self.incoming.take()?), Outgoing(self.outbox, self.recovery)))
     }
 
     fn transmit(&mut self, _: WireInstant) -> Option<Self::TxToken<'_>> {
-        self.outbox.has_room().then_some(Outgoing(self.outbox))
+        self.outbox.has_room().then_some(Outgoing(self.outbox, self.recovery))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -359,6 +397,9 @@ impl TxToken for Outgoing<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, write: F) -> R {
         let mut packet = vec![0; len];
         let result = write(&mut packet);
+        if let Some((from, octets)) = sent(&packet) {
+            self.1.sends(from, octets);
+        }
         self.0.push(packet);
         result
     }

@@ -51,6 +51,24 @@ pub enum Dropped {
     RateLimited,
 }
 
+/// All reasons, in their order.
+const ALL: [Dropped; REASONS] = [
+    Dropped::Truncated,
+    Dropped::Oversized,
+    Dropped::Malformed,
+    Dropped::BadChecksum,
+    Dropped::Fragment,
+    Dropped::ExtensionHeader,
+    Dropped::Martian,
+    Dropped::Protocol,
+    Dropped::Foreign,
+    Dropped::Unexpected,
+    Dropped::HalfOpenFull,
+    Dropped::FlowsFull,
+    Dropped::DatagramsFull,
+    Dropped::OutboxFull,
+    Dropped::RateLimited,
+];
 /// How many [`Dropped`] there are.
 const REASONS: usize = 15;
 const _: () = assert!(Dropped::RateLimited as usize + 1 == REASONS);
@@ -72,9 +90,31 @@ impl Counters {
         self.0.get(reason as usize).copied().unwrap_or(0)
     }
 
+    /// What happened at all, and how often.
+    pub fn seen(&self) -> impl Iterator<Item = (Dropped, u64)> {
+        ALL.into_iter().map(|reason| (reason, self.of(reason))).filter(|(_, count)| *count > 0)
+    }
+
     /// How often anything was thrown away.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_is_told_once_and_by_its_name() {
+        let mut counters = Counters::default();
+        for reason in ALL {
+            counters.count(reason);
+        }
+        let seen: Vec<_> = counters.seen().collect();
+        assert_eq!(seen, ALL.map(|reason| (reason, 1)));
+        assert_eq!(counters.total(), REASONS as u64);
+        assert_eq!(Counters::default().seen().count(), 0);
     }
 }

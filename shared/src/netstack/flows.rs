@@ -68,7 +68,21 @@ impl Flows {
         self.receiver.recv().await
     }
 
-    /// What was thrown away so far.
+    /// Where what is thrown away can be looked up by others.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        Tally { shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// What a stack threw away, to be looked up at any time, also after its end.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    shared: Arc<Shared>,
+}
+
+impl Tally {
+    /// So far.
     #[must_use]
     pub fn counters(&self) -> Counters {
         *self.shared.lock().stack.counters()

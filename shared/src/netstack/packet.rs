@@ -54,6 +54,8 @@ pub(super) struct Segment {
     pub(super) sequence: TcpSeqNumber,
     pub(super) sequence_end: TcpSeqNumber,
     pub(super) acknowledgement: Option<TcpSeqNumber>,
+    /// As on the wire, not scaled.
+    pub(super) window: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +164,7 @@ impl Segment {
             sequence: segment.seq_number(),
             sequence_end: segment.seq_number() + segment.segment_len(),
             acknowledgement: segment.ack().then(|| segment.ack_number()),
+            window: segment.window_len(),
         })
     }
 }

@@ -189,7 +189,7 @@ impl Stack {
         }
         let seed = self.connection_seed(id, held.pair);
         let mut connection = Connection::new(held.pair, seed, &self.settings, self.mtu, self.epoch, now);
-        connection.receive(&held.packet, &mut self.outbox, self.epoch, now);
+        connection.receive(&held.segment, &held.packet, &mut self.outbox, self.epoch, now);
         self.by_pair.insert(held.pair, id);
         self.connections.insert(id, connection);
         self.mark_pending(id);
@@ -225,8 +225,8 @@ impl Stack {
     ///
     /// # Errors
     /// [`Reset`]: the connection was cut, or our direction has ended.
-    pub fn write(&mut self, id: FlowId, octets: &[u8]) -> Result<usize, Reset> {
-        let written = self.connections.get_mut(&id).ok_or(Reset)?.write(octets)?;
+    pub fn write(&mut self, id: FlowId, octets: &[u8], now: Instant) -> Result<usize, Reset> {
+        let written = self.connections.get_mut(&id).ok_or(Reset)?.write(octets, now)?;
         if written > 0 {
             self.mark_pending(id);
         }
@@ -305,7 +305,7 @@ impl Stack {
                 && self.connections.get(&id).is_some_and(Connection::is_replaceable);
             if !is_successor {
                 if let Some(connection) = self.connections.get_mut(&id) {
-                    connection.receive(packet.bytes, &mut self.outbox, self.epoch, now);
+                    connection.receive(&segment, packet.bytes, &mut self.outbox, self.epoch, now);
                 }
                 self.mark_pending(id);
                 return Ok(());

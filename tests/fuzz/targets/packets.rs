@@ -69,7 +69,7 @@ fn decide(
     let Some(&id) = flows.last() else { return };
     match what >> 2 & 7 {
         // What fails here has ended; the next call must bear it.
-        0 => drop(stack.write(id, b"some octets").is_ok()),
+        0 => drop(stack.write(id, b"some octets", now).is_ok()),
         1 => drop(stack.read(id, <[u8]>::len).is_ok()),
         2 => stack.shutdown(id),
         3 => stack.abort(id),

@@ -5,7 +5,7 @@ use std::{io::IoSliceMut, net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use pomerium_shared::clock::Now;
 use quinn_udp::{BATCH_SIZE, RecvMeta};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{Door, Handle, Socket};
 use crate::wireguard::{
@@ -33,8 +33,8 @@ pub(super) struct Datagrams {
     pub(super) way: Way,
     pub(super) octets: Bytes,
     pub(super) each: usize,
-    /// Its share of what may wait.
-    pub(super) _place: OwnedSemaphorePermit,
+    /// Its share of what may wait for its peer, and for all.
+    pub(super) _places: [OwnedSemaphorePermit; 2],
 }
 
 /// A handshake of somebody.
@@ -136,9 +136,15 @@ fn deliver(door: &Door, way: &Way, run: Option<(Index, &[u8])>, rest: &[u8], eac
 
 /// Puts datagrams before a peer's task; whether there was room.
 fn hand_over(door: &Door, peer: &Handle, way: Way, octets: Bytes, each: usize) -> bool {
-    let share = u32::try_from(octets.len().div_ceil(1024)).unwrap_or(u32::MAX);
-    let Ok(place) = door.waiting.clone().try_acquire_many_owned(share) else { return false };
-    peer.inbox.try_send(Datagrams { way, octets, each, _place: place }).is_ok()
+    places(octets.len(), &peer.waiting, &door.waiting)
+        .is_some_and(|places| peer.inbox.try_send(Datagrams { way, octets, each, _places: places }).is_ok())
+}
+
+/// Room for so many octets, among the peer's own and among those of all.
+fn places(octets: usize, own: &Arc<Semaphore>, of_all: &Arc<Semaphore>) -> Option<[OwnedSemaphorePermit; 2]> {
+    let share = u32::try_from(octets.div_ceil(1024)).ok()?;
+    let place = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_many_owned(share).ok();
+    Some([place(own)?, place(of_all)?])
 }
 
 /// Finds out whose handshakes they are, for as long as it is polled. What that costs keeps no datagram of a peer waiting.
@@ -162,5 +168,24 @@ pub(super) async fn find_out(door: Arc<Door>, mut strangers: mpsc::Receiver<Stra
             }
         }
         tokio::task::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{WAITING_MAX_KIB, roster::WAITING_KIB},
+        *,
+    };
+
+    #[test]
+    fn a_peer_that_floods_leaves_the_others_their_room() {
+        let room = |kib| Arc::new(Semaphore::new(kib));
+        let (one, other, of_all) = (room(WAITING_KIB), room(WAITING_KIB), room(WAITING_MAX_KIB));
+        let flood: Vec<_> = std::iter::from_fn(|| places(READ_MAX, &one, &of_all)).collect();
+        assert_eq!(flood.len(), WAITING_KIB * 1024 / READ_MAX);
+        assert!(places(READ_MAX, &other, &of_all).is_some());
+        drop(flood);
+        assert!(places(READ_MAX, &one, &of_all).is_some(), "what was read makes room again");
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use pomerium_shared::clock::Now;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,8 +22,12 @@ use crate::{
     wireguard_peer::{AdmittedPeer, Peer},
 };
 
-/// Reads of datagrams that wait for a peer's task at most; more are dropped, as by a full socket.
-const READS_WAITING: usize = 64;
+/// Reads of datagrams that wait for a peer's task at most; more are dropped, as by a full socket. A read may be of one datagram: all
+/// that the window of a stream lets its peer send at once has room, while the task has no processor.
+const READS_WAITING: usize = 1024;
+
+/// Octets of them, in units of 1024: a sixteenth of what may wait for all peers, so that nobody's flood takes the room of others.
+pub(super) const WAITING_KIB: usize = super::WAITING_MAX_KIB / 16;
 
 /// How long what the store said is believed, if it says nothing new: a lost notification must not keep anybody in.
 const RECHECK: Duration = Duration::from_secs(30);
@@ -37,6 +41,8 @@ pub(super) struct Handle {
     pub(super) index: Index,
     pub(super) peer: Peer,
     pub(super) inbox: mpsc::Sender<Datagrams>,
+    /// What may still wait in it.
+    pub(super) waiting: Arc<Semaphore>,
     /// The session that it stands on now.
     pub(super) session: ArcSwap<SessionId>,
     /// Where it is now.
@@ -54,6 +60,7 @@ impl Handle {
             index,
             peer: admitted.peer,
             inbox,
+            waiting: Arc::new(Semaphore::new(WAITING_KIB)),
             session: ArcSwap::from_pointee(admitted.session_id),
             endpoint: ArcSwapOption::empty(),
             ended: CancellationToken::new(),

@@ -26,7 +26,7 @@ use crate::wireguard::{
 };
 
 /// Reads that are opened before what they call for is sent.
-const READS: usize = 8;
+const READS: usize = 64;
 /// Packets that the netstack gives to be sent before the socket is looked at again.
 const PACKETS_MAX: usize = 512;
 /// Streams and flows that one peer may have open, and connections that may wait for a decision.

@@ -165,7 +165,7 @@ impl AsyncWrite for TcpStream {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let mut inner = self.inner()?;
-        match inner.stack.write(self.end.id, octets) {
+        match inner.stack.write(self.end.id, octets, Now::read().monotonic) {
             Ok(0) if !octets.is_empty() => {
                 End::sleep(&mut inner, self.end.id, |asleep| &mut asleep.write, cx);
                 Poll::Pending

@@ -27,7 +27,7 @@ fn exchange(net: &mut Net, up: &[u8], down: &[u8]) -> (Vec<u8>, Vec<u8>) {
         }
         is_down_over |= matches!(socket.recv(|_| (0, ())), Err(tcp::RecvError::Finished));
         if sent_down < down.len() {
-            sent_down += net.stack.write(id, &down[sent_down..]).unwrap();
+            sent_down += net.stack.write(id, &down[sent_down..], net.now).unwrap();
             if sent_down == down.len() {
                 net.stack.shutdown(id);
             }
@@ -77,7 +77,7 @@ fn one_direction_flows_on_after_the_other_has_ended() {
     net.client.socket(handle).close();
     let mut come = Vec::new();
     net.steps_until(|net| net.read(id, &mut come));
-    assert_eq!(net.stack.write(id, b"still here"), Ok(10));
+    assert_eq!(net.stack.write(id, b"still here", net.now), Ok(10));
     net.steps_until(|net| net.client.socket(handle).recv_queue() == 10);
     net.stack.shutdown(id);
     net.steps_until(|net| net.client.socket(handle).state() == tcp::State::TimeWait);
@@ -106,7 +106,7 @@ fn a_reset_is_no_end() {
     let (handle, id) = net.connection(40_000);
     net.client.socket(handle).abort();
     net.steps_until(|net| net.stack.read(id, |_| 0).is_err());
-    assert!(net.stack.write(id, b"x").is_err());
+    assert!(net.stack.write(id, b"x", net.now).is_err());
     net.stack.leave(id, net.now);
     net.steps_until(|net| net.stack.held() == (0, 0));
 }
@@ -115,7 +115,7 @@ fn a_reset_is_no_end() {
 fn a_connection_left_in_the_middle_is_reset() {
     let mut net = Net::new(settings());
     let (handle, id) = net.connection(40_000);
-    net.stack.write(id, b"half of it").unwrap();
+    net.stack.write(id, b"half of it", net.now).unwrap();
     net.stack.leave(id, net.now);
     net.sent.clear();
     net.steps_until(|net| net.client.socket(handle).state() == tcp::State::Closed);
@@ -130,12 +130,12 @@ fn a_silent_connection_lives_and_an_unanswered_one_does_not() {
     let (handle, id) = net.connection(40_000);
     net.now += Duration::from_hours(10);
     net.steps(10);
-    net.stack.write(id, b"good morning").unwrap();
+    net.stack.write(id, b"good morning", net.now).unwrap();
     net.steps_until(|net| net.client.socket(handle).recv_queue() == 12);
     // The client's machine is gone.
     net.back.fates = vec![0];
     net.there.fates = vec![0];
-    net.stack.write(id, b"anybody?").unwrap();
+    net.stack.write(id, b"anybody?", net.now).unwrap();
     net.steps(10);
     assert!(net.stack.read(id, |_| 0).is_ok());
     net.now += net_timeout();
@@ -160,4 +160,31 @@ fn ipv6_connects_too() {
         net.read(id, &mut come);
         come == b"six"
     });
+}
+
+/// Sends octets down until all are read; how long that took.
+fn time_down(net: &mut Net, octets: usize) -> Duration {
+    let (handle, id) = net.connection(40_000);
+    let (began, mut sent, mut come) = (net.now, 0, 0);
+    let down = vec![7; octets];
+    net.steps_until(|net| {
+        sent += net.stack.write(id, &down[sent..], net.now).unwrap();
+        let socket = net.client.socket(handle);
+        while socket.can_recv() {
+            come += socket.recv(|come| (come.len(), come.len())).unwrap();
+        }
+        come == octets
+    });
+    net.now - began
+}
+
+#[test]
+fn several_losses_of_one_moment_do_not_wait_for_the_clock() {
+    let mut net = Net::new(settings());
+    // Behind the handshake and slow start, each second one of six.
+    net.back.fates = vec![u8::MAX; 400];
+    for lost in [40, 42, 44] {
+        net.back.fates[lost] = 0;
+    }
+    assert!(time_down(&mut net, 300_000) < Duration::from_secs(1), "the clock of smoltcp starts at a second");
 }
