@@ -2,6 +2,12 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+/// Whole seconds since 1970-01-01 UTC; 0 before it.
+#[must_use]
+pub fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// One moment, read once at the edge and passed down: cores never read a clock themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
@@ -22,8 +28,6 @@ impl Now {
     /// Whole seconds since 1970-01-01 UTC, as JWT's `NumericDate` counts (RFC 7519, 2); 0 before it.
     #[must_use]
     pub fn unix_seconds(&self) -> i64 {
-        self.wall
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+        i64::try_from(unix_seconds(self.wall)).unwrap_or(i64::MAX)
     }
 }

@@ -8,12 +8,15 @@
 //! [`netstack`] makes flows of IP packets, [`names`] gives routes the addresses that such packets go to. [`finding`] is what
 //! both doctors say.
 //!
+//! [`events`] is what a gateway tells clients unasked.
+//!
 //! What must not live here: policy, store, prompts, command lines, and helpers that only one side needs.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod clock;
 pub mod destination;
+pub mod events;
 pub mod finding;
 pub mod names;
 pub mod netstack;
@@ -22,6 +25,7 @@ pub mod problem;
 pub mod quic;
 pub mod reason;
 pub mod relay;
+pub mod resume;
 pub mod telemetry;
 pub mod tls;
 pub mod tunnel;

@@ -56,6 +56,9 @@ pub enum ProblemKind {
     /// The app behind the gateway cannot be reached.
     #[serde(rename = "urn:pomerium:problem:app-unreachable")]
     AppUnreachable,
+    /// The stream that was asked for again is over.
+    #[serde(rename = "urn:pomerium:problem:stream-gone")]
+    StreamGone,
     /// The request itself was wrong.
     #[serde(rename = "urn:pomerium:problem:bad-request")]
     BadRequest,

@@ -32,12 +32,22 @@ pub enum EndReason {
     Network,
     /// The gateway or the client is stopping.
     Shutdown,
+    /// The connection under it was lost, and it could not be resumed over another.
+    ResumeFailed,
 }
 
 impl EndReason {
     /// All reasons, in the order of their error codes.
-    pub const ALL: [Self; 7] =
-        [Self::Client, Self::App, Self::Policy, Self::Session, Self::Idle, Self::Network, Self::Shutdown];
+    pub const ALL: [Self; 8] = [
+        Self::Client,
+        Self::App,
+        Self::Policy,
+        Self::Session,
+        Self::Idle,
+        Self::Network,
+        Self::Shutdown,
+        Self::ResumeFailed,
+    ];
 
     /// The word that people and programs read.
     #[must_use]
@@ -50,6 +60,7 @@ impl EndReason {
             Self::Idle => "idle",
             Self::Network => "network",
             Self::Shutdown => "shutdown",
+            Self::ResumeFailed => "resume-failed",
         }
     }
 
@@ -89,6 +100,6 @@ mod tests {
     #[test]
     fn a_foreign_error_code_is_no_reason() {
         assert_eq!(EndReason::from_error_code(0x10c), None);
-        assert_eq!(EndReason::from_error_code(ERROR_CODE_BASE + 7), None);
+        assert_eq!(EndReason::from_error_code(ERROR_CODE_BASE + 8), None);
     }
 }

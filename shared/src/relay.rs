@@ -25,8 +25,7 @@ mod sink;
 mod source;
 
 pub use leg::Leg;
-use leg::LegError;
-pub(crate) use leg::{H3Recv, H3Send, Side};
+pub(crate) use leg::{H3Recv, H3Send, LegError, Side};
 pub(crate) use sink::Sink;
 pub(crate) use source::Source;
 
@@ -60,26 +59,38 @@ pub async fn run(
     cut: impl Future<Output = EndReason>,
 ) -> RelayEnd {
     let progress = Progress::new();
-    let reason = {
-        let (client, app) = (client.halves(), app.halves());
+    // What decides may be large, and is moved here once.
+    let mut stop = Box::pin(async {
+        tokio::select! {
+            biased;
+            reason = cut => reason,
+            () = progress.idle_for(options.idle) => EndReason::Idle,
+        }
+    });
+    let ended = {
+        let ((client, behind_client), (app, behind_app)) = (client.parts(), app.parts());
         let work = copy_both(client, app, &progress);
         tokio::select! {
             // A revocation goes before the next buffer.
             biased;
-            reason = cut => Err(reason),
-            () = progress.idle_for(options.idle) => Err(EndReason::Idle),
+            reason = &mut stop => Err(reason),
+            never = behind_client.go_on() => match never {},
+            never = behind_app.go_on() => match never {},
             end = work => end,
         }
     };
-    let reason = match reason {
-        Ok(reason) => {
-            client.close();
-            app.close();
-            reason
-        }
+    let ended = match ended {
+        Ok(reason) => tokio::select! {
+            biased;
+            reason = &mut stop => Err(reason),
+            settled = async { tokio::try_join!(client.settle(), app.settle()) } => settled.map(|_| reason),
+        },
+        failed => failed,
+    };
+    let reason = match ended {
+        Ok(reason) => reason,
         Err(reason) => {
-            client.abort(reason);
-            app.abort(reason);
+            tokio::join!(client.cut_short(reason), app.cut_short(reason));
             reason
         }
     };

@@ -18,7 +18,7 @@ pub mod h3_quinn;
 mod server;
 
 pub use chunks::Chunks;
-pub use client::{Connected, TunnelClient, TunnelEnd};
+pub use client::{Connected, Streamed, TunnelClient, TunnelEnd};
 pub use extended::Protocol;
 pub use server::{RequestToCome, ServerConnection, ServerRecv, ServerSend, ServerStream, accept, request};
 

@@ -1,6 +1,15 @@
 //! One side of a relay: what is read from it, what is written to it, and how it is cut.
 
-use std::{any::Any, fmt, io, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    convert::Infallible,
+    fmt,
+    future::{pending, ready},
+    io,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use h3::error::{Code, StreamError};
 use socket2::SockRef;
@@ -12,6 +21,7 @@ use tokio::{
 use super::{sink::Sink, source::Source};
 use crate::{
     reason::EndReason,
+    resume::{PipeReader, PipeWriter},
     tunnel::{Chunks, h3_quinn, stream_reason},
 };
 
@@ -21,9 +31,37 @@ use crate::{
 pub struct Leg {
     source: Source,
     sink: Sink,
+    work: Work,
     is_open: bool,
+    /// The reason to give when it is dropped.
+    on_drop: EndReason,
     /// What must not end before it.
     held: Option<Box<dyn Any + Send>>,
+}
+
+/// The work behind a leg, if there is any; it goes on only while somebody waits for it.
+#[derive(Default)]
+pub(crate) struct Work(Option<Working>);
+
+type Working = Pin<Box<dyn Future<Output = Result<(), EndReason>> + Send>>;
+
+impl Work {
+    /// Goes on with it. Cancel-safe.
+    pub(crate) async fn go_on(&mut self) -> Infallible {
+        // A failure shows on the leg's halves, or, where both are through, when the leg is settled.
+        if let Err(reason) = self.end().await {
+            self.0 = Some(Box::pin(ready(Err(reason))));
+        }
+        pending().await
+    }
+
+    /// Waits for its end. Cancel-safe.
+    pub(crate) async fn end(&mut self) -> Result<(), EndReason> {
+        let Some(work) = &mut self.0 else { return Ok(()) };
+        let ended = work.await;
+        self.0 = None;
+        ended
+    }
 }
 
 /// The receiving half of a tunnel stream, at either end.
@@ -60,11 +98,33 @@ impl Leg {
         Self::open(Source::h3(recv), Sink::h3(send))
     }
 
+    /// One end of a stream that can be resumed, and the work behind it.
+    pub(crate) fn pipe(
+        reader: PipeReader,
+        writer: PipeWriter,
+        work: impl Future<Output = Result<(), EndReason>> + Send + 'static,
+    ) -> Self {
+        let mut leg = Self::open(Source::Pipe(reader), Sink::Pipe(writer));
+        leg.work = Work(Some(Box::pin(work)));
+        leg
+    }
+
+    /// The same leg, which gives this reason when it is dropped.
+    pub(crate) fn dropped_with(mut self, reason: EndReason) -> Self {
+        self.on_drop = reason;
+        self
+    }
+
     /// The same leg, which keeps `what` until it ends: a token of its connection, that waits for it.
     #[must_use]
     pub fn holding(mut self, what: impl Any + Send) -> Self {
         self.held = Some(Box::new(what));
         self
+    }
+
+    /// Whether it cannot say why it is cut, nor notice that its way is gone.
+    pub(crate) const fn is_io(&self) -> bool {
+        matches!(self.sink, Sink::Io(_))
     }
 
     /// Cuts both directions with a reason: a reset on QUIC, an RST on TCP.
@@ -76,13 +136,35 @@ impl Leg {
         (&mut self.source, &mut self.sink)
     }
 
+    pub(crate) fn parts(&mut self) -> ((&mut Source, &mut Sink), &mut Work) {
+        ((&mut self.source, &mut self.sink), &mut self.work)
+    }
+
+    /// Lets go of a leg whose both directions ended cleanly, once the work behind it is done. Cancel-safe.
+    pub(crate) async fn settle(&mut self) -> Result<(), EndReason> {
+        let settled = self.work.end().await;
+        if settled.is_ok() {
+            self.is_open = false;
+        }
+        settled
+    }
+
+    /// Cuts it, if it is not closed yet, and lets the work behind it say so.
+    pub(crate) async fn cut_short(mut self, reason: EndReason) {
+        if self.is_open {
+            self.cut(reason);
+        }
+        // What it comes to is known: this.
+        let _cut = self.work.end().await;
+    }
+
     /// Lets go of a leg whose both directions ended cleanly.
     pub(crate) fn close(mut self) {
         self.is_open = false;
     }
 
     fn open(source: Source, sink: Sink) -> Self {
-        Self { source, sink, is_open: true, held: None }
+        Self { source, sink, work: Work::default(), is_open: true, on_drop: EndReason::Network, held: None }
     }
 
     fn cut(&mut self, reason: EndReason) {
@@ -101,7 +183,7 @@ impl fmt::Debug for Leg {
 impl Drop for Leg {
     fn drop(&mut self) {
         if self.is_open {
-            self.cut(EndReason::Network);
+            self.cut(self.on_drop);
         }
     }
 }
@@ -118,6 +200,8 @@ pub(crate) enum Side {
 pub(crate) enum LegError {
     Io(io::Error),
     H3(StreamError),
+    /// A stream that could be resumed, and was not.
+    Over(EndReason),
 }
 
 impl LegError {
@@ -126,6 +210,7 @@ impl LegError {
         let said = match self {
             Self::H3(error) => stream_reason(error),
             Self::Io(error) => said_in(error).or_else(|| network_reason(error)),
+            Self::Over(reason) => Some(*reason),
         };
         said.unwrap_or(match side {
             Side::Client => EndReason::Client,

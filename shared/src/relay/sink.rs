@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::leg::{H3Send, LegError, reset_on_close};
-use crate::{reason::EndReason, tunnel::Chunks};
+use crate::{reason::EndReason, resume::PipeWriter, tunnel::Chunks};
 
 /// Pieces in one vectored write: 64 packets' worth, far below the system's limit of 1,024.
 const SLICES_MAX: usize = 64;
@@ -23,6 +23,7 @@ pub(crate) enum Sink {
     Io(Box<dyn AsyncWrite + Send + Unpin>),
     Tcp(Arc<TcpStream>),
     H3(Box<H3Send>),
+    Pipe(PipeWriter),
 }
 
 impl Sink {
@@ -47,6 +48,7 @@ impl Sink {
             }
             Self::Tcp(stream) => write_tcp(stream, batch).await.map_err(LegError::Io),
             Self::H3(send) => send.send(batch).await.map_err(LegError::H3),
+            Self::Pipe(writer) => writer.write(batch).await,
         }
     }
 
@@ -60,6 +62,7 @@ impl Sink {
                 done => done.map_err(LegError::Io),
             },
             Self::H3(send) => send.finish().await.map_err(LegError::H3),
+            Self::Pipe(writer) => writer.finish(),
         }
     }
 
@@ -68,6 +71,7 @@ impl Sink {
             Self::Io(_) => {}
             Self::Tcp(stream) => reset_on_close(stream),
             Self::H3(send) => send.abort(reason),
+            Self::Pipe(writer) => writer.abort(reason),
         }
     }
 
@@ -77,6 +81,7 @@ impl Sink {
             Self::Io(_) => "io",
             Self::Tcp(_) => "tcp",
             Self::H3(_) => "h3",
+            Self::Pipe(_) => "pipe",
         }
     }
 }

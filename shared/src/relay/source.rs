@@ -14,7 +14,7 @@ use tokio::{io::AsyncRead, net::TcpStream};
 use tokio_util::io::poll_read_buf;
 
 use super::leg::{H3Recv, LegError, reset_on_close};
-use crate::{reason::EndReason, tunnel::Chunks};
+use crate::{reason::EndReason, resume::PipeReader, tunnel::Chunks};
 
 /// Bytes handed on at a time at most: one DATA frame, or one vectored write.
 const BATCH_LEN_MAX: usize = 256 * 1024;
@@ -26,6 +26,7 @@ pub(crate) enum Source {
     Io { reader: Box<dyn AsyncRead + Send + Unpin>, buffer: ReadBuffer },
     Tcp { stream: Arc<TcpStream>, buffer: ReadBuffer },
     H3 { recv: Box<H3Recv>, end: Option<Result<(), StreamError>> },
+    Pipe(PipeReader),
 }
 
 impl Source {
@@ -50,12 +51,14 @@ impl Source {
             }
             Self::Tcp { stream, buffer } => read_tcp(stream, buffer).await.map_err(LegError::Io),
             Self::H3 { recv, end } => poll_fn(|cx| poll_h3(recv, end, cx)).await.map_err(LegError::H3),
+            Self::Pipe(reader) => reader.read().await,
         }
     }
 
     pub(crate) fn abort(&mut self, reason: EndReason) {
         match self {
-            Self::Io { .. } => {}
+            // The writing half of a pipe cuts both.
+            Self::Io { .. } | Self::Pipe(_) => {}
             Self::Tcp { stream, .. } => reset_on_close(stream),
             Self::H3 { recv, .. } => recv.abort(reason),
         }

@@ -5,7 +5,10 @@ use std::{fmt, future::poll_fn};
 use bytes::{Buf as _, Bytes, BytesMut};
 use h3::{ConnectionState as _, client::RequestStream, error::Code, ext::Protocol};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use super::{Chunks, FIELD_SECTION_LEN_MAX, TunnelError, h3_quinn};
 use crate::{
@@ -178,6 +181,19 @@ impl TunnelClient {
         refused(stream, response).await
     }
 
+    /// Makes one ordinary request without a body, and leaves the answer's to be read as it comes; its URI must have scheme,
+    /// authority and path.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn streamed(&self, request: Request<()>) -> Result<Response<Streamed>, TunnelError> {
+        let counted = self.streams.token();
+        let mut stream = self.requests.clone().send_request(request).await?;
+        stream.finish().await?;
+        let response = stream.recv_response().await?;
+        Ok(response.map(|()| Streamed { stream, _counted: counted }))
+    }
+
     /// Makes one ordinary request; its URI must have scheme, authority and path.
     ///
     /// # Errors
@@ -200,6 +216,28 @@ impl TunnelClient {
             Body::Whole(body) => Ok(response.map(|()| body)),
             Body::Cut(_) => Err(TunnelError::BodyTooLong { len_max: body_len_max }),
         }
+    }
+}
+
+/// The body of an answer, as it comes.
+pub struct Streamed {
+    stream: ClientStream,
+    _counted: TaskTrackerToken,
+}
+
+impl Streamed {
+    /// The next piece; `None` at the end. Dropped before that, the request is cancelled. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`TunnelClient::connect`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, TunnelError> {
+        Ok(self.stream.recv_data().await?.map(|mut piece| piece.copy_to_bytes(piece.remaining())))
+    }
+}
+
+impl fmt::Debug for Streamed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streamed").field("id", &self.stream.id()).finish_non_exhaustive()
     }
 }
 
