@@ -108,7 +108,13 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
     };
     let secrets = keys::secrets(&settings, &store).await?;
     let live = keys::live(settings.clone(), &secrets, &store)?;
-    let proxy = Arc::new(Proxy::new(live, store.clone(), lifetime.tracker.clone(), lifetime.cut.clone()));
+    let proxy = Arc::new(Proxy::new(
+        live,
+        store.clone(),
+        lifetime.tracker.clone(),
+        lifetime.drain.clone(),
+        lifetime.cut.clone(),
+    ));
     let tls_keys = TlsKeys::new(&settings)?;
     if settings.services != Services::Authorize {
         open_doors(&settings, &tls_keys, &proxy, &secrets, &lifetime)?;

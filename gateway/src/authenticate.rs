@@ -12,6 +12,7 @@ mod cookies;
 mod device_grant;
 mod device_pages;
 mod device_proof;
+mod hand_over_code;
 mod issuer;
 mod jws;
 mod landings;

@@ -23,6 +23,7 @@ pub(crate) mod peer;
 mod proxy_protocol;
 mod question;
 mod respond;
+mod resume;
 pub(crate) mod router;
 mod substitutes;
 mod upgrade;
@@ -49,6 +50,7 @@ use self::{
     assertion::Signer,
     decider::Decider,
     respond::{Audience, Form},
+    resume::Resumables,
     upstream::Pool,
 };
 pub(crate) use self::{
@@ -226,16 +228,27 @@ pub(crate) struct Proxy {
     upkeep: Mutex<JoinSet<()>>,
     /// Owns upgraded connections and streams.
     tracker: TaskTracker,
+    resumables: Resumables,
     /// Ends what is still open when the time for draining is over.
     cut: CancellationToken,
+    /// Whoever only listens is told when the gateway drains, and let go.
+    listeners: own::Listeners,
 }
 
 impl Proxy {
-    pub(crate) fn new(live: Live, store: Store, tracker: TaskTracker, cut: CancellationToken) -> Self {
+    /// What is open waits in `tracker`; who may come back to it is not waited for once `drain` is cancelled.
+    pub(crate) fn new(
+        live: Live,
+        store: Store,
+        tracker: TaskTracker,
+        drain: CancellationToken,
+        cut: CancellationToken,
+    ) -> Self {
         let upkeep = Mutex::new(live.upkeep());
         let live = Arc::new(ArcSwap::from_pointee(live));
         let (revision, connections) = (Revision::new(0), Connections::default());
-        Self { live, revision, store, connections, upkeep, tracker, cut }
+        let (resumables, listeners) = (Resumables::new(drain.clone()), own::Listeners::new(drain));
+        Self { live, revision, store, connections, upkeep, tracker, resumables, cut, listeners }
     }
 
     /// Puts a new configuration to work; open streams that it no longer allows are cut.

@@ -1,11 +1,12 @@
 //! The person's word before a session leaves the sign-in host for a place that they may not know of: a program, which
 //! anybody on the machine may have started, and a host that only a wildcard route names, which may lead anywhere.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE};
 use bytes::Bytes;
 use http::Response;
+use pomerium_shared::clock::unix_seconds;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -154,8 +155,4 @@ impl Authenticate {
 /// Names what a person said of a host, for one session.
 fn remembered(id: &SessionId, host: &str) -> String {
     format!("host:{id}:{host}")
-}
-
-fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

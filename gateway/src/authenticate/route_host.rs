@@ -4,13 +4,15 @@ use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE};
 use bytes::Bytes;
-use http::{Method, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
 use subtle::ConstantTimeEq;
 use url::Url;
 
 use super::{
-    AuthRequest, Authenticate, Holder, Resolved, cookies, landings, pages,
+    AuthRequest, Authenticate, Holder, Resolved, cookies,
+    hand_over_code::{CODE, CODE_CHALLENGE, CodeChallenge, HAND_OVER_FIELD, NoChallenge},
+    landings, pages,
     sign_in::{
         BINDING, CALLBACK_URI, DEVICE_KEY, IDP_ID, PROGRAMMATIC, REDIRECT_URI, SESSION_ENCRYPTED,
         SIGN_IN_LIFE, SIGN_IN_PATH, append_cookie, bad_request, demand_parameters,
@@ -104,11 +106,32 @@ impl Authenticate {
             Ok(false) => return bad_request("This sign-in was already used. Open the application again."),
             Err(error) => return store_failed(&error),
         }
-        let mut response = self.landed(redirect, is_programmatic, &handle, &session, now);
-        if !is_programmatic {
-            append_cookie(&mut response, landings::one_more(req.headers));
+        if is_programmatic {
+            let challenge = verified.parameter(CODE_CHALLENGE);
+            return self.landed_at_program(redirect, challenge, &handle, now);
         }
+        let mut response = self.landed(&redirect, &handle, &session, now);
+        append_cookie(&mut response, landings::one_more(req.headers));
         response
+    }
+
+    /// Sends the browser to the program with a code for whoever proves to be that program; with the token itself, if the
+    /// program asked for no more.
+    fn landed_at_program(
+        &self,
+        mut redirect: Url,
+        challenge: Option<&str>,
+        handle: &Secret<String>,
+        now: SystemTime,
+    ) -> Response<Bytes> {
+        let (name, value) = match CodeChallenge::of_parameter(challenge) {
+            Ok(None) => ("pomerium_jwt", Some(handle.expose().clone())),
+            Ok(Some(challenge)) => (CODE, self.code_for(handle, challenge, now)),
+            Err(NoChallenge) => (CODE, None),
+        };
+        let Some(value) = value else { return bad_request("This sign-in cannot go on. Begin it again.") };
+        redirect.query_pairs_mut().append_pair(name, &value);
+        pages::redirect(redirect.as_str())
     }
 
     async fn landed_before(&self, req: &AuthRequest<'_>, redirect: &Url, now: SystemTime) -> Response<Bytes> {
@@ -123,20 +146,15 @@ impl Authenticate {
 
     fn landed(
         &self,
-        mut redirect: Url,
-        is_programmatic: bool,
+        redirect: &Url,
         handle: &Secret<String>,
         session: &Session,
         now: SystemTime,
     ) -> Response<Bytes> {
-        if is_programmatic {
-            redirect.query_pairs_mut().append_pair("pomerium_jwt", handle.expose());
-            return pages::redirect(redirect.as_str());
-        }
         let mut response = match self.config.cookie.same_site {
             // A redirect goes on from the site that the browser came from, and takes no strict cookie along: the app
             // would send it back to sign in, for ever. A page of this host takes it along.
-            SameSite::Strict => pages::onward(&redirect),
+            SameSite::Strict => pages::onward(redirect),
             SameSite::Lax | SameSite::None => pages::redirect(redirect.as_str()),
         };
         append_cookie(&mut response, self.session_cookie(&self.config.cookie.name, handle, session, now));
@@ -182,6 +200,12 @@ impl Authenticate {
         let Some(demand) = SignInDemand::of_parameters(value) else {
             return pages::text(StatusCode::BAD_REQUEST, "invalid prompt, max_age or acr_values");
         };
+        let Ok(challenge) = CodeChallenge::of_parameter(value(CODE_CHALLENGE)) else {
+            return pages::text(
+                StatusCode::BAD_REQUEST,
+                "pomerium_code_challenge is no SHA-256 in base64url",
+            );
+        };
         let demand = demand_parameters(&demand);
         let mut parameters = vec![
             (REDIRECT_URI, redirect.as_str()),
@@ -192,8 +216,16 @@ impl Authenticate {
         if let Some(key) = device_key {
             parameters.push((DEVICE_KEY, key.as_str()));
         }
+        if let Some(challenge) = &challenge {
+            parameters.push((CODE_CHALLENGE, challenge.as_str()));
+        }
         parameters.extend(demand.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        pages::text(StatusCode::OK, self.signed(SIGN_IN_PATH, &parameters, SIGN_IN_LIFE, now).to_string())
+        let url = self.signed(SIGN_IN_PATH, &parameters, SIGN_IN_LIFE, now);
+        let mut response = pages::text(StatusCode::OK, url.to_string());
+        if challenge.is_some() {
+            response.headers_mut().insert(HAND_OVER_FIELD, HeaderValue::from_static("code"));
+        }
+        response
     }
 
     async fn user(&self, req: &AuthRequest<'_>, now: SystemTime) -> Response<Bytes> {

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{
-    AuthRequest, Authenticate, cookies, pages,
+    AuthRequest, Authenticate, cookies,
+    hand_over_code::{CODE_CHALLENGE, CodeChallenge},
+    pages,
     provider::PendingSignIn,
     provider_answer::provider_failed,
     route_host::CALLBACK_PATH as ROUTE_CALLBACK_PATH,
@@ -62,6 +64,9 @@ pub(super) struct Wish {
     /// The device key that the program proved to hold when it asked: its session is bound to it.
     #[serde(default)]
     pub(super) device_key: Option<Thumbprint>,
+    /// What the program will prove when it asks for its token; without it the token itself goes through the browser.
+    #[serde(default)]
+    pub(super) code_challenge: Option<CodeChallenge>,
     /// What the route asks of the sign-in.
     pub(super) demand: SignInDemand,
 }
@@ -174,9 +179,10 @@ impl Authenticate {
         let binding = verified.parameter(BINDING).map(str::to_owned);
         let device_key =
             verified.parameter(DEVICE_KEY).filter(|_| is_programmatic).map(Thumbprint::from_text);
+        let code_challenge = CodeChallenge::of_parameter(verified.parameter(CODE_CHALLENGE)).ok()?;
         let demand =
             SignInDemand::of_parameters(|name| verified.parameter(&format!("{DEMAND_PREFIX}{name}")))?;
-        let wish = Wish { redirect, callback, is_programmatic, binding, device_key, demand };
+        let wish = Wish { redirect, callback, is_programmatic, binding, device_key, code_challenge, demand };
         self.is_allowed(&wish).then_some(wish)
     }
 
@@ -248,6 +254,9 @@ impl Authenticate {
             vec![(REDIRECT_URI, wish.redirect.as_str()), (SESSION_ENCRYPTED, sealed.as_str())];
         if wish.is_programmatic {
             parameters.push((PROGRAMMATIC, "true"));
+        }
+        if let Some(challenge) = &wish.code_challenge {
+            parameters.push((CODE_CHALLENGE, challenge.as_str()));
         }
         if let Some(binding) = &wish.binding {
             parameters.push((BINDING, binding));

@@ -7,6 +7,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE};
 use hmac::{Hmac, Mac};
+use pomerium_shared::clock::unix_seconds;
 use sha2::Sha512_256;
 use url::Url;
 
@@ -139,10 +140,6 @@ fn form_encode(text: &str) -> String {
         }
     }
     encoded
-}
-
-fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The OAuth `state`: what must come back from the identity provider unchanged, in the same browser, once.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE};
+use pomerium_shared::clock::unix_seconds;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
@@ -107,13 +108,11 @@ pub(super) fn open<'a>(
     })
 }
 
-fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use std::time::UNIX_EPOCH;
 
     use super::*;
     use crate::session::demand::SignInDemand;
@@ -129,6 +128,7 @@ mod tests {
             is_programmatic: false,
             binding: Some("b".into()),
             device_key: None,
+            code_challenge: None,
             demand: SignInDemand { max_age_seconds: Some(60), ..SignInDemand::default() },
         }
     }

@@ -14,6 +14,7 @@ use crate::{
 
 mod browser_device;
 mod consent;
+mod hand_over_code;
 mod idp;
 mod logout;
 mod peers;

@@ -1,4 +1,5 @@
-//! Tokens for programs (RFC 6749, 3.2): for a device whose person signs in elsewhere, and for a workload's own token.
+//! Tokens for programs (RFC 6749, 3.2): for a device whose person signs in elsewhere, for a code that a
+//! browser brought, and for a workload's own token.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -6,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use serde_json::json;
 
-use super::{AuthRequest, Authenticate, device_grant, pages, workload};
+use super::{AuthRequest, Authenticate, device_grant, hand_over_code, pages, workload};
 use crate::{secret::Secret, session::Session, store::StoreError};
 
 /// Where programs ask for a token, on each host.
@@ -83,6 +84,7 @@ impl Authenticate {
         let form = Form::of(&req.form);
         let issued = match form.one("grant_type") {
             Some(device_grant::GRANT_TYPE) => self.device_token(&form, now).await,
+            Some(hand_over_code::GRANT_TYPE) => self.redeem(req, &form, now).await,
             Some(workload::GRANT_TYPE) => self.exchange(&form, host, now).await,
             Some(_) => Err(TokenRefusal::Invalid {
                 error: "unsupported_grant_type",

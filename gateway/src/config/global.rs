@@ -43,7 +43,6 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let client_authorities = ClientAuthorities::read(top);
     let shared_secret = top.secret32("shared_secret");
     let cookie_secret = top.secret32("cookie_secret");
-    let signing_keys = top.signing_keys();
     let identity_provider = identity::provider(top);
     let pass_identity_headers = top.flag("pass_identity_headers").unwrap_or(false);
     let set_response_headers = response_headers(top);
@@ -79,7 +78,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         },
         shared_secret,
         cookie_secret,
-        signing_keys,
+        signing_keys: top.signing_keys(),
         authenticate_url: authenticate_url?,
         signout_redirect_url: top.url("signout_redirect_url"),
         programmatic_redirect_domains: programmatic_redirect_domains(top),
@@ -93,6 +92,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
         pass_identity_headers,
         set_response_headers,
         timeouts,
+        stream_resume_window: stream_resume_window(top),
         storage: storage?,
         records: records(top),
         geography: geography(top),
@@ -361,6 +361,17 @@ fn timeouts(top: &Section<'_>) -> Timeouts {
         idle: top.duration("timeout_idle").unwrap_or(IDLE),
         upstream: top.duration("default_upstream_timeout").unwrap_or(SHORT),
     }
+}
+
+/// A stream without a connection holds one to an app and memory, for a client that may never come back: not for long.
+fn stream_resume_window(top: &Section<'_>) -> Option<Duration> {
+    const DEFAULT: Duration = Duration::from_secs(60);
+    const MAX: Duration = Duration::from_secs(10 * 60);
+    let window = top.duration("stream_resume_window").unwrap_or(Some(DEFAULT))?;
+    if window > MAX || window.subsec_nanos() != 0 {
+        top.error("stream_resume_window", "expected whole seconds, up to 10m; 0 for never");
+    }
+    Some(window)
 }
 
 /// External data: a file of YAML or JSON, read whole and again whenever it changes.

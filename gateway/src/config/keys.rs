@@ -75,6 +75,7 @@ pub(super) const GLOBAL: &[&str] = &[
     "signing_key",
     "signing_key_file",
     "signout_redirect_url",
+    "stream_resume_window",
     "timeout_idle",
     "timeout_read",
     "timeout_write",

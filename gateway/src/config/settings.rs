@@ -74,6 +74,8 @@ pub struct Settings {
     pub set_response_headers: Vec<(HeaderName, HeaderValue)>,
     /// `timeout_*` and `default_upstream_timeout`.
     pub timeouts: Timeouts,
+    /// `stream_resume_window`: how long a stream is kept whose client has lost its connection; `None`: not at all.
+    pub stream_resume_window: Option<Duration>,
     /// `databroker_storage_*`: where sessions, users and keys are kept.
     pub storage: Storage,
     /// `records_file`: external data for the criterion `record`.

@@ -376,16 +376,13 @@ impl Door {
             Err(refusal) => return refusal,
         };
         let mut response = Response::new(body::empty());
-        if let Ok(value) = HeaderValue::from_str(&stream.request_id) {
-            response.headers_mut().insert("x-request-id", value);
-        }
+        stream.head(response.headers_mut());
         let proxy = self.proxy.clone();
         self.proxy.tracker().spawn(async move {
             match upgrade.await {
                 Ok(upgraded) => {
                     let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
-                    proxy.carry(stream, Leg::io(reader, writer)).await;
-                    drop(under_way);
+                    proxy.carry(stream, Leg::io(reader, writer).holding(under_way)).await;
                 }
                 Err(error) => tracing::debug!(%error, "the client left before its stream began"),
             }

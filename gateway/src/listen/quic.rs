@@ -44,6 +44,8 @@ const H3_EXCESSIVE_LOAD: quinn::VarInt = quinn::VarInt::from_u32(0x107);
 struct Quinn {
     connection: quinn::Connection,
     datagrams: Datagrams,
+    /// Owns what goes over it.
+    streams: TaskTracker,
 }
 
 /// The UDP door.
@@ -176,7 +178,8 @@ async fn serve(incoming: quinn::Incoming, keys: TlsKeys, proxy: Arc<Proxy>, life
         Err(error) => return tracing::debug!(%error, "HTTP/3 did not begin"),
     };
     let streams = TaskTracker::new();
-    let carrier = Quinn { connection: quic.clone(), datagrams: Datagrams::new(quic.clone()) };
+    let datagrams = Datagrams::new(quic.clone());
+    let carrier = Quinn { connection: quic.clone(), datagrams, streams: streams.clone() };
     let accepting = accept_streams(&mut connection, &carrier, &facts, &proxy, &lifetime, &streams);
     tokio::select! {
         () = accepting => {}
@@ -346,12 +349,12 @@ async fn connect(
         Ok(open) => {
             // No stranger any more.
             quic.connection.set_max_concurrent_bi_streams(BIDI_STREAMS_MAX);
-            let response = Response::builder().header("x-request-id", &open.request_id).body(());
-            let Ok(response) = response else { return };
+            let mut response = Response::new(());
+            open.head(response.headers_mut());
             if let Err(error) = stream.respond(response).await {
                 return tracing::debug!(%error, "the client left before its stream began");
             }
-            proxy.carry(open, stream.into_leg()).await;
+            proxy.carry(open, stream.into_leg().holding(quic.streams.token())).await;
         }
         Err(refusal) => {
             if let Err(error) = refuse(refusal, &mut stream).await {

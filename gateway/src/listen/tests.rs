@@ -8,6 +8,7 @@ mod protocols;
 mod proxy_protocol;
 mod raw_http3;
 mod refused;
+mod resume;
 mod roaming;
 mod silent_app;
 mod stapling;
@@ -214,7 +215,13 @@ impl Doors {
             doors: TaskTracker::new(),
             tracker: TaskTracker::new(),
         };
-        let proxy = Arc::new(Proxy::new(live, store.clone(), lifetime.tracker.clone(), lifetime.cut.clone()));
+        let proxy = Arc::new(Proxy::new(
+            live,
+            store.clone(),
+            lifetime.tracker.clone(),
+            lifetime.drain.clone(),
+            lifetime.cut.clone(),
+        ));
         let (listener, address, socket) = sockets().await;
         let https =
             Https::new(listener, &keys, Codec::All, Some(address.port()), proxy.clone(), lifetime.clone())
@@ -228,10 +235,14 @@ impl Doors {
 
     /// The token of a session that has just begun.
     async fn token(&self, id: &str, bound_to: Option<&Key>) -> String {
+        self.token_of("alice", id, bound_to).await
+    }
+
+    async fn token_of(&self, user: &str, id: &str, bound_to: Option<&Key>) -> String {
         let now = Now::read().wall;
         let session = Session {
             id: SessionId::new(id),
-            user_id: UserId::new("alice"),
+            user_id: UserId::new(user),
             idp_id: self.idp_id().await,
             email: "alice@corp.test".to_owned(),
             name: String::new(),

@@ -1,6 +1,7 @@
-//! What the gateway answers itself: health, keys, sign-in, the routes list. Never forwarded, whatever the route.
+//! What the gateway answers itself: health, keys, sign-in, the routes list, events. Never forwarded, whatever the route.
 
 mod device;
+mod events;
 mod routes;
 mod scim;
 mod wireguard;
@@ -9,9 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
-use pomerium_shared::clock::Now;
+use pomerium_shared::{clock::Now, events as wire};
 use serde_json::json;
 
+pub(super) use self::events::Listeners;
 use super::{
     Connection, Live, Proxy, Refusal,
     authority::Authority,
@@ -23,7 +25,7 @@ use crate::{
     authenticate::{AuthRequest, PEERS_SCRIPT, PEERS_SCRIPT_PATH, WEBAUTHN_SCRIPT, WEBAUTHN_SCRIPT_PATH},
     body::{self, Body},
     portal,
-    session::Session,
+    session::{Session, credentials::in_authorization},
 };
 
 /// Bytes of a form posted to the gateway itself at most: far above what the pages send.
@@ -34,6 +36,8 @@ const FORM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What somebody may open, on each host.
 const ROUTES_PATH: &str = "/.pomerium/routes";
+/// The same, for programs.
+const ROUTES_API_PATH: &str = "/.pomerium/api/v1/routes";
 
 impl Proxy {
     /// Answers a request: by the gateway itself, or by the app behind.
@@ -66,10 +70,10 @@ impl Proxy {
         if wireguard::is_ours(path) {
             return self.wireguard_peers(live, request, connection, &whereto).await;
         }
-        if is_sign_in_host {
-            if scim::is_ours(live, path) {
-                return Ok(self.scim(live, &whereto, request).await);
-            }
+        if is_sign_in_host && scim::is_ours(live, path) {
+            return Ok(self.scim(live, &whereto, request).await);
+        }
+        if is_sign_in_host && !(services.proxies() && is_of_a_program(path, request.headers())) {
             return self.authenticate_host(live, &whereto, request, connection).await;
         }
         if is_pomerium {
@@ -136,10 +140,13 @@ impl Proxy {
         if let Some(response) = live.authenticate.handle_route_host(auth, now.wall).await {
             return Ok(response.map(body::full));
         }
-        if !matches!(whereto.path.as_str(), "/.pomerium/" | ROUTES_PATH | "/.pomerium/api/v1/routes") {
+        if !matches!(whereto.path.as_str(), "/.pomerium/" | ROUTES_PATH | ROUTES_API_PATH | wire::PATH) {
             return Err(Refusal::NoRoute);
         }
-        if parts.method != Method::GET && parts.method != Method::HEAD {
+        // An answer that does not end has no head alone.
+        let is_read = parts.method == Method::GET
+            || (parts.method == Method::HEAD && whereto.path.as_str() != wire::PATH);
+        if !is_read {
             return Ok(status(StatusCode::METHOD_NOT_ALLOWED));
         }
         let host = Some(whereto.authority.host());
@@ -148,10 +155,20 @@ impl Proxy {
             return Err(sign_in(live, whereto, &parts, Lack::of_anybody(caller.rejected), now)?);
         };
         match whereto.path.as_str() {
-            "/.pomerium/api/v1/routes" => Ok(routes::document(live, &caller, connection, now)),
+            wire::PATH => self.events(live, session, &caller, connection, now),
+            ROUTES_API_PATH => Ok(routes::document(live, &caller, connection, now)),
             ROUTES_PATH => Ok(routes::page(live, &caller, connection, &url, now)),
             _ => Ok(user_page(live, session)),
         }
+    }
+}
+
+/// Whether a request is a program's own, which is answered alike on each host: people name the sign-in host to their client.
+fn is_of_a_program(path: &str, headers: &HeaderMap) -> bool {
+    match path {
+        ROUTES_API_PATH | wire::PATH => true,
+        "/.pomerium/sign_out" => headers.get(header::AUTHORIZATION).and_then(in_authorization).is_some(),
+        _ => false,
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) enum Refusal {
     TooMany,
     /// No route leads there.
     NoRoute,
+    /// No stream of this client has that name, now or ever.
+    Gone,
     /// Signing in is needed.
     SignIn { way: WayIn, rejected: Option<InvalidCredential> },
     /// Somebody is signed in, but not in the way that the route asks for (RFC 9470); `challenge` tells a program how.
@@ -158,6 +160,7 @@ impl Refusal {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Gone => StatusCode::GONE,
             Self::SignIn { way: WayIn::Redirect(_), .. } | Self::ShowDevice(_) => StatusCode::FOUND,
             Self::SignIn { .. } | Self::StepUp { .. } => StatusCode::UNAUTHORIZED,
             Self::Denied(denied) => match denied.denial.verdict {
@@ -213,6 +216,11 @@ impl Refusal {
                 ProblemKind::NoRoute,
                 "No such route",
                 "No route of this gateway leads there. Check the name and the port.",
+            ),
+            Self::Gone => said(
+                ProblemKind::StreamGone,
+                "The stream is over",
+                "There is no such stream to go on with: it has ended, or was without a connection for too long. Connect again.",
             ),
             // Not `SignInRequired`, by which a client forgets its token: elsewhere it is good.
             Self::SignIn { rejected: Some(why @ InvalidCredential::Unvouched), .. } => {

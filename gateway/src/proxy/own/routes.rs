@@ -42,6 +42,13 @@ pub(super) fn page(
 
 /// For programs.
 pub(super) fn document(live: &Live, caller: &Caller, connection: &Connection, now: Now) -> Response<Body> {
+    let mut response = respond::plain("application/json", list(live, caller, connection, now));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// That document's text.
+pub(super) fn list(live: &Live, caller: &Caller, connection: &Connection, now: Now) -> String {
     let routes: Vec<serde_json::Value> = usable(live, caller, connection, now)
         .map(|route| {
             let kind = match &route.from {
@@ -59,9 +66,7 @@ pub(super) fn document(live: &Live, caller: &Caller, connection: &Connection, no
             element
         })
         .collect();
-    let mut response = respond::plain("application/json", json!({ "routes": routes }).to_string());
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    json!({ "routes": routes }).to_string()
 }
 
 /// What opens a route that is no web page.
