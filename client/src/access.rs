@@ -2,11 +2,14 @@
 //!
 //! Local connections that wait for an answer are held meanwhile; they never see the sign-in.
 
+pub(crate) mod errand;
+mod news;
 mod peers;
+mod resume;
 mod route;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -16,40 +19,48 @@ use http::{
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
 use pomerium_shared::{
-    clock::Now, destination::Destination, posture::PostureReport, relay::Leg, tunnel::Connected,
-    udp::Carriage,
+    clock::Now, destination::Destination, posture::PostureReport, relay::Leg, resume::Budget,
+    tunnel::Connected, udp::Carriage,
 };
 use tokio::{
     sync::{Mutex, watch},
     time::sleep,
 };
+use tokio_util::task::TaskTracker;
 
-pub(crate) use self::route::Route;
-use self::route::RouteList;
+use self::{
+    errand::{Errand, Next},
+    route::RouteList,
+};
+pub(crate) use self::{news::News, route::Route};
 use crate::{
     cache::Cache,
     device::{key::DeviceKey, posture},
     ending::{self, Ending, Watch},
     failure::Failure,
     gateway::Gateway,
-    link::{
-        Link, LinkError,
-        answer::{Refusal, Verdict},
-        backoff::Backoff,
-    },
+    link::{Ground, Link, LinkError, answer::Refusal, backoff::Patience},
     login::{
-        self, LoginError,
+        self, LoginError, Page, Wish,
         browser::Browser,
+        callback::Expects,
         device::by_device,
-        flight::{Asked, Flight},
+        flight::Flight,
+        proof::TOKEN_PATH,
+        turns::{Asked, Renewed},
     },
     token::Token,
 };
 
 const LOGIN_PATH: &str = "/.pomerium/api/v1/login?pomerium_redirect_uri=";
 const POSTURE_PATH: &str = "/.pomerium/api/v1/posture";
+/// By this the gateway says what the browser will bring.
+const HAND_OVER_FIELD: &str = "pomerium-hand-over";
 const SIGN_OUT_PATH: &str = "/.pomerium/sign_out";
 const ROUTES_PATH: &str = "/.pomerium/api/v1/routes";
+
+/// Octets that all streams together keep until the gateway has them.
+const KEPT_LEN_MAX: usize = 64 * 1024 * 1024;
 
 /// Who asks.
 #[derive(Debug)]
@@ -82,6 +93,12 @@ impl<S> Answer for Connected<S> {
     }
 }
 
+impl<A: Answer> Answer for (A, Ground) {
+    fn refusal(&self) -> Option<Refusal> {
+        self.0.refusal()
+    }
+}
+
 /// One gateway, asked by one caller.
 #[derive(Debug)]
 pub(crate) struct Access {
@@ -90,10 +107,16 @@ pub(crate) struct Access {
     caller: Caller,
     /// What sessions are bound to when they are begun here.
     key: Option<DeviceKey>,
-    flight: Flight,
+    flight: Arc<Flight>,
     reports: Mutex<Reports>,
+    /// For what the streams keep until the gateway has it.
+    kept: Budget,
     /// The page that waits for the person to sign in.
     page: watch::Sender<Option<String>>,
+    /// What the gateway has told unasked.
+    news: watch::Sender<News>,
+    /// For sign-ins, which outlive those who asked for them.
+    me: Weak<Self>,
 }
 
 /// What the gateway has heard of this machine from this process.
@@ -107,17 +130,27 @@ struct Reports {
 
 impl Access {
     /// Nothing is dialled or read yet.
-    pub(crate) fn new(link: Link, cache: Option<Cache>, caller: Caller, key: Option<DeviceKey>) -> Self {
+    pub(crate) fn new(
+        link: Link,
+        cache: Option<Cache>,
+        caller: Caller,
+        key: Option<DeviceKey>,
+        tracker: TaskTracker,
+    ) -> Arc<Self> {
         let cache = cache.map(|cache| if key.is_some() { cache.for_device() } else { cache });
-        Self {
+        let has_person = !matches!(caller, Caller::ServiceAccount(_));
+        Arc::new_cyclic(|me| Self {
             link,
             cache,
             caller,
             key,
-            flight: Flight::default(),
+            flight: Flight::new(has_person, tracker),
             reports: Mutex::default(),
+            kept: Budget::new(KEPT_LEN_MAX),
             page: watch::Sender::default(),
-        }
+            news: watch::Sender::default(),
+            me: Weak::clone(me),
+        })
     }
 
     /// The link under it.
@@ -135,12 +168,15 @@ impl Access {
         self.link.gateway()
     }
 
-    /// Opens a stream to an app.
-    pub(crate) async fn connect(&self, to: &Destination) -> Result<Leg, Failure> {
+    /// Opens a stream to an app, which outlives the connection that it begins on where the gateway can do that.
+    pub(crate) async fn connect(self: &Arc<Self>, to: &Destination) -> Result<Leg, Failure> {
         let what = format!("connect to {to}");
-        match self.ask(Asked::ByStream, &what, |headers| self.link.connect(to, headers)).await? {
-            (Connected::Open { leg, .. }, _) => Ok(leg),
-            (Connected::Refused(_), _) => Err(Failure::BadAnswer { what: "a connection" }),
+        let call = |headers| self.link.connect(to, resume::asking(headers));
+        match self.ask(Asked::ByStream, &what, call).await? {
+            ((Connected::Open { response, leg }, ground), _) => {
+                Ok(resume::opened(self, to, &response, leg, ground))
+            }
+            ((Connected::Refused(_), _), _) => Err(Failure::BadAnswer { what: "a connection" }),
         }
     }
 
@@ -155,24 +191,22 @@ impl Access {
 
     /// [`Self::connect`], but waits for a gateway that is gone for a while, up to `patience`.
     pub(crate) async fn connect_patiently(
-        &self,
+        self: &Arc<Self>,
         to: &Destination,
         patience: Duration,
     ) -> Result<Leg, Failure> {
-        let mut backoff = Backoff::default();
-        let mut left = patience;
+        let mut patience = Patience::of(patience);
         loop {
-            match self.connect(to).await {
-                Err(Failure::Link(error)) if error.may_pass() => {
-                    let pause = backoff.after_failure(random());
-                    let Some(rest) = left.checked_sub(pause) else {
-                        return Err(Failure::Link(error));
-                    };
-                    left = rest;
-                    sleep(pause).await;
-                }
+            let began = Now::read().monotonic;
+            let error = match self.connect(to).await {
+                Err(Failure::Link(error)) if error.may_pass() => error,
                 ended => return ended,
-            }
+            };
+            let took = Now::read().monotonic.saturating_duration_since(began);
+            let Some(pause) = patience.after_failure(took, random()) else {
+                return Err(Failure::Link(error));
+            };
+            sleep(pause).await;
         }
     }
 
@@ -193,7 +227,7 @@ impl Access {
         match token {
             Some(token) => Ok(token),
             // The gateway answered without any token: it lists routes to strangers. Sign in all the same.
-            None => self.renew(Asked::ByPerson, None, "").await,
+            None => Ok(self.renew(Asked::ByPerson, None, "").await?.token),
         }
     }
 
@@ -205,18 +239,25 @@ impl Access {
         let is_old = held.as_ref() == Some(&token);
         let is_ending = Ending::of(&token, Now::read().wall).is_some();
         if is_old && is_ending && self.can_sign_in() {
-            self.renew(Asked::ByPerson, Some(&token), "").await
+            Ok(self.renew(Asked::ByPerson, Some(&token), "").await?.token)
         } else {
             Ok(token)
         }
     }
 
-    /// Ends the session at the gateway, if there is one and it is this machine's alone; says whether it did. The token is
-    /// not touched.
-    pub(crate) async fn end_session(&self) -> Result<bool, LinkError> {
-        let Some(token) = self.token_at_hand().filter(|token| token.bound_to().is_some()) else {
-            return Ok(false);
-        };
+    /// Keeps a token for the commands to come, as a sign-in does by itself where it can; the error says why it could not.
+    pub(crate) fn keep(&self, token: &Token) -> Result<(), Failure> {
+        if !self.can_sign_in() {
+            return Ok(());
+        }
+        let cache = self.cache.as_ref().ok_or(Failure::NoCache)?;
+        let is_kept = cache.token(self.gateway())?.as_ref() == Some(token);
+        if is_kept { Ok(()) } else { Ok(cache.keep(self.gateway(), token)?) }
+    }
+
+    /// Ends the session of a token at the gateway, if there is one and it is this machine's alone; says whether it did.
+    pub(crate) async fn end_session(&self, token: Option<Token>) -> Result<bool, LinkError> {
+        let Some(token) = token.filter(|token| token.bound_to().is_some()) else { return Ok(false) };
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, token.authorization());
         Ok(self.link.get(SIGN_OUT_PATH, headers).await?.status().is_success())
@@ -239,7 +280,7 @@ impl Access {
         call: impl Fn(HeaderMap) -> F,
     ) -> Result<(A, Option<Token>), Failure> {
         let mut token = self.token_at_hand();
-        let mut signed_in = false;
+        let mut errand = Errand::default();
         loop {
             let mut headers = HeaderMap::new();
             if let Some(token) = &token {
@@ -250,19 +291,25 @@ impl Access {
             let Some(refusal) = answer.refusal() else {
                 return Ok((answer, token));
             };
-            let Verdict::SignIn { token_is_dead } = refusal.verdict else {
-                return Err(Failure::Refused { what: format!("cannot {what}"), refusal: Box::new(refusal) });
+            let token_is_dead = match errand.refused(refusal.verdict) {
+                Next::GiveUp => {
+                    let what = format!("cannot {what}");
+                    return Err(Failure::Refused { what, refusal: Box::new(refusal) });
+                }
+                Next::StillRefused => {
+                    self.flight.disappointed(&refusal.demand);
+                    return Err(self.login_failure(Arc::new(LoginError::StillRefused)));
+                }
+                Next::SignIn { token_is_dead } => token_is_dead,
             };
-            if signed_in {
-                return Err(self.login_failure(Arc::new(LoginError::StillRefused)));
-            }
             if let (true, Some(token), Some(cache)) = (token_is_dead, &token, &self.cache)
                 && let Err(error) = cache.forget(self.gateway(), token)
             {
                 tracing::warn!(%error, "a dead token stays in the cache");
             }
-            token = Some(self.renew(asked, token.as_ref(), &refusal.demand).await?);
-            signed_in = true;
+            let renewed = self.renew(asked, token.as_ref(), &refusal.demand).await?;
+            errand.renewed(&renewed);
+            token = Some(renewed.token);
         }
     }
 
@@ -350,46 +397,51 @@ impl Access {
         }
     }
 
-    async fn renew(&self, asked: Asked, stale: Option<&Token>, demand: &str) -> Result<Token, Failure> {
-        if matches!(self.caller, Caller::ServiceAccount(_)) {
-            return Err(self.login_failure(Arc::new(LoginError::NotInteractive)));
-        }
-        let sign_in = || async {
-            match &self.caller {
-                Caller::Person(browser) => {
-                    login::by_browser(browser, |redirect_uri| self.sign_in_page(redirect_uri, demand)).await
-                }
-                Caller::Device => {
-                    by_device(|path, form| async move { Ok(self.link.post_form(path, form).await?) }).await
-                }
-                Caller::ServiceAccount(_) => Err(LoginError::NotInteractive),
-            }
+    async fn renew(&self, asked: Asked, stale: Option<&Token>, demand: &str) -> Result<Renewed, Failure> {
+        let me = Weak::clone(&self.me);
+        let wanted = demand.to_owned();
+        let sign_in = || async move {
+            let Some(me) = me.upgrade() else { return Err(LoginError::NotInteractive) };
+            let token = me.sign_in(&wanted).await;
+            me.page.send_replace(None);
+            token
         };
-        let token = self
+        let renewed = self
             .flight
-            .renew(self.cache.as_ref(), self.gateway(), stale, asked, sign_in)
+            .renew(self.cache.as_ref(), self.gateway(), stale, demand, asked, sign_in)
             .await
-            .map_err(|source| self.login_failure(source));
-        self.page.send_replace(None);
-        let token = token?;
+            .map_err(|source| self.login_failure(source))?;
         if let Some(key) = &self.key
-            && token.bound_to().as_deref() != Some(key.thumbprint())
+            && renewed.token.bound_to().as_deref() != Some(key.thumbprint())
         {
             tracing::warn!(
                 "the session is not bound to this device: something between here and the gateway ends TLS, or the gateway is older"
             );
         }
-        Ok(token)
+        Ok(renewed)
     }
 
-    async fn sign_in_page(&self, redirect_uri: String, demand: &str) -> Result<String, Failure> {
-        let encoded: String = url::form_urlencoded::byte_serialize(redirect_uri.as_bytes()).collect();
-        let mut path = format!("{LOGIN_PATH}{encoded}");
+    async fn sign_in(&self, demand: &str) -> Result<Token, LoginError> {
+        match &self.caller {
+            Caller::Person(browser) => {
+                let trade = |form| async { Ok(self.link.post_form(TOKEN_PATH, form).await?) };
+                login::by_browser(browser, |wish| self.sign_in_page(wish, demand), trade).await
+            }
+            Caller::Device => {
+                by_device(|path, form| async move { Ok(self.link.post_form(path, form).await?) }).await
+            }
+            Caller::ServiceAccount(_) => Err(LoginError::NotInteractive),
+        }
+    }
+
+    async fn sign_in_page(&self, wish: Wish, demand: &str) -> Result<Page, Failure> {
+        let encoded: String = url::form_urlencoded::byte_serialize(wish.redirect_uri.as_bytes()).collect();
+        // The characters of base64url stand in a query as they are.
+        let mut path = format!("{LOGIN_PATH}{encoded}&pomerium_code_challenge={}", wish.challenge);
         if !demand.is_empty() {
             path.push_str(&format!("&{demand}"));
         }
         if let Some(key) = &self.key {
-            // The characters of base64url stand in a query as they are.
             path.push_str(&format!("&pomerium_device_key={}", key.thumbprint()));
         }
         let response = self.link.get(&path, HeaderMap::new()).await?;
@@ -397,10 +449,12 @@ impl Access {
             let what = "cannot ask where to sign in".to_owned();
             return Err(Failure::Refused { what, refusal: Box::new(refusal) });
         }
-        let page = String::from_utf8(response.into_body().into())
+        let knows_codes = response.headers().get(HAND_OVER_FIELD).is_some_and(|how| how == "code");
+        let expects = if knows_codes { Expects::Code } else { Expects::CodeOrToken };
+        let address = String::from_utf8(response.into_body().into())
             .map_err(|_| Failure::BadAnswer { what: "the request for a sign-in page" })?;
-        self.page.send_replace(Some(page.trim().to_owned()));
-        Ok(page)
+        self.page.send_replace(Some(address.trim().to_owned()));
+        Ok(Page { address, expects })
     }
 
     fn login_failure(&self, source: Arc<LoginError>) -> Failure {

@@ -291,7 +291,7 @@ impl Shared {
         let wants_key = gateway.tls() && !self.no_device_key && !matches!(caller, Caller::ServiceAccount(_));
         let key = if wants_key { device_key() } else { None };
         let link = Link::new(gateway, &trust, key.as_ref(), tracker.clone())?;
-        Ok(Arc::new(Access::new(link, cache, caller, key)))
+        Ok(Access::new(link, cache, caller, key, tracker.clone()))
     }
 
     /// Whose certificates are believed.
@@ -383,7 +383,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn in_runtime(command: Command) -> Result<(), Failure> {
     let handed_over = match &command {
-        Command::Daemon(_) => daemon::handed_over(),
+        Command::Daemon(_) => daemon::prepare(),
         _ => None,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -1,12 +1,16 @@
 //! The daemon: one process a person that owns the sign-in, the connection to each gateway, and the forwards that are kept.
 //!
-//! [`gateways`] are the connections, [`ledger`] counts what goes over them, [`forwards`] holds the listeners of the file,
-//! [`session`] answers one local caller. What may be asked stands in `docs/local-api.md`.
+//! [`gateways`] are the connections, [`ledger`] counts what goes over them, [`forwards`] holds the listeners of the file
+//! ([`listeners`] decides which), [`session`] answers one local caller, `tun` has the network device. What may be asked stands in
+//! `docs/local-api.md`.
 
 pub(crate) mod forwards;
 pub(crate) mod gateways;
 mod ledger;
+pub(crate) mod listeners;
 mod session;
+#[cfg(target_os = "linux")]
+pub(crate) mod tun;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -32,35 +36,70 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(crate) struct Daemon {
     gateways: Gateways,
     forwards: Forwards,
+    #[cfg(target_os = "linux")]
+    tun: Option<tun::Tun>,
     callers: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Daemon {
     /// A daemon that serves nothing yet.
-    pub(crate) fn new(gateways: Gateways, forwards_file: Option<PathBuf>) -> Arc<Self> {
+    pub(crate) fn new(gateways: Gateways, forwards_file: Option<PathBuf>) -> Self {
         let stop = gateways.stop().clone();
         let forwards = Forwards::of(forwards_file, stop.child_token());
-        Arc::new(Self { gateways, forwards, callers: TaskTracker::new(), stop })
+        Self {
+            gateways,
+            forwards,
+            #[cfg(target_os = "linux")]
+            tun: None,
+            callers: TaskTracker::new(),
+            stop,
+        }
+    }
+
+    /// The same with a network device.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn with_tun(self, tun: Option<tun::Tun>) -> Self {
+        Self { tun, ..self }
     }
 
     /// Answers on the socket until `stopped`; then ends what is open.
     pub(crate) async fn run(
-        self: Arc<Self>,
+        self,
         listener: UnixListener,
         stopped: impl Future<Output = Result<(), Failure>>,
     ) -> Result<(), Failure> {
+        let daemon = Arc::new(self);
         let ended = tokio::select! {
             ended = stopped => ended,
-            () = self.accept(&listener) => Ok(()),
-            () = self.keep_forwards() => Ok(()),
+            () = daemon.accept(&listener) => Ok(()),
+            () = daemon.keep_forwards() => Ok(()),
+            () = daemon.keep_tun() => Ok(()),
         };
+        daemon.close().await;
+        ended
+    }
+
+    async fn close(&self) {
+        // First: while it is there, all of this machine asks it for names.
+        #[cfg(target_os = "linux")]
+        if let Some(tun) = &self.tun {
+            tun.close().await;
+        }
         self.stop.cancel();
         self.callers.close();
         let _late_is_cut = timeout(GRACE, self.callers.wait()).await;
         self.forwards.close(GRACE).await;
         self.gateways.close().await;
-        ended
+    }
+
+    /// Has the network device come on by itself, if there may be one; never returns.
+    async fn keep_tun(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(tun) = &self.tun {
+            tun.keep(&self.gateways).await;
+        }
+        std::future::pending().await
     }
 
     async fn accept(self: &Arc<Self>, listener: &UnixListener) {

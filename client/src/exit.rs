@@ -13,6 +13,8 @@
 
 use std::error::Error;
 
+use pomerium_shared::reason::EndReason;
+
 use crate::{
     failure::Failure,
     link::{LinkError, answer::Verdict},
@@ -111,9 +113,7 @@ pub(crate) fn verdict(failure: &Failure) -> (Exit, &'static str) {
         Failure::Cache(_) | Failure::NoCache => {
             (Exit::Ours, "Make the folder writable for you, or set XDG_CACHE_HOME to one that is.")
         }
-        Failure::Stream(_) => {
-            (Exit::Unreachable, "Run the command again; the gateway's log has the details.")
-        }
+        Failure::Stream(reason) => stream(*reason),
         Failure::Socket(error) => socket(error),
         Failure::Daemon(_) => (
             Exit::Ours,
@@ -142,6 +142,10 @@ pub(crate) fn verdict(failure: &Failure) -> (Exit, &'static str) {
         }
         Failure::NoSettings => (Exit::Ours, "Set HOME."),
         Failure::Told { exit, .. } => (Exit::of_code(*exit), ""),
+        Failure::NoTunDaemon => (
+            Exit::Usage,
+            "Start it with one: systemctl enable --now pomerium-cli-tun@$(id -u), or pomerium-cli daemon --tun as root.",
+        ),
         Failure::TooManyGateways { .. } => (
             Exit::Usage,
             "Restart the daemon to forget those that are not in use, or go without it: --no-daemon",
@@ -200,10 +204,13 @@ fn login(error: &LoginError) -> (Exit, &'static str) {
         LoginError::NoDeviceSignIn => {
             (Exit::NotSignedIn, "Sign in without --device, or ask your administrator for a newer gateway.")
         }
-        LoginError::CodeExpired | LoginError::SaidNo | LoginError::DeviceSignInBusy => {
+        LoginError::CodeRefused
+        | LoginError::CodeExpired
+        | LoginError::SaidNo
+        | LoginError::DeviceSignInBusy => (Exit::NotSignedIn, AGAIN),
+        LoginError::BadAddress | LoginError::Callback(_) | LoginError::TimedOut | LoginError::Failed(_) => {
             (Exit::NotSignedIn, AGAIN)
         }
-        LoginError::BadAddress | LoginError::Callback(_) | LoginError::TimedOut => (Exit::NotSignedIn, AGAIN),
     }
 }
 
@@ -228,6 +235,25 @@ fn refused(verdict: Verdict) -> (Exit, &'static str) {
             Exit::Unreachable,
             "Check that the address is that of a gateway, and of a version that fits this client.",
         ),
+    }
+}
+
+/// What the end of a stream costs that was open, and what to do about it.
+const fn stream(reason: EndReason) -> (Exit, &'static str) {
+    match reason {
+        EndReason::Policy => (
+            Exit::NotAllowed,
+            "You are not allowed any more. Ask your administrator; the gateway's log has the reasons.",
+        ),
+        EndReason::Session => (Exit::NotSignedIn, "The session has ended. Sign in again: pomerium-cli login"),
+        EndReason::ResumeFailed => (
+            Exit::Unreachable,
+            "The connection was lost, and by another one the stream could not go on: it came too late, or the gateway was \
+             restarted. Run the command again; look at what was under way.",
+        ),
+        EndReason::Client | EndReason::App | EndReason::Idle | EndReason::Network | EndReason::Shutdown => {
+            (Exit::Unreachable, "Run the command again; the gateway's log has the details.")
+        }
     }
 }
 
@@ -286,7 +312,7 @@ mod tests {
         let unreachable = Failure::Link(LinkError::NoAnswer { gateway: gateway() });
         let untrusted = Failure::Link(LinkError::Untrusted {
             gateway: gateway(),
-            source: Box::new(std::io::Error::other("x")),
+            source: Arc::new(std::io::Error::other("x")),
         });
         let signed_out = Failure::Login { gateway: gateway(), source: Arc::new(LoginError::TimedOut) };
         for (failure, exit) in [
@@ -313,10 +339,24 @@ mod tests {
     fn a_certificate_that_is_not_trusted_names_the_option() {
         let error = LinkError::Untrusted {
             gateway: gateway(),
-            source: Box::new(std::io::Error::other("UnknownIssuer")),
+            source: Arc::new(std::io::Error::other("UnknownIssuer")),
         };
         let text = message(&Failure::Link(error));
         assert!(text.contains("--alternate-ca-path") && text.contains("UnknownIssuer"), "{text}");
+    }
+
+    #[test]
+    fn a_stream_that_was_cut_tells_why_and_what_to_do() {
+        for (reason, exit, part) in [
+            (EndReason::Policy, Exit::NotAllowed, "not allowed any more"),
+            (EndReason::Session, Exit::NotSignedIn, "pomerium-cli login"),
+            (EndReason::ResumeFailed, Exit::Unreachable, "by another one the stream could not go on"),
+            (EndReason::Network, Exit::Unreachable, "Run the command again"),
+        ] {
+            let failure = Failure::Stream(reason);
+            assert_eq!(verdict(&failure).0, exit, "{failure}");
+            assert!(message(&failure).contains(part), "{}", message(&failure));
+        }
     }
 
     #[test]

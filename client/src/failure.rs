@@ -147,6 +147,9 @@ pub(crate) enum Failure {
         /// What happened and what to do, in its words.
         message: String,
     },
+    /// The daemon has no network device, or none runs.
+    #[error("no daemon with a network device runs")]
+    NoTunDaemon,
     /// The daemon serves as many gateways as it may.
     #[error("the daemon serves {max} gateways already")]
     TooManyGateways {

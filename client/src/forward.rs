@@ -3,11 +3,11 @@
 //! How the stream is opened is `access`; what the person sees of it is [`board`].
 
 pub(crate) mod board;
+pub(crate) mod chosen;
 pub(crate) mod proxy;
 pub(crate) mod refused;
 pub(crate) mod saved;
 pub(crate) mod udp;
-mod visitor;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -95,8 +95,10 @@ impl Forward {
                 Err(error) => {
                     // Out of file descriptors, mostly: it passes when streams end.
                     tracing::warn!(%error, "a local connection was not accepted");
-                    sleep(backoff.after_failure(random())).await;
-                    continue;
+                    tokio::select! {
+                        () = stop.accepting.cancelled() => return,
+                        () = sleep(backoff.after_failure(random())) => continue,
+                    }
                 }
             };
             backoff = Backoff::default();

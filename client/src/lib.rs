@@ -26,6 +26,8 @@ mod login;
 mod notify;
 mod reach;
 mod seal;
+#[cfg(test)]
+mod simulation;
 mod target;
 mod token;
 #[cfg(all(target_os = "linux", feature = "tray"))]
@@ -33,5 +35,6 @@ mod tray;
 mod trust;
 #[cfg(target_os = "linux")]
 mod tun;
+mod visitor;
 
 pub use cli::run;

@@ -1,17 +1,19 @@
 //! The one connection to a gateway that everything shares, made again when it is lost.
 //!
 //! HTTP/3 over QUIC, watched in [`path`]; where UDP does not get through, HTTP/1.1 over TLS with a connection for each request
-//! ([`http1`]). Which of them it is now, [`ways`] knows. What an answer means is decided in [`answer`], when to dial again in [`backoff`]; who the person is
-//! and what they may do is not known here.
+//! ([`http1`]). [`ways`] finds one of them; which it is now and when to dial again is decided in [`mod@line`], what an answer means in
+//! [`answer`]. Who the person is and what they may do is not known here.
 
 pub(crate) mod answer;
 pub(crate) mod backoff;
 mod dial;
 mod http1;
-mod path;
+pub(crate) mod line;
+pub(crate) mod path;
+mod streamed;
 mod ways;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{future::pending, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
@@ -22,11 +24,13 @@ use pomerium_shared::{
     tunnel::{Connected, TunnelClient, TunnelError},
     udp::Carriage,
 };
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::streamed::Streamed;
 use self::{
     http1::Http1,
+    line::Wanted,
     ways::{Way, Ways},
 };
 use crate::{device::key::DeviceKey, gateway::Gateway, trust::Trust};
@@ -41,7 +45,8 @@ const CONNECT_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const GOODBYES_MAX: usize = 3;
 
 /// Why the gateway was not reached.
-#[derive(Debug, thiserror::Error)]
+/// It can be told to all who waited for the same attempt.
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum LinkError {
     /// Its name has no address.
     #[error("the name of {gateway} cannot be resolved")]
@@ -49,7 +54,7 @@ pub(crate) enum LinkError {
         /// Which gateway.
         gateway: Gateway,
         /// What the resolver said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// No address took a TCP connection.
     #[error("{gateway} cannot be reached")]
@@ -57,7 +62,7 @@ pub(crate) enum LinkError {
         /// Which gateway.
         gateway: Gateway,
         /// What the last address said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// No address took a QUIC connection.
     #[error("{gateway} cannot be reached by QUIC")]
@@ -73,7 +78,7 @@ pub(crate) enum LinkError {
         /// Which gateway.
         gateway: Gateway,
         /// What the system said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// The certificate is not believed.
     #[error("the certificate of {gateway} is not trusted")]
@@ -81,7 +86,7 @@ pub(crate) enum LinkError {
         /// Which gateway.
         gateway: Gateway,
         /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// Nothing came back in time.
     #[error("{gateway} does not answer")]
@@ -97,14 +102,14 @@ pub(crate) enum LinkError {
     },
     /// The TLS settings do not fit QUIC.
     #[error("QUIC cannot be set up")]
-    Settings(#[from] QuicError),
+    Settings(#[source] Arc<QuicError>),
     /// The connection broke under the request.
     #[error("the connection to {gateway} was lost")]
     Lost {
         /// Which gateway.
         gateway: Gateway,
         /// How.
-        source: TunnelError,
+        source: Arc<TunnelError>,
     },
     /// HTTP/1.1 broke under the request.
     #[error("the connection to {gateway} was lost")]
@@ -112,7 +117,7 @@ pub(crate) enum LinkError {
         /// Which gateway.
         gateway: Gateway,
         /// How.
-        source: hyper::Error,
+        source: Arc<hyper::Error>,
     },
     /// The answer is longer than any gateway's.
     #[error("the answer of {gateway} is too long")]
@@ -171,7 +176,8 @@ impl Link {
                 None => config,
             }
         };
-        let quic = pomerium_shared::quic::client_config(tls(&[b"h3"]))?;
+        let quic = pomerium_shared::quic::client_config(tls(&[b"h3"]))
+            .map_err(|error| LinkError::Settings(Arc::new(error)))?;
         let over_tcp: &[&[u8]] = if key.is_some() { &[b"http/1.1", DEVICE_KEY_MARK] } else { &[b"http/1.1"] };
         let http1 = Http1::new(gateway.clone(), Arc::new(tls(over_tcp)), tracker.clone());
         let ways = Ways::new(gateway.clone(), quic, http1, tracker);
@@ -191,14 +197,20 @@ impl Link {
         &self,
         destination: &Destination,
         headers: HeaderMap,
-    ) -> Result<Connected, LinkError> {
+    ) -> Result<(Connected, Ground), LinkError> {
         let asked = self.ask(
             true,
-            |tunnel| {
+            |tunnel, doubt| {
                 let headers = headers.clone();
-                async move { tunnel.connect(destination, headers).await }
+                async move {
+                    let ground = Ground::Quic { connection: tunnel.quic().stable_id(), doubt };
+                    Ok((tunnel.connect(destination, headers).await?, ground))
+                }
             },
-            || self.ways.http1().connect(destination, headers.clone()),
+            || {
+                let headers = headers.clone();
+                async move { Ok((self.ways.http1().connect(destination, headers).await?, Ground::Tcp)) }
+            },
         );
         timeout(CONNECT_ANSWER_TIMEOUT, asked).await.map_err(|_| self.no_answer())?
     }
@@ -215,7 +227,7 @@ impl Link {
         let gateway = &self.gateway.authority();
         let asked = self.ask(
             true,
-            |tunnel| {
+            |tunnel, _| {
                 let headers = headers.clone();
                 async move { tunnel.connect_udp(gateway, destination, headers).await }
             },
@@ -229,7 +241,7 @@ impl Link {
     async fn ask<T, Q, H>(
         &self,
         may_repeat: bool,
-        over_quic: impl Fn(TunnelClient) -> Q,
+        over_quic: impl Fn(TunnelClient, watch::Receiver<bool>) -> Q,
         over_tcp: impl Fn() -> H,
     ) -> Result<T, LinkError>
     where
@@ -238,7 +250,7 @@ impl Link {
     {
         let mut goodbyes = 0;
         loop {
-            let (tunnel, mut doubt) = match Box::pin(self.ways.now()).await? {
+            let (tunnel, mut doubt) = match Box::pin(self.ways.now(Wanted::ByWaiting)).await? {
                 Way::Http3(tunnel, doubt) => (tunnel, doubt),
                 Way::Http1 => {
                     let answer = Box::pin(over_tcp()).await;
@@ -250,7 +262,7 @@ impl Link {
             };
             tokio::select! {
                 biased;
-                answer = Box::pin(over_quic(tunnel)) => match answer {
+                answer = Box::pin(over_quic(tunnel, doubt.clone())) => match answer {
                     Err(error) if error.was_not_taken() && goodbyes < GOODBYES_MAX => goodbyes += 1,
                     answer => return answer.map_err(|source| self.lost(source)),
                 },
@@ -259,9 +271,59 @@ impl Link {
         }
     }
 
+    /// Waits until the gateway is not heard here any more, and finds the way that new streams take then; says whether it is
+    /// another one. Where a goodbye sends those elsewhere, the old ones stay. A TCP connection does not follow a machine that
+    /// moves.
+    ///
+    /// # Cancellation
+    /// Cancel-safe.
+    pub(crate) async fn way_from(&self, ground: &mut Ground) -> Result<bool, LinkError> {
+        let Ground::Quic { connection, doubt } = ground else {
+            self.ways.moved().await;
+            return Ok(true);
+        };
+        if doubt.wait_for(|is_doubtful| *is_doubtful).await.is_err() {
+            // The connection is gone, and its streams know.
+            return pending().await;
+        }
+        let is_same = match Box::pin(self.ways.now(Wanted::ByWaiting)).await? {
+            Way::Http3(tunnel, _) => tunnel.quic().stable_id() == *connection,
+            Way::Http1 => false,
+        };
+        // It may have been heard meanwhile.
+        Ok(!is_same && *doubt.borrow())
+    }
+
     /// `GET`s a path (with query) of the gateway's own.
     pub(crate) async fn get(&self, path: &str, headers: HeaderMap) -> Result<Response<Bytes>, LinkError> {
         self.request(Method::GET, path, headers, Bytes::new()).await
+    }
+
+    /// `GET`s a path of the gateway's own, and leaves the answer to be read as it comes.
+    pub(crate) async fn get_streamed(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+    ) -> Result<Response<Streamed>, LinkError> {
+        let asked = async {
+            let uri = format!("{}{path}", self.gateway);
+            let mut request = Request::get(uri).body(()).map_err(|error| self.lost(error.into()))?;
+            *request.headers_mut() = headers;
+            let over_quic = |tunnel: TunnelClient, _| {
+                let request = request.clone();
+                async move {
+                    let response = tunnel.streamed(request).await?;
+                    Ok(response.map(|body| Streamed::Http3(Box::new(body))))
+                }
+            };
+            let over_tcp = || async {
+                let request = request.clone().map(|()| Bytes::new());
+                let response = self.ways.http1().answered(request).await?;
+                Ok(response.map(|body| Streamed::Http1(Box::new(body))))
+            };
+            self.ask(true, over_quic, over_tcp).await
+        };
+        timeout(REQUEST_TIMEOUT, asked).await.map_err(|_| self.no_answer())?
     }
 
     /// `POST`s a document to a path of the gateway's own.
@@ -314,7 +376,7 @@ impl Link {
             let may_repeat = request.method() == Method::GET;
             self.ask(
                 may_repeat,
-                |tunnel| {
+                |tunnel, _| {
                     let request = request.clone();
                     async move { tunnel.request(request, BODY_LEN_MAX).await }
                 },
@@ -325,12 +387,13 @@ impl Link {
         timeout(REQUEST_TIMEOUT, asked).await.map_err(|_| self.no_answer())?
     }
 
-    /// Dials if there is no connection, so that it can be watched until it ends; over HTTP/1.1 there is nothing to watch.
+    /// Dials if there is no connection, so that it can be watched until it ends; over HTTP/1.1 there is nothing to watch. Waits
+    /// before each attempt for as long as the last ones call for, so that it may be called again at once.
     ///
     /// # Cancellation
     /// Cancel-safe.
     pub(crate) async fn hold(&self) -> Result<Held, LinkError> {
-        Ok(match Box::pin(self.ways.now()).await? {
+        Ok(match Box::pin(self.ways.now(Wanted::ForLater)).await? {
             Way::Http3(tunnel, _) => Held::Connection(tunnel),
             Way::Http1 => Held::EachByItself,
         })
@@ -354,13 +417,28 @@ impl Link {
     fn lost(&self, source: TunnelError) -> LinkError {
         match source {
             TunnelError::BodyTooLong { .. } => LinkError::TooLong { gateway: self.gateway.clone() },
-            source => LinkError::Lost { gateway: self.gateway.clone(), source },
+            source => LinkError::Lost { gateway: self.gateway.clone(), source: Arc::new(source) },
         }
     }
 
-    fn no_answer(&self) -> LinkError {
+    /// Nothing came back that could be used.
+    pub(crate) fn no_answer(&self) -> LinkError {
         LinkError::NoAnswer { gateway: self.gateway.clone() }
     }
+}
+
+/// What a stream stands on.
+#[derive(Debug)]
+pub(crate) enum Ground {
+    /// A QUIC connection, and whether the gateway's silence puts it in doubt.
+    Quic {
+        /// Which.
+        connection: usize,
+        /// As of now.
+        doubt: watch::Receiver<bool>,
+    },
+    /// A TCP connection of its own.
+    Tcp,
 }
 
 /// What a link consists of at the moment.

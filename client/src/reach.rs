@@ -5,20 +5,25 @@
 use std::{sync::Arc, time::Duration};
 
 use pomerium_shared::{clock::Now, destination::Destination, relay::Leg};
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 
 use crate::{
-    access::{Access, Route, random},
+    access::{Access, Route},
     failure::Failure,
     forward::board::Board,
     gateway::Gateway,
-    link::{Held, backoff::Backoff},
+    link::Held,
     local_api::{
         caller::{Caller, Line},
         wire::{Reply, Request},
     },
     login,
 };
+
+/// A daemon that ends, or is too old to follow, is asked again after this.
+const FOLLOW_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// How often it is looked whether a daemon runs by now, which follows the gateway for all.
+const DAEMON_LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// A gateway, by whichever way there is.
 #[derive(Debug)]
@@ -88,12 +93,56 @@ impl Reach {
         }
     }
 
+    /// Follows the gateway's list of routes, and tells of a session that was ended; never returns. Through the daemon where
+    /// one runs: it tells its person by itself.
+    ///
+    /// # Cancellation
+    /// Cancel-safe.
+    pub(crate) async fn keep_following(
+        &self,
+        lists: &watch::Sender<Option<Arc<Vec<Route>>>>,
+        tell: impl Fn(&str),
+    ) {
+        loop {
+            if let Some(line) = self.line().await {
+                line.follow(self.gateway(), |routes| _ = lists.send_replace(Some(Arc::new(routes)))).await;
+                sleep(FOLLOW_AGAIN_AFTER).await;
+                continue;
+            }
+            let mut news = self.access.news();
+            news.mark_changed();
+            let passing_on = async {
+                while news.changed().await.is_ok() {
+                    let routes = news.borrow_and_update().clone();
+                    lists.send_if_modified(|list| {
+                        let is_new = *list != routes;
+                        *list = routes;
+                        is_new
+                    });
+                }
+            };
+            tokio::select! {
+                () = self.access.keep_following(&tell) => {}
+                () = passing_on => {}
+                () = self.daemon_begins() => {}
+            }
+        }
+    }
+
+    async fn daemon_begins(&self) {
+        loop {
+            sleep(DAEMON_LOOK_EVERY).await;
+            if self.line().await.is_some() {
+                return;
+            }
+        }
+    }
+
     /// Keeps the way up and the board informed; never returns.
     ///
     /// # Cancellation
     /// Cancel-safe.
     pub(crate) async fn keep_up(&self, board: &Board) {
-        let mut backoff = Backoff::default();
         loop {
             if let Some(line) = self.line().await {
                 board.link("through the daemon");
@@ -104,7 +153,6 @@ impl Reach {
             match self.access.link().hold().await {
                 Ok(Held::Connection(tunnel)) => {
                     board.link("connected");
-                    backoff = Backoff::default();
                     let why = tunnel.ended().await;
                     tracing::debug!(error = %why, "the connection to the gateway ended");
                     board.link("reconnecting");
@@ -112,14 +160,12 @@ impl Reach {
                 Ok(Held::EachByItself) => {
                     board.link("ready (TCP)");
                     sleep(Duration::from_secs(30)).await;
-                    continue;
                 }
                 Err(error) => {
                     tracing::debug!(error = %crate::exit::chain(&error), "the gateway is not reached");
                     board.link(if error.may_pass() { "unreachable" } else { "not trusted" });
                 }
             }
-            sleep(backoff.after_failure(random())).await;
         }
     }
 

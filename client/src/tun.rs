@@ -2,12 +2,17 @@
 //!
 //! [`plan`] gives each route host an address and says which port is which route. [`device`] makes the TUN device and has the kernel send
 //! it those addresses and nothing else; the netstack of `shared` makes flows of its packets, and [`flows`] opens a stream for each.
-//! [`resolver`] has the system ask for names there first. Linux alone; ADR 0025.
+//! [`names`] has the system ask there for names, and [`running`] is all of it at once. Linux alone; ADR 0025, 0040.
 
 pub(crate) mod device;
-pub(crate) mod flows;
+mod flows;
+mod names;
 pub(crate) mod plan;
+pub(crate) mod privilege;
+mod resolved;
 pub(crate) mod resolver;
+mod rewrite;
+pub(crate) mod running;
 
 use std::{io, path::PathBuf};
 
@@ -31,6 +36,9 @@ pub(crate) enum TunError {
     /// Taken away.
     #[error("the network device is gone")]
     Gone(#[source] io::Error),
+    /// systemd-resolved asks nobody here.
+    #[error("systemd-resolved does not take our name server")]
+    Resolved(#[source] resolved::ResolvedError),
     /// The list of name servers.
     #[error("cannot change {}", path.display())]
     Resolver {
@@ -59,9 +67,12 @@ impl TunError {
             Self::Gone(_) => "Run it again.",
             Self::NoIp(_) => "Install iproute2.",
             Self::Resolver { .. } => "Run it as root, or look names up yourself: --no-dns",
+            Self::Resolved(_) => {
+                "Run it as root, or let polkit allow it (packaging/polkit), or look names up yourself: --no-dns"
+            }
             Self::ForeignResolver { .. } => {
-                "Run it with --no-dns, and tell that program: for systemd-resolved, `resolvectl dns pomerium0 100.64.0.2` and \
-                 `resolvectl domain pomerium0 ~corp.example`."
+                "Start that program if it is systemd-resolved. Else run it with --no-dns, and tell that program to ask 100.64.0.2 for \
+                 the names of your routes."
             }
         }
     }

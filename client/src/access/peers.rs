@@ -6,7 +6,7 @@ use pomerium_shared::wireguard::{Enrolment, ListedPeer, NewPeer, PeerName};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::Access;
-use crate::{failure::Failure, login::flight::Asked};
+use crate::{failure::Failure, login::turns::Asked};
 
 const PEERS_PATH: &str = "/.pomerium/api/v1/wireguard/peers";
 

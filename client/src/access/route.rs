@@ -1,9 +1,15 @@
 //! A route, as the gateway lists it.
 
+use http::{HeaderMap, header::AUTHORIZATION};
+#[cfg(target_os = "linux")]
+use pomerium_shared::clock::Now;
 use serde::{Deserialize, Serialize};
 
+use super::{Access, ROUTES_PATH};
+use crate::{failure::Failure, link::answer::Refusal, token::Token};
+
 /// A route as the gateway lists it.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Route {
     /// Its id.
     #[serde(default)]
@@ -28,4 +34,28 @@ pub(crate) struct Route {
 #[derive(Debug, Deserialize)]
 pub(super) struct RouteList {
     pub(super) routes: Vec<Route>,
+}
+
+impl Access {
+    /// The routes that the gateway lists for whoever is signed in; `None`: nobody is, and nobody is asked to.
+    #[cfg(target_os = "linux")]
+    pub(crate) async fn routes_at_hand(&self) -> Result<Option<Vec<Route>>, Failure> {
+        match self.token_at_hand().filter(|token| !token.is_expired(Now::read().wall)) {
+            Some(token) => self.routes_of(&token).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The routes that the gateway lists for a token; `None`: it does not take it.
+    pub(super) async fn routes_of(&self, token: &Token) -> Result<Option<Vec<Route>>, Failure> {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, token.authorization());
+        let response = self.link.get(ROUTES_PATH, headers).await?;
+        if Refusal::of(&response).is_some() {
+            return Ok(None);
+        }
+        let list: RouteList = serde_json::from_slice(response.body())
+            .map_err(|_| Failure::BadAnswer { what: "the list of routes" })?;
+        Ok(Some(list.routes))
+    }
 }

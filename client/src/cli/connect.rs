@@ -1,40 +1,47 @@
 //! `connect`: a local port for each chosen route, until Ctrl-C.
 
+mod all;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::watch,
     time::timeout,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::all::All;
 use super::{Shared, forwards_file, named_or_last, print, remember, user_cache};
 use crate::{
-    access::Route,
     cache::write_private,
     daemon,
     failure::Failure,
     forward::{
         Forward, Stop,
         board::{Board, BoardRow, Row},
+        chosen::{Chosen, chosen},
         proxy::Proxy,
-        saved::{self, Saved},
+        saved::{self, Saved, UDP_SUFFIX},
         udp::UdpForward,
     },
-    gateway::Gateway,
     link::answer::shown,
     local_api::wire::{Reply, Request},
     reach::Reach,
-    target::Target,
 };
 
 /// How long streams may live on after the first Ctrl-C.
 const GRACE: Duration = Duration::from_secs(10);
+/// Added to a port that only root may open: 22 becomes 10022.
+const UNPRIVILEGED: u16 = 10_000;
 /// How long cut streams may take to tell their peers.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Open a local port for each TCP and UDP route (or only for those named) and keep them open until Ctrl-C.
+///
+/// Each has a loopback address of its own, the same each time. Without names, ports come and go with the routes that the
+/// gateway lists for you.
 ///
 /// Ctrl-C lets live streams end for up to 10 seconds; a second one cuts them.
 #[derive(Debug, Args)]
@@ -45,14 +52,18 @@ pub(crate) struct Connect {
     /// Keep these forwards in forwards.yaml, each on a loopback address of its own, for the daemon to hold open
     #[arg(long)]
     save: bool,
-    /// Reach the routes by their names and own ports, through a network device; as root or with CAP_NET_ADMIN
+    /// Reach the routes by their names and own ports, through a network device: the daemon's if it has one, else as root or with CAP_NET_ADMIN
     #[cfg(target_os = "linux")]
     #[arg(long, conflicts_with = "save")]
     tun: bool,
-    /// With --tun: leave /etc/resolv.conf alone
+    /// With --tun: leave alone whom this machine asks for names
     #[cfg(target_os = "linux")]
     #[arg(long, requires = "tun")]
     no_dns: bool,
+    /// With --tun: switch the daemon's network device off
+    #[cfg(target_os = "linux")]
+    #[arg(long, requires = "tun")]
+    off: bool,
     /// Any host of the gateway, as https://host:port; the one used last if not given
     #[arg(long, alias = "pomerium-url", value_name = "URL", env = "POMERIUM_URL")]
     gateway: Option<String>,
@@ -65,92 +76,63 @@ impl Connect {
         let gateway = named_or_last(self.gateway.as_deref(), user_cache().as_ref())?;
         let tracker = TaskTracker::new();
         let reach = self.shared.reach(gateway, &tracker)?;
+        #[cfg(target_os = "linux")]
+        if self.tun {
+            match super::tun::holder(&reach).await? {
+                line if self.off => return super::tun::off(line).await,
+                Some(line) => return super::tun::on(line, &reach, self.routes, !self.no_dns).await,
+                None => {}
+            }
+        }
         let routes = tokio::select! {
             routes = reach.routes() => routes?,
             stopped = stop_signal() => return stopped,
         };
         remember(reach.gateway());
-        let (mut forwards, mut rows) = (Vec::new(), Vec::new());
+        let (mut forwards, mut rows, mut opened) = (Vec::new(), Vec::new(), Vec::new());
         let chosen = chosen(&routes, &self.routes, reach.gateway())?;
         if self.save {
-            return save(&reach, chosen).await;
+            return save(&reach, chosen.into_iter().map(to_be_kept)).await;
         }
         #[cfg(target_os = "linux")]
         if self.tun {
             return Box::pin(super::tun::serve(reach, chosen, !self.no_dns, tracker)).await;
         }
         for route in chosen {
-            let forward = bind_near(&route, rows.len()).await?;
+            let forward = bind_near(&route).await?;
             let local = forward.local()?;
             if let Some(note) = moved(&route, local) {
                 tell(&note);
             }
             let destination = route.target.destination.to_string();
-            rows.push(Row { name: route.name, local, destination, streams: 0 });
+            rows.push(Row { name: route.name.clone(), local, destination, streams: 0 });
             forwards.push(forward);
+            opened.push(route);
         }
-        serve(reach, forwards, Arc::new(Board::new(rows)), tracker).await
+        let follows = self.routes.is_empty().then_some(opened);
+        run(reach, forwards, follows, Arc::new(Board::new(rows)), tracker).await
     }
 }
 
-/// A route that a local port can lead to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Chosen {
-    pub(super) name: String,
-    pub(super) is_udp: bool,
-    pub(super) target: Target,
-}
-
-/// The routes to open: those named, or all that a local port can lead to. Each name must be one.
-fn chosen(routes: &[Route], names: &[String], gateway: &Gateway) -> Result<Vec<Chosen>, Failure> {
-    let all: Vec<Chosen> = routes
-        .iter()
-        .filter(|route| matches!(route.kind.as_str(), "tcp" | "udp"))
-        .filter_map(|route| {
-            // The gateway that listed the route carries it, over the connection that is open already.
-            let target = route.from.parse::<Target>().ok()?.through(Some(gateway.clone()));
-            let name =
-                if route.name.is_empty() { target.destination.to_string() } else { route.name.clone() };
-            Some(Chosen { name, is_udp: route.kind == "udp", target })
-        })
-        .collect();
-    if all.is_empty() {
-        return Err(Failure::NoRoutes { gateway: gateway.clone() });
+fn to_be_kept(route: Chosen) -> Saved {
+    let leads = route.leads();
+    let Chosen { mut name, is_udp, target } = route;
+    // An app may have the same port for both, and names in the file are one forward's each.
+    if is_udp && !name.ends_with(UDP_SUFFIX) {
+        name.push_str(UDP_SUFFIX);
     }
-    if names.is_empty() {
-        return Ok(all);
-    }
-    names
-        .iter()
-        .map(|wanted| {
-            let is_meant =
-                |route: &&Chosen| route.name == *wanted || route.target.destination.to_string() == *wanted;
-            all.iter().find(is_meant).cloned().ok_or_else(|| Failure::NoSuchRoute {
-                name: wanted.clone(),
-                known: all.iter().map(|route| shown(&route.name)).collect::<Vec<_>>().join(", "),
-            })
-        })
-        .collect()
+    let listen = saved::address_of(&target.gateway, &target.destination);
+    Saved { name, gateway: target.gateway, leads, listen }
 }
 
 /// Keeps forwards in the file, beside those that are there, and lets the daemon know.
-async fn save(reach: &Reach, chosen: Vec<Chosen>) -> Result<(), Failure> {
+pub(super) async fn save(reach: &Reach, new: impl IntoIterator<Item = Saved>) -> Result<(), Failure> {
     let path = forwards_file().ok_or(Failure::NoSettings)?;
     let mut all = daemon::forwards::read(&path)?;
     let mut told = String::new();
-    for Chosen { name, is_udp, target } in chosen {
-        if is_udp {
-            told.push_str(&format!(
-                "{}: not kept, for it speaks UDP; open it with pomerium-cli udp\n",
-                shown(&name)
-            ));
-            continue;
-        }
-        let (gateway, route) = (target.gateway, target.destination);
-        let listen = saved::address_of(&gateway, &route);
-        told.push_str(&format!("{}: {listen} leads to {route}\n", shown(&name)));
-        let new = Saved { name, gateway, route, listen, protocol: None };
-        all.retain(|old| old.name != new.name && old.listen != new.listen);
+    for new in new {
+        told.push_str(&format!("{}: {} leads to {}\n", shown(&new.name), new.listen, new.leads.account()));
+        all.retain(|old| !old.is_in_the_way_of(&new));
         all.push(new);
     }
     write_private(&path, &saved::text_of(&all))?;
@@ -165,19 +147,30 @@ async fn save(reach: &Reach, chosen: Vec<Chosen>) -> Result<(), Failure> {
     print(&told)
 }
 
-/// The route's own port on the loopback address if it is free, else any.
-async fn bind_near(route: &Chosen, row: usize) -> Result<Opened, Failure> {
-    let own = SocketAddr::from(([127, 0, 0, 1], route.target.destination.port()));
-    match bind(route, own, row).await {
-        Err(Failure::Listen { .. }) => bind(route, SocketAddr::from(([127, 0, 0, 1], 0)), row).await,
-        bound => bound,
+/// The first place for a route that can be had.
+async fn bind_near(route: &Chosen) -> Result<Opened, Failure> {
+    for place in places(route) {
+        match bind(route, place).await {
+            Err(Failure::Listen { .. }) => {}
+            bound => return bound,
+        }
     }
+    bind(route, SocketAddr::from(([127, 0, 0, 1], 0))).await
 }
 
-async fn bind(route: &Chosen, at: SocketAddr, row: usize) -> Result<Opened, Failure> {
+/// Where a route may listen, the best first: on its own loopback address at its own port, where a forward that is kept would be too;
+/// there at a port that needs no privilege; and where systems have no such addresses, on the one that all have.
+fn places(route: &Chosen) -> [SocketAddr; 3] {
+    let own = saved::address_of(&route.target.gateway, &route.target.destination);
+    let port = own.port();
+    let free = SocketAddr::new(own.ip(), port.checked_add(UNPRIVILEGED).unwrap_or(port));
+    [own, free, SocketAddr::from(([127, 0, 0, 1], port))]
+}
+
+async fn bind(route: &Chosen, at: SocketAddr) -> Result<Opened, Failure> {
     let to = route.target.destination.clone();
     Ok(match route.is_udp {
-        true => Opened::Udp(UdpForward::bind(at, to, row).await?),
+        true => Opened::Udp(UdpForward::bind(at, to).await?),
         false => Opened::Tcp(Forward::bind(at, to).await?),
     })
 }
@@ -221,6 +214,39 @@ impl Opened {
     }
 }
 
+/// Listeners at work.
+struct Running {
+    reach: Arc<Reach>,
+    board: Arc<Board>,
+    streams: TaskTracker,
+    listeners: TaskTracker,
+    stop: Stop,
+}
+
+impl Running {
+    /// Begins to accept for a row of the board, until what this returns is cancelled.
+    fn start(&self, row: usize, forward: Opened) -> CancellationToken {
+        let accepting = self.stop.accepting.child_token();
+        let stop = Stop { accepting: accepting.clone(), streams: self.stop.streams.clone() };
+        let (board, streams, reach) =
+            (Arc::clone(&self.board), self.streams.clone(), Arc::clone(&self.reach));
+        match forward {
+            Opened::Tcp(forward) => {
+                self.listeners.spawn(forward.run(reach, Arc::new(BoardRow { board, row }), streams, stop))
+            }
+            Opened::Proxy(proxy) => {
+                self.listeners.spawn(proxy.run(reach, Arc::new(BoardRow { board, row }), streams, stop))
+            }
+            // Datagrams go by this process's own connection.
+            Opened::Udp(forward) => {
+                let seen = Arc::new(BoardRow { board, row });
+                self.listeners.spawn(forward.run(Arc::clone(reach.own()), seen, streams, stop))
+            }
+        };
+        accepting
+    }
+}
+
 /// Runs forwards until Ctrl-C, then drains them.
 pub(super) async fn serve(
     reach: Arc<Reach>,
@@ -228,31 +254,29 @@ pub(super) async fn serve(
     board: Arc<Board>,
     connections: TaskTracker,
 ) -> Result<(), Failure> {
+    run(reach, forwards, None, board, connections).await
+}
+
+/// The same; with `follows`, which are the routes of these forwards, they come and go with the gateway's list.
+async fn run(
+    reach: Arc<Reach>,
+    forwards: Vec<Opened>,
+    follows: Option<Vec<Chosen>>,
+    board: Arc<Board>,
+    connections: TaskTracker,
+) -> Result<(), Failure> {
     let (stop, streams, listeners) = (Stop::default(), TaskTracker::new(), TaskTracker::new());
     board.show();
-    for (row, forward) in forwards.into_iter().enumerate() {
-        let (board, streams, stop) = (Arc::clone(&board), streams.clone(), stop.clone());
-        match forward {
-            Opened::Tcp(forward) => {
-                let seen = Arc::new(BoardRow { board, row });
-                listeners.spawn(forward.run(Arc::clone(&reach), seen, streams, stop))
-            }
-            Opened::Proxy(proxy) => {
-                let seen = Arc::new(BoardRow { board, row });
-                listeners.spawn(proxy.run(Arc::clone(&reach), seen, streams, stop))
-            }
-            // Datagrams go by this process's own connection.
-            Opened::Udp(forward) => {
-                listeners.spawn(forward.run(Arc::clone(reach.own()), board, streams, stop))
-            }
-        };
-    }
-    tokio::select! {
-        stopped = stop_signal() => stopped?,
-        () = reach.keep_up(&board) => {}
-        () = reach.own().keep_reporting() => {}
-        () = reach.own().keep_warning(|told| board.tell(told)) => {}
-    }
+    let running = Running { reach, board, streams, listeners, stop };
+    let started = forwards.into_iter().enumerate().map(|(row, forward)| (row, running.start(row, forward)));
+    let started: Vec<_> = started.collect();
+    let follows = follows.map(|routes| {
+        let mut all = All::of(running.reach.gateway().clone());
+        routes.into_iter().zip(started).for_each(|(route, (row, accepting))| all.add(route, row, accepting));
+        all
+    });
+    until_stopped(&running, follows).await?;
+    let Running { reach, board, streams, listeners, stop } = running;
     stop.accepting.cancel();
     listeners.close();
     listeners.wait().await;
@@ -272,6 +296,25 @@ pub(super) async fn serve(
     Ok(())
 }
 
+async fn until_stopped(running: &Running, follows: Option<All>) -> Result<(), Failure> {
+    let (reach, board) = (&running.reach, &running.board);
+    let (lists, listed) = watch::channel(None);
+    let following = async {
+        match follows {
+            Some(mut all) => all.follow(listed, running).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        stopped = stop_signal() => stopped,
+        () = reach.keep_up(board) => Ok(()),
+        () = reach.own().keep_reporting() => Ok(()),
+        () = reach.own().keep_warning(|told| board.tell(told)) => Ok(()),
+        () = reach.keep_following(&lists, |told| board.tell(told)) => Ok(()),
+        () = following => Ok(()),
+    }
+}
+
 /// Waits for Ctrl-C or a polite end from outside.
 pub(super) async fn stop_signal() -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -284,41 +327,7 @@ pub(super) async fn stop_signal() -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn route(name: &str, kind: &str, from: &str) -> Route {
-        Route {
-            id: String::new(),
-            name: name.to_owned(),
-            kind: kind.to_owned(),
-            from: from.to_owned(),
-            description: String::new(),
-            connect_command: String::new(),
-        }
-    }
-
-    fn gateway() -> Gateway {
-        "https://gate.example:8443".parse().unwrap()
-    }
-
-    #[test]
-    fn all_routes_with_a_port_go_through_the_gateway_that_listed_them() {
-        let routes = [
-            route("web", "http", "https://web.example"),
-            route("db", "tcp", "tcp+https://db.example:5432"),
-            route("", "tcp", "tcp+https://gate.example/ssh:22"),
-            route("dns", "udp", "udp+https://dns.example:53"),
-            route("broken", "tcp", "nonsense"),
-        ];
-        let all = chosen(&routes, &[], &gateway()).unwrap();
-        let names: Vec<_> = all
-            .iter()
-            .map(|route| (route.name.as_str(), route.target.destination.to_string(), route.is_udp))
-            .collect();
-        let expected =
-            [("db", "db.example:5432", false), ("ssh:22", "ssh:22", false), ("dns", "dns.example:53", true)];
-        assert_eq!(names, expected.map(|(name, to, is_udp)| (name, to.to_owned(), is_udp)));
-        assert!(all.iter().all(|route| route.target.gateway == gateway()));
-    }
+    use crate::target::Target;
 
     #[test]
     fn a_forward_on_another_port_than_its_own_is_told() {
@@ -332,15 +341,5 @@ mod tests {
         }
         let note = moved(&Chosen { is_udp: true, ..db }, at(40_000)).unwrap();
         assert!(note.contains("pomerium-cli udp db.example:5432"), "{note}");
-    }
-
-    #[test]
-    fn a_name_that_is_no_route_is_told_with_those_that_are() {
-        let routes = [route("db", "tcp", "tcp+https://db.example:5432")];
-        assert_eq!(chosen(&routes, &["db.example:5432".to_owned()], &gateway()).unwrap().len(), 1);
-        let Err(Failure::NoSuchRoute { known, .. }) = chosen(&routes, &["web".to_owned()], &gateway()) else {
-            panic!("a route that does not exist was opened");
-        };
-        assert_eq!(known, "db");
     }
 }

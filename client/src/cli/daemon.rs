@@ -6,7 +6,11 @@ use clap::Args;
 use tokio::net::UnixListener;
 use tokio_util::task::TaskTracker;
 
+#[cfg(target_os = "linux")]
+use super::user_cache;
 use super::{Shared, connect, forwards_file, socket_path};
+#[cfg(target_os = "linux")]
+use crate::daemon::tun::{First, Tun};
 use crate::{
     daemon::{self, gateways::Gateways},
     failure::Failure,
@@ -21,13 +25,34 @@ pub(crate) struct Daemon {
     /// The file of forwards [default: pomerium/forwards.yaml in the folder of your settings]
     #[arg(long, value_name = "FILE")]
     forwards: Option<PathBuf>,
+    /// Have a network device, which leads to all routes by their names as soon as you are signed in; with CAP_NET_ADMIN
+    #[cfg(target_os = "linux")]
+    #[arg(long)]
+    tun: bool,
+    /// With --tun: leave alone whom this machine asks for names
+    #[cfg(target_os = "linux")]
+    #[arg(long, requires = "tun")]
+    no_dns: bool,
+    /// With --tun: the gateway whose routes it leads to; the one used last if not given
+    #[cfg(target_os = "linux")]
+    #[arg(long, alias = "pomerium-url", value_name = "URL", env = "POMERIUM_URL")]
+    gateway: Option<String>,
     #[command(flatten)]
     shared: Shared,
 }
 
+/// What the daemon does before any thread begins: what it is given is not for the programs that it starts.
+pub(super) fn prepare() -> Option<StdListener> {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = crate::tun::privilege::withhold() {
+        tracing::debug!(%error, "no privilege to keep from others");
+    }
+    handed_over()
+}
+
 /// The socket that systemd listened on for this process, if it did. To be called before any thread begins: it takes the
 /// variables that say so out of the environment.
-pub(super) fn handed_over() -> Option<StdListener> {
+fn handed_over() -> Option<StdListener> {
     listenfd::ListenFd::from_env().take_unix_listener(0).ok().flatten()
 }
 
@@ -41,9 +66,20 @@ impl Daemon {
             None => socket::bind(&socket_path().ok_or(SocketError::NoFolder)?).await?,
         };
         let forwards = self.forwards.or_else(forwards_file);
+        #[cfg(target_os = "linux")]
+        let tun = match (self.tun, self.gateway) {
+            (false, _) => None,
+            (true, None) => Some(First { named: None, cache: user_cache(), dns: !self.no_dns }),
+            (true, Some(named)) => {
+                Some(First { named: Some(named.parse()?), cache: None, dns: !self.no_dns })
+            }
+        };
         let (shared, connections) = (self.shared, TaskTracker::new());
         let gateways = Gateways::new(move |gateway| shared.access(gateway, &connections));
+        let daemon = daemon::Daemon::new(gateways, forwards);
+        #[cfg(target_os = "linux")]
+        let daemon = daemon.with_tun(tun.map(Tun::new));
         tracing::info!("the daemon answers");
-        daemon::Daemon::new(gateways, forwards).run(listener, connect::stop_signal()).await
+        daemon.run(listener, connect::stop_signal()).await
     }
 }

@@ -47,6 +47,8 @@ impl Login {
         let signed_in = access.signed_in_for_long().await;
         access.link().close().await;
         let token = signed_in?;
+        // A session that the next command does not find is none.
+        access.keep(&token)?;
         done(access.gateway(), token.person())
     }
 }

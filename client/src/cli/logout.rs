@@ -41,7 +41,7 @@ impl Logout {
         }
         if cache.clone().for_device().token(&gateway)?.is_some() {
             let access = self.shared.access(gateway.clone(), &TaskTracker::new())?;
-            let ended = timeout(PATIENCE, access.end_session()).await;
+            let ended = timeout(PATIENCE, access.end_session(access.token_at_hand())).await;
             access.link().close().await;
             match ended {
                 Ok(Ok(_)) => {}

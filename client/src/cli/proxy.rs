@@ -17,6 +17,7 @@ use crate::{
     forward::{
         board::{Board, Row},
         proxy::Proxy as LocalProxy,
+        saved::{Leads, Saved},
     },
 };
 
@@ -31,6 +32,9 @@ pub(crate) struct Proxy {
     /// Local address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3128", value_parser = local_address)]
     listen: SocketAddr,
+    /// Keep the proxy in forwards.yaml, for the daemon to hold open
+    #[arg(long)]
+    save: bool,
     /// Any host of the gateway, as https://host:port; the one used last if not given
     #[arg(long, alias = "pomerium-url", value_name = "URL", env = "POMERIUM_URL")]
     gateway: Option<String>,
@@ -51,6 +55,12 @@ impl Proxy {
             stopped = connect::stop_signal() => return stopped,
         }
         remember(reach.gateway());
+        if self.save {
+            let (gateway, listen) = (reach.gateway().clone(), self.listen);
+            let name = format!("proxy of {}", gateway.host());
+            let proxy = Saved { name, gateway, leads: Leads::Proxy, listen };
+            return connect::save(&reach, [proxy]).await;
+        }
         let proxy = LocalProxy::bind(self.listen).await?;
         let local = proxy.local()?;
         print(&format!(

@@ -110,6 +110,10 @@ impl Status {
 /// What the daemon holds, as text: a gateway a paragraph, with its routes below.
 fn held(daemon: &DaemonStatus) -> String {
     let mut text = format!("daemon   version {}, process {}\n", safe(&daemon.program), daemon.pid);
+    #[cfg(target_os = "linux")]
+    if let Some(tun) = &daemon.tun {
+        text.push_str(&format!("TUN mode {}\n", super::tun::in_words(tun)));
+    }
     for gateway in &daemon.gateways {
         let carried = gateway.transport.as_str();
         text.push_str(&format!("\n{}: {carried}", safe(&gateway.gateway)));

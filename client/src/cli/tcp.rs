@@ -1,11 +1,15 @@
 //! `tcp`: one destination, on a local port or on standard input and output (for ssh's `ProxyCommand`).
 
-use std::{net::SocketAddr, str::FromStr, sync::Arc};
+use std::{net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
 
 use clap::Args;
 use pomerium_shared::{
     reason::EndReason,
     relay::{self, Leg, RelayOptions},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -42,6 +46,9 @@ pub(crate) struct Tcp {
     #[command(flatten)]
     shared: Shared,
 }
+
+/// How long the gateway may take to hear that it is over.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Listen {
@@ -104,8 +111,11 @@ async fn stdio(reach: &Reach, target: &Target) -> Result<(), Failure> {
     let end = tokio::select! {
         end = &mut carried => end?,
         () = reach.own().keep_reporting() => return Ok(()),
-        stopped = connect::stop_signal() => {
+        stopped = stop_signal() => {
             stopped?;
+            // So that the gateway does not wait for this stream to come back.
+            cut.cancel();
+            let _late_is_harmless = timeout(STOP_TIMEOUT, carried).await;
             return Ok(());
         }
     };
@@ -113,6 +123,15 @@ async fn stdio(reach: &Reach, target: &Target) -> Result<(), Failure> {
     match end.reason {
         EndReason::Client | EndReason::App => Ok(()),
         reason => Err(Failure::Stream(reason)),
+    }
+}
+
+/// Waits for an end from outside; ssh hangs up on its `ProxyCommand`.
+async fn stop_signal() -> Result<(), Failure> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        stopped = connect::stop_signal() => stopped,
+        _ = hangup.recv() => Ok(()),
     }
 }
 

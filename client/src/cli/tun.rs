@@ -1,29 +1,86 @@
-//! `connect --tun`: routes by their names and own ports, through a network device, until Ctrl-C.
+//! `connect --tun`: routes by their names and own ports, through a network device: the daemon's, if it has one, else one of this process
+//! until Ctrl-C.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc};
 
 use pomerium_shared::names::Host;
-use tokio::time::timeout;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
-use super::connect::{Chosen, stop_signal, tell};
+use super::{
+    connect::{stop_signal, tell},
+    daemon_status, print, remember,
+};
 use crate::{
     failure::Failure,
-    forward::board::{Board, Row},
-    link::answer::shown,
-    reach::Reach,
-    tun::{
-        TunError, device,
-        flows::Flows,
-        plan::{Carries, Plan, RESOLVER},
-        resolver::{self, Redirected},
+    forward::{
+        Seen,
+        board::{Board, BoardRow, Row},
+        chosen::Chosen,
     },
+    link::answer::shown,
+    local_api::{
+        caller::Line,
+        wire::{Reply, Request, TunStatus},
+    },
+    login,
+    reach::Reach,
+    tun::{plan::Plan, running::Running},
 };
 
-/// How long cut streams may take to tell their peers.
-const CUT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A line to the daemon, if it runs and has the device.
+pub(super) async fn holder(reach: &Reach) -> Result<Option<Line>, Failure> {
+    let Some(line) = reach.line().await else { return Ok(None) };
+    Ok(daemon_status().await?.and_then(|status| status.tun).map(|_| line))
+}
 
-/// Serves the routes on a device of its own until Ctrl-C, which ends what is open.
+/// Has the daemon switch its device on for these routes; all if none is named.
+pub(super) async fn on(mut line: Line, reach: &Reach, routes: Vec<String>, dns: bool) -> Result<(), Failure> {
+    let request = Request::TunOn { gateway: reach.gateway().to_string(), routes, dns };
+    match line.ask(request, login::tell_page).await? {
+        Reply::Tun(status) => {
+            remember(reach.gateway());
+            let off = "Off again: pomerium-cli connect --tun --off";
+            print(&format!("TUN mode  {}\n{off}\n", in_words(&status)))
+        }
+        _ => Err(Failure::BadAnswer { what: "TUN mode" }),
+    }
+}
+
+/// Has the daemon switch its device off.
+pub(super) async fn off(line: Option<Line>) -> Result<(), Failure> {
+    let Some(mut line) = line else { return Err(Failure::NoTunDaemon) };
+    match line.ask(Request::TunOff, |_| {}).await? {
+        Reply::Tun(_) => print("TUN mode is off.\n"),
+        _ => Err(Failure::BadAnswer { what: "the end of TUN mode" }),
+    }
+}
+
+/// The daemon's device, on one line.
+pub(super) fn in_words(status: &TunStatus) -> String {
+    let mut text = match &status.gateway {
+        Some(gateway) => format!(
+            "on {} for {}: {} hosts, asked for by {}, {} flows",
+            status.device,
+            shown(gateway),
+            status.hosts,
+            shown(status.asked_by.as_deref().unwrap_or("nobody")),
+            status.flows
+        ),
+        None => "off".to_owned(),
+    };
+    if let Some(trouble) = &status.trouble {
+        text.push_str(&format!(" ({})", shown(trouble)));
+    }
+    let dropped: Vec<_> =
+        status.dropped.iter().map(|(reason, count)| format!("{count} {}", shown(reason))).collect();
+    if !dropped.is_empty() {
+        text.push_str(&format!("; dropped: {}", dropped.join(", ")));
+    }
+    text
+}
+
+/// Serves the routes on a device of this process until Ctrl-C, which ends what is open.
 pub(super) async fn serve(
     reach: Arc<Reach>,
     mut chosen: Vec<Chosen>,
@@ -40,42 +97,62 @@ pub(super) async fn serve(
         }
         has_name
     });
-    let carries = |route: &Chosen| if route.is_udp { Carries::Udp } else { Carries::Tcp };
-    let plan = Arc::new(Plan::new(chosen.iter().map(|route| (carries(route), &route.target.destination))));
+    let plan = Plan::of(&chosen);
     let rows = chosen.into_iter().filter_map(|route| {
         let to = route.target.destination;
         let local = SocketAddr::from((plan.addresses_of(&to)?.v4, to.port()));
         Some(Row { name: route.name, local, destination: to.to_string(), streams: 0 })
     });
-    let board = Arc::new(Board::new(rows.collect()));
-    let device = device::open(&plan).await?;
-    let names =
-        uses_dns.then(|| Redirected::begin(Path::new(resolver::FILE), RESOLVER.into())).transpose()?;
-    let (open, cut) = (TaskTracker::new(), CancellationToken::new());
-    let (shown, kept) = (board.clone(), reach.clone());
-    let flows = Flows { plan, reach: reach.clone(), board, open: open.clone(), cut: cut.clone() };
-    shown.show();
-    let ended = tokio::select! {
-        stopped = stop_signal() => stopped,
-        ended = flows.serve(device) => ended.map_err(|error| TunError::Gone(error).into()),
-        () = keep(names.as_ref()) => Ok(()),
-        () = kept.keep_up(&shown) => Ok(()),
-        () = kept.own().keep_reporting() => Ok(()),
-        () = kept.own().keep_warning(|told| shown.tell(told)) => Ok(()),
+    let rows: Vec<_> = rows.collect();
+    let count = rows.len();
+    let board = Arc::new(Board::new(rows));
+    let seen = (0..count).map(|row| Arc::new(BoardRow { board: Arc::clone(&board), row }) as Arc<dyn Seen>);
+    // Listened for from here on: a signal that comes before anybody listens is lost.
+    let mut signalled = pin!(stop_signal());
+    let running = tokio::select! {
+        biased;
+        stopped = &mut signalled => return stopped,
+        begun = Running::begin(plan, uses_dns, Arc::clone(&reach), seen.collect()) => begun?,
     };
-    drop(names);
-    cut.cancel();
-    open.close();
-    // What does not end by then ends with the process.
-    let _late = timeout(CUT_TIMEOUT, open.wait()).await;
+    board.show();
+    // Which routes the device leads to was decided when it began.
+    let (lists, _) = watch::channel(None);
+    let stopped = async {
+        tokio::select! {
+            stopped = signalled => stopped,
+            () = reach.keep_up(&board) => Ok(()),
+            () = reach.own().keep_reporting() => Ok(()),
+            () = reach.own().keep_warning(|told| board.tell(told)) => Ok(()),
+            () = reach.keep_following(&lists, |told| board.tell(told)) => Ok(()),
+        }
+    };
+    let ended = Box::pin(running.run(stopped)).await;
     reach.close().await;
     connections.close();
     ended
 }
 
-async fn keep(names: Option<&Redirected>) {
-    match names {
-        Some(names) => names.keep().await,
-        None => std::future::pending().await,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_daemons_device_is_told_on_one_line() {
+        let off = TunStatus { trouble: Some("the device is gone\n".to_owned()), ..TunStatus::default() };
+        assert_eq!(in_words(&TunStatus::default()), "off");
+        let told = in_words(&off);
+        assert!(told.starts_with("off (the device is gone") && !told.contains('\n'), "{told}");
+        let on = TunStatus {
+            device: "pomerium0".to_owned(),
+            gateway: Some("https://gate.example".to_owned()),
+            hosts: 3,
+            asked_by: Some("systemd-resolved".to_owned()),
+            flows: 2,
+            dropped: [("fragment".to_owned(), 7), ("martian".to_owned(), 1)].into(),
+            trouble: None,
+        };
+        let expected = "on pomerium0 for https://gate.example: 3 hosts, asked for by systemd-resolved, 2 flows; \
+                        dropped: 7 fragment, 1 martian";
+        assert_eq!(in_words(&on), expected);
     }
 }

@@ -42,7 +42,7 @@ impl Udp {
         let target = self.destination.parse::<Target>()?.through(gateway);
         let tracker = TaskTracker::new();
         let access = self.shared.access(target.gateway.clone(), &tracker)?;
-        let forward = UdpForward::bind(self.listen, target.destination.clone(), 0).await?;
+        let forward = UdpForward::bind(self.listen, target.destination.clone()).await?;
         let name = target.destination.to_string();
         let row = Row { name: name.clone(), local: forward.local()?, destination: name, streams: 0 };
         let reach = Arc::new(Reach::new(access, None));

@@ -1,17 +1,22 @@
 //! The listeners of the file of forwards: opened once, and there until the file says otherwise.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{mem, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::gateways::{Account, Gateways, Served};
+use super::{
+    gateways::{Account, Gateways, Served},
+    listeners::changes,
+};
 use crate::{
     cache::read_private,
     failure::Failure,
     forward::{
         Forward, Stop,
-        saved::{self, FILE_LEN_MAX, Saved},
+        proxy::Proxy,
+        saved::{self, FILE_LEN_MAX, Leads, Saved},
+        udp::UdpForward,
     },
 };
 
@@ -29,6 +34,7 @@ struct Running {
     saved: Saved,
     served: Arc<Served>,
     accepting: CancellationToken,
+    listener: JoinHandle<()>,
 }
 
 /// What the file says; nothing if it is not there.
@@ -48,44 +54,62 @@ impl Forwards {
         let mut running = self.running.lock().await;
         let Some(file) = &self.file else { return Ok(0) };
         let wanted = read(file)?;
-        running.retain(|forward| {
-            let stays = wanted.contains(&forward.saved);
-            if !stays {
-                // Streams that are open go on to their end.
-                forward.accepting.cancel();
-                forward.served.ledger.no_forward(&forward.saved.route.to_string());
+        let changes = changes(running.iter().map(|forward| &forward.saved), &wanted);
+        let (closed, stay) = mem::take(&mut *running)
+            .into_iter()
+            .partition::<Vec<_>, _>(|forward| changes.close.contains(&forward.saved));
+        *running = stay;
+        for forward in closed {
+            // Streams that are open go on to their end; the address is free when the listener has gone.
+            forward.accepting.cancel();
+            forward.served.ledger.no_forward(&forward.saved.leads.account());
+            if let Err(panicked) = forward.listener.await {
+                tracing::error!(error = %panicked, "a forward ended by our own fault");
             }
-            stays
-        });
-        for saved in wanted {
-            if running.iter().any(|forward| forward.saved == saved) {
-                continue;
-            }
-            let served = gateways.at(&saved.gateway.to_string())?;
-            let route = saved.route.to_string();
-            match self.open(&saved, &served).await {
-                Ok(accepting) => {
+        }
+        for saved in changes.open {
+            match self.open(gateways, &saved).await {
+                Ok(forward) => {
+                    let route = saved.leads.account();
                     tracing::info!(name = %saved.name, listen = %saved.listen, %route, "a forward is open");
-                    served.ledger.forward(&route, &saved.name, Ok(saved.listen.to_string()));
-                    running.push(Running { saved, served, accepting });
+                    running.push(forward);
                 }
                 Err(failure) => {
                     tracing::warn!(name = %saved.name, error = %crate::exit::chain(&failure), "a forward could not be opened");
-                    served.ledger.forward(&route, &saved.name, Err(crate::exit::message(&failure)));
                 }
             }
         }
         Ok(running.len())
     }
 
-    async fn open(&self, saved: &Saved, served: &Served) -> Result<CancellationToken, Failure> {
-        let forward = Forward::bind(saved.listen, saved.route.clone()).await?.speaking(saved.protocol);
+    async fn open(&self, gateways: &Gateways, saved: &Saved) -> Result<Running, Failure> {
+        let served = gateways.at(&saved.gateway.to_string())?;
+        let route = saved.leads.account();
         let accepting = self.stop.child_token();
         let stop = Stop { accepting: accepting.clone(), streams: self.stop.clone() };
-        let account = Account { ledger: Arc::clone(&served.ledger), destination: saved.route.to_string() };
-        let reach = Arc::clone(&served.reach);
-        self.tasks.spawn(forward.run(reach, Arc::new(account), self.tasks.clone(), stop));
-        Ok(accepting)
+        let listener = self.listen(&served, saved, stop).await.inspect_err(|failure| {
+            served.ledger.forward(&route, &saved.name, Err(crate::exit::message(failure)));
+        })?;
+        served.ledger.forward(&route, &saved.name, Ok(saved.listen.to_string()));
+        Ok(Running { saved: saved.clone(), served, accepting, listener })
+    }
+
+    async fn listen(&self, served: &Served, saved: &Saved, stop: Stop) -> Result<JoinHandle<()>, Failure> {
+        let account = Account { ledger: Arc::clone(&served.ledger), destination: saved.leads.account() };
+        let (reach, account, streams) = (Arc::clone(&served.reach), Arc::new(account), self.tasks.clone());
+        Ok(match &saved.leads {
+            Leads::Tcp { route, protocol } => {
+                let forward = Forward::bind(saved.listen, route.clone()).await?.speaking(*protocol);
+                self.tasks.spawn(forward.run(reach, account, streams, stop))
+            }
+            Leads::Udp { route } => {
+                let forward = UdpForward::bind(saved.listen, route.clone()).await?;
+                self.tasks.spawn(forward.run(Arc::clone(reach.own()), account, streams, stop))
+            }
+            Leads::Proxy => {
+                self.tasks.spawn(Proxy::bind(saved.listen).await?.run(reach, account, streams, stop))
+            }
+        })
     }
 
     /// Waits until all has ended, up to a limit.

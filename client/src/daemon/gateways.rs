@@ -17,11 +17,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::ledger::Ledger;
 use crate::{
-    access::{Access, random},
+    access::Access,
     failure::Failure,
     forward::Seen,
     gateway::Gateway,
-    link::{CarriedBy, Held, backoff::Backoff},
+    link::{CarriedBy, Held},
     local_api::wire::{GatewayStatus, Transport},
     reach::Reach,
     token::Token,
@@ -131,6 +131,7 @@ impl Gateways {
                 () = keep_up(&access) => {}
                 () = access.keep_reporting() => {}
                 () = access.keep_warning(warn) => {}
+                () = access.keep_following(warn) => {}
                 () = notify(&access, &mut told) => {}
             }
         });
@@ -218,25 +219,18 @@ async fn notify(access: &Access, told: &mut mpsc::Receiver<String>) {
     }
 }
 
-/// Keeps the connection up, with growing pauses while the gateway is away; never returns.
+/// Keeps the connection up; never returns. How long to wait in between is the link's matter.
 async fn keep_up(access: &Access) {
-    let mut backoff = Backoff::default();
     loop {
         match access.link().hold().await {
             Ok(Held::Connection(tunnel)) => {
-                backoff = Backoff::default();
                 let why = tunnel.ended().await;
                 tracing::info!(gateway = %access.gateway(), error = %why, "the connection has ended: connecting again");
             }
-            Ok(Held::EachByItself) => {
-                backoff = Backoff::default();
-                sleep(Duration::from_secs(30)).await;
-                continue;
-            }
+            Ok(Held::EachByItself) => sleep(Duration::from_secs(30)).await,
             Err(error) => {
                 tracing::info!(error = %crate::exit::chain(&error), "the gateway is not reached: trying again");
             }
         }
-        sleep(backoff.after_failure(random())).await;
     }
 }

@@ -16,6 +16,8 @@ use tokio::{
     time::timeout,
 };
 
+#[cfg(target_os = "linux")]
+use super::tun::Tun;
 use super::{
     Daemon,
     gateways::{Account, Served},
@@ -26,7 +28,7 @@ use crate::{
     forward::{PATIENCE, Seen as _, shutdown},
     local_api::{
         frames::{FrameReader, FrameWriter},
-        wire::{self, DaemonStatus, REQUEST_LEN_MAX, Reply, Request, VERSION, Versioned},
+        wire::{self, DaemonStatus, REQUEST_LEN_MAX, Reply, Request, TunStatus, VERSION, Versioned},
     },
 };
 
@@ -73,6 +75,7 @@ pub(super) async fn run(daemon: &Daemon, stream: UnixStream) -> io::Result<()> {
                     Err(failure) => caller.say(&failed(&failure)).await?,
                 }
             }
+            Request::Follow { gateway } => return follow(daemon, caller, &gateway).await,
             other => {
                 let reply =
                     answer(daemon, &mut caller, other).await?.unwrap_or_else(|failure| failed(&failure));
@@ -131,24 +134,51 @@ async fn answer(
         Request::Status => {
             let gateways = daemon.gateways.status().await;
             let program = env!("CARGO_PKG_VERSION").to_owned();
-            return Ok(Ok(Reply::Status(DaemonStatus { program, pid: std::process::id(), gateways })));
+            let (pid, tun) = (std::process::id(), daemon.tun_status());
+            return Ok(Ok(Reply::Status(DaemonStatus { program, pid, tun, gateways })));
         }
         Request::Reload => {
             let done = daemon.forwards.reload(&daemon.gateways).await;
             return Ok(done.map(|forwards| Reply::Reloaded { forwards }));
         }
+        Request::TunOff => return Ok(daemon.tun_off().await.map(Reply::Tun)),
         Request::Routes { gateway } | Request::Login { gateway } | Request::Logout { gateway } => gateway,
-        Request::Open { gateway, .. } => gateway,
+        Request::TunOn { gateway, .. } => gateway,
+        Request::Open { gateway, .. } | Request::Follow { gateway } => gateway,
     };
     let served = match daemon.gateways.at(gateway) {
         Ok(served) => served,
         Err(failure) => return Ok(Err(failure)),
     };
     let page = served.access().page();
-    caller.wait(page, ask(&served, &request)).await
+    caller.wait(page, ask(daemon, &served, &request)).await
 }
 
-async fn ask(served: &Served, request: &Request) -> Result<Reply, Failure> {
+/// Tells a caller of the list of routes as it changes, until it leaves or says anything. Only the newest list is told: a
+/// caller that does not read makes nobody keep more.
+async fn follow(daemon: &Daemon, mut caller: Caller, gateway: &str) -> io::Result<()> {
+    let served = match daemon.gateways.at(gateway) {
+        Ok(served) => served,
+        Err(failure) => return caller.say(&failed(&failure)).await,
+    };
+    let mut news = served.access().news();
+    news.mark_changed();
+    let mut told = None;
+    loop {
+        tokio::select! {
+            Ok(()) = news.changed() => {
+                let routes = news.borrow_and_update().clone();
+                if told != routes && let Some(list) = &routes {
+                    caller.say(&Reply::Routes { routes: list.to_vec() }).await?;
+                    told = routes;
+                }
+            }
+            _left = caller.reader.fill_buf() => return Ok(()),
+        }
+    }
+}
+
+async fn ask(daemon: &Daemon, served: &Arc<Served>, request: &Request) -> Result<Reply, Failure> {
     let access = served.access();
     match request {
         Request::Routes { .. } => Ok(Reply::Routes { routes: access.routes().await? }),
@@ -157,15 +187,54 @@ async fn ask(served: &Served, request: &Request) -> Result<Reply, Failure> {
             Ok(Reply::SignedIn { person: token.person() })
         }
         Request::Logout { .. } => {
-            let told = timeout(SIGN_OUT_TIMEOUT, access.end_session()).await;
+            let held = access.token_at_hand();
+            // First: what the gateway tells of the session's end is no news then.
+            let had_one = access.forget();
+            let told = timeout(SIGN_OUT_TIMEOUT, access.end_session(held)).await;
             if !matches!(told, Ok(Ok(_))) {
                 tracing::warn!("the gateway was not told: the session goes on there until it expires");
             }
-            Ok(Reply::SignedOut { had_one: access.forget()? })
+            Ok(Reply::SignedOut { had_one: had_one? })
         }
-        Request::Status | Request::Reload | Request::Open { .. } => {
-            Err(Failure::BadAnswer { what: "a request" })
-        }
+        Request::TunOn { routes, dns, .. } => Ok(Reply::Tun(daemon.tun_on(served, routes, *dns).await?)),
+        Request::Status
+        | Request::Reload
+        | Request::TunOff
+        | Request::Open { .. }
+        | Request::Follow { .. } => Err(Failure::BadAnswer { what: "a request" }),
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Daemon {
+    fn tun_status(&self) -> Option<TunStatus> {
+        self.tun.as_ref().map(Tun::status)
+    }
+
+    async fn tun_on(&self, served: &Arc<Served>, routes: &[String], dns: bool) -> Result<TunStatus, Failure> {
+        let tun = self.tun.as_ref().ok_or(Failure::NoTunDaemon)?;
+        let listed = served.access().routes().await?;
+        tun.on(served, &listed, routes, dns).await
+    }
+
+    async fn tun_off(&self) -> Result<TunStatus, Failure> {
+        Ok(self.tun.as_ref().ok_or(Failure::NoTunDaemon)?.off().await)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::unused_async, clippy::unused_self, reason = "as on Linux")]
+impl Daemon {
+    fn tun_status(&self) -> Option<TunStatus> {
+        None
+    }
+
+    async fn tun_on(&self, _: &Arc<Served>, _: &[String], _: bool) -> Result<TunStatus, Failure> {
+        Err(Failure::NoTunDaemon)
+    }
+
+    async fn tun_off(&self) -> Result<TunStatus, Failure> {
+        Err(Failure::NoTunDaemon)
     }
 }
 

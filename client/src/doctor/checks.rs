@@ -200,7 +200,7 @@ fn udp(facts: &Facts) -> Finding {
             ABOUT,
             format!("QUIC does not get through on port {}: {why}", facts.port),
             format!(
-                "Streams go over TLS on TCP instead, which is slower and ends when your address changes. Have UDP to port {} let out.",
+                "Streams go over TLS on TCP instead, which is slower. Have UDP to port {} let out.",
                 facts.port
             ),
         ),

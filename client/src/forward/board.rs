@@ -28,7 +28,8 @@ pub(crate) struct Row {
 
 #[derive(Debug)]
 struct Screen {
-    rows: Vec<Row>,
+    /// By their numbers, which stay the same; `None` for those that are no more.
+    rows: Vec<Option<Row>>,
     state: &'static str,
     /// Lines that the cursor stands below the top of the table; 0: the table is not on the screen.
     drawn: usize,
@@ -65,6 +66,7 @@ impl Seen for BoardRow {
 impl Board {
     /// A board of all forwards, not shown yet.
     pub(crate) fn new(rows: Vec<Row>) -> Self {
+        let rows = rows.into_iter().map(Some).collect();
         let screen = Screen { rows, state: "connecting", drawn: 0 };
         Self { screen: Mutex::new(screen), in_place: io::stdout().is_terminal() }
     }
@@ -92,10 +94,26 @@ impl Board {
         self.redraw(&mut screen, told);
     }
 
+    /// There is one more forward; gives the number of its row.
+    pub(crate) fn add(&self, row: Row) -> usize {
+        let mut screen = self.lock();
+        let told = format!("{}: {} leads to {}", shown(&row.name), row.local, shown(&row.destination));
+        screen.rows.push(Some(row));
+        self.redraw(&mut screen, &told);
+        screen.rows.len() - 1
+    }
+
+    /// A forward is no more, and why.
+    pub(crate) fn remove(&self, row: usize, why: &str) {
+        let mut screen = self.lock();
+        let Some(gone) = screen.rows.get_mut(row).and_then(Option::take) else { return };
+        self.redraw(&mut screen, &format!("{}: {why}", shown(&gone.name)));
+    }
+
     /// A stream of a row began.
     pub(super) fn began(&self, row: usize) {
         let mut screen = self.lock();
-        let Some(line) = screen.rows.get_mut(row) else { return };
+        let Some(Some(line)) = screen.rows.get_mut(row) else { return };
         line.streams += 1;
         let told = format!("{}: stream began, {} live", shown(&line.name), line.streams);
         self.redraw(&mut screen, &told);
@@ -104,7 +122,7 @@ impl Board {
     /// A stream of a row ended, and how.
     pub(super) fn ended(&self, row: usize, how: &str) {
         let mut screen = self.lock();
-        let Some(line) = screen.rows.get_mut(row) else { return };
+        let Some(Some(line)) = screen.rows.get_mut(row) else { return };
         line.streams = line.streams.saturating_sub(1);
         let told = format!("{}: {how}", shown(&line.name));
         self.redraw(&mut screen, &told);
@@ -137,8 +155,8 @@ fn put(text: &str) {
 }
 
 /// The table as text, columns aligned.
-pub(crate) fn table(rows: &[Row], state: &str) -> String {
-    let lines = rows.iter().map(|row| {
+fn table(rows: &[Option<Row>], state: &str) -> String {
+    let lines = rows.iter().flatten().map(|row| {
         [
             shown(&row.name),
             row.local.to_string(),
@@ -173,12 +191,13 @@ mod tests {
 
     #[test]
     fn the_table_is_aligned_and_cannot_steer_the_terminal() {
-        let rows = [Row {
+        let row = Row {
             name: "db\u{1b}[31m".to_owned(),
             local: ([127, 0, 0, 1], 5432).into(),
             destination: "db.corp.example:5432".to_owned(),
             streams: 2,
-        }];
+        };
+        let rows = [None, Some(row)];
         let text = table(&rows, "connected");
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2);

@@ -25,8 +25,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{names::Names, socks::Asked};
-use super::{PATIENCE, STREAMS_MAX, Seen, Stop, accept, shutdown, visitor};
-use crate::{access::random, exit, failure::Failure, link::backoff::Backoff, reach::Reach};
+use super::{PATIENCE, STREAMS_MAX, Seen, Stop, accept, shutdown};
+use crate::{access::random, exit, failure::Failure, link::backoff::Backoff, reach::Reach, visitor};
 
 /// How long a program may take to say what it wants.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -90,8 +90,10 @@ impl Proxy {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a local connection was not accepted");
-                    sleep(backoff.after_failure(random())).await;
-                    continue;
+                    tokio::select! {
+                        () = stop.accepting.cancelled() => return,
+                        () = sleep(backoff.after_failure(random())) => continue,
+                    }
                 }
             };
             backoff = Backoff::default();

@@ -7,6 +7,12 @@
 //!     route: db.corp.example:5432
 //!     listen: 127.91.4.7:5432   # made of gateway and route if left out: the same each time
 //!     protocol: postgres        # known from the port if left out: postgres, mysql, ssh or http
+//!   - gateway: https://gate.example
+//!     type: udp                 # tcp if left out
+//!     route: dns.corp.example:53
+//!   - gateway: https://gate.example
+//!     type: proxy               # one port for all TCP routes, for programs that can use a proxy
+//!     listen: 127.0.0.1:3128
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,6 +26,8 @@ use crate::gateway::Gateway;
 
 /// Bytes of the file at most.
 pub(crate) const FILE_LEN_MAX: u64 = 256 * 1024;
+/// Where a proxy listens that does not say it.
+const PROXY_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
 /// Forwards at most.
 const FORWARDS_MAX: usize = 256;
 
@@ -30,12 +38,70 @@ pub(crate) struct Saved {
     pub(crate) name: String,
     /// Through which gateway.
     pub(crate) gateway: Gateway,
-    /// To which app.
-    pub(crate) route: Destination,
+    /// What is there.
+    pub(crate) leads: Leads,
     /// Where programs connect.
     pub(crate) listen: SocketAddr,
-    /// What the app speaks, where the port does not say it.
-    pub(crate) protocol: Option<Protocol>,
+}
+
+/// What a kept forward leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Leads {
+    /// To an app that takes connections.
+    Tcp {
+        /// Which.
+        route: Destination,
+        /// What it speaks, where the port does not say it.
+        protocol: Option<Protocol>,
+    },
+    /// To an app that takes datagrams.
+    Udp {
+        /// Which.
+        route: Destination,
+    },
+    /// To all TCP routes: it is a proxy.
+    Proxy,
+}
+
+/// Told behind the name of what speaks UDP, where TCP has the same name.
+pub(crate) const UDP_SUFFIX: &str = "/udp";
+
+impl Leads {
+    /// The name of its account in `status`.
+    pub(crate) fn account(&self) -> String {
+        match self {
+            Self::Tcp { route, .. } => route.to_string(),
+            Self::Udp { route } => format!("{route}{UDP_SUFFIX}"),
+            Self::Proxy => "proxy".to_owned(),
+        }
+    }
+
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Tcp { .. } => "tcp",
+            Self::Udp { .. } => "udp",
+            Self::Proxy => "proxy",
+        }
+    }
+
+    const fn route(&self) -> Option<&Destination> {
+        match self {
+            Self::Tcp { route, .. } | Self::Udp { route } => Some(route),
+            Self::Proxy => None,
+        }
+    }
+}
+
+impl Saved {
+    /// Whether both want the same port, or the same name.
+    pub(crate) fn is_in_the_way_of(&self, other: &Self) -> bool {
+        self.name == other.name || self.has_the_port_of(other)
+    }
+
+    fn has_the_port_of(&self, other: &Self) -> bool {
+        let takes_datagrams = |saved: &Self| matches!(saved.leads, Leads::Udp { .. });
+        self.listen == other.listen && takes_datagrams(self) == takes_datagrams(other)
+    }
 }
 
 /// The file says something else than forwards.
@@ -65,7 +131,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Saved>, SavedError> {
         if all.iter().any(|other| other.name == saved.name) {
             return Err(wrong(format!("there are two forwards with the name {}", saved.name)));
         }
-        if all.iter().any(|other| other.listen == saved.listen) {
+        if all.iter().any(|other| other.has_the_port_of(&saved)) {
             return Err(wrong(format!("there are two forwards that listen on {}", saved.listen)));
         }
         if all.len() >= FORWARDS_MAX {
@@ -86,9 +152,16 @@ pub(crate) fn text_of(all: &[Saved]) -> String {
     for saved in all {
         text.push_str(&format!("  - name: {}\n", quoted(&saved.name)));
         text.push_str(&format!("    gateway: {}\n", quoted(&saved.gateway.to_string())));
-        text.push_str(&format!("    route: {}\n", quoted(&saved.route.to_string())));
+        if !matches!(saved.leads, Leads::Tcp { .. }) {
+            text.push_str(&format!("    type: {}\n", saved.leads.kind()));
+        }
+        if let Some(route) = saved.leads.route() {
+            text.push_str(&format!("    route: {}\n", quoted(&route.to_string())));
+        }
         text.push_str(&format!("    listen: {}\n", quoted(&saved.listen.to_string())));
-        if let Some(name) = saved.protocol.and_then(|protocol| serde_json::to_string(&protocol).ok()) {
+        if let Leads::Tcp { protocol: Some(protocol), .. } = &saved.leads
+            && let Ok(name) = serde_json::to_string(protocol)
+        {
             text.push_str(&format!("    protocol: {name}\n"));
         }
     }
@@ -98,8 +171,10 @@ pub(crate) fn text_of(all: &[Saved]) -> String {
 fn forward(fields: &[(String, String)]) -> Result<Saved, String> {
     let of = |key: &str| fields.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
     for (index, (key, _)) in fields.iter().enumerate() {
-        if !["name", "gateway", "route", "listen", "protocol"].contains(&key.as_str()) {
-            return Err(format!("a forward has name, gateway, route, listen and protocol, not {key:?}"));
+        if !["name", "gateway", "type", "route", "listen", "protocol"].contains(&key.as_str()) {
+            return Err(format!(
+                "a forward has name, gateway, type, route, listen and protocol, not {key:?}"
+            ));
         }
         if fields[..index].iter().any(|(other, _)| other == key) {
             return Err(format!("{key} is said twice"));
@@ -107,26 +182,48 @@ fn forward(fields: &[(String, String)]) -> Result<Saved, String> {
     }
     let needed = |key: &str| of(key).ok_or_else(|| format!("a forward needs {key}"));
     let gateway: Gateway = needed("gateway")?.parse().map_err(|error| format!("gateway: {error}"))?;
-    let route: Destination = needed("route")?.parse().map_err(|error| format!("route: {error}"))?;
-    let name = of("name").map_or_else(|| route.to_string(), str::to_owned);
-    let listen = match of("listen") {
-        Some(text) => {
+    let leads = leads(&of)?;
+    let name = of("name").map_or_else(|| leads.account(), str::to_owned);
+    let listen = match (of("listen"), leads.route()) {
+        (Some(text), _) => {
             text.parse().map_err(|_| format!("listen: {text:?} is no address as 127.0.0.1:5432"))?
         }
-        None => address_of(&gateway, &route),
+        (None, Some(route)) => address_of(&gateway, route),
+        (None, None) => PROXY_DEFAULT,
     };
     if !listen.ip().is_loopback() {
         // Whoever connects has the person's access: never more than this machine.
         return Err(format!("listen: {listen} is no loopback address: others could use your access"));
     }
-    let protocol = match of("protocol") {
-        Some(name) => Some(
-            Protocol::named(name)
-                .ok_or_else(|| format!("protocol: {name:?} is none of postgres, mysql, ssh, http"))?,
-        ),
-        None => None,
+    Ok(Saved { name, gateway, leads, listen })
+}
+
+fn leads<'a>(of: &impl Fn(&str) -> Option<&'a str>) -> Result<Leads, String> {
+    let route = || -> Result<Destination, String> {
+        let text = of("route").ok_or("a forward needs route")?;
+        text.parse().map_err(|error| format!("route: {error}"))
     };
-    Ok(Saved { name, gateway, route, listen, protocol })
+    let without = |key: &str, kind: &str| match of(key) {
+        Some(_) => Err(format!("{key} says nothing where type is {kind}")),
+        None => Ok(()),
+    };
+    match of("type").unwrap_or("tcp") {
+        "tcp" => {
+            let unknown = |name| format!("protocol: {name:?} is none of postgres, mysql, ssh, http");
+            let named = |name| Protocol::named(name).ok_or_else(|| unknown(name));
+            Ok(Leads::Tcp { route: route()?, protocol: of("protocol").map(named).transpose()? })
+        }
+        "udp" => {
+            without("protocol", "udp")?;
+            Ok(Leads::Udp { route: route()? })
+        }
+        "proxy" => {
+            without("protocol", "proxy")?;
+            without("route", "proxy")?;
+            Ok(Leads::Proxy)
+        }
+        other => Err(format!("type: {other:?} is none of tcp, udp, proxy")),
+    }
 }
 
 type Fields = Vec<(String, String)>;
@@ -169,7 +266,7 @@ fn entries(text: &str) -> Result<Vec<(usize, Fields)>, SavedError> {
             (Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd, _) => {}
             _ => {
                 return Err(wrong(
-                    "expected `forwards:` with a list of name, gateway, route, listen and protocol",
+                    "expected `forwards:` with a list of name, gateway, type, route, listen and protocol",
                 ));
             }
         }
@@ -188,11 +285,22 @@ mod tests {
         let text = "forwards:\n  - gateway: gate.example\n    route: db.corp.example:5432\n";
         let all = parse(text).unwrap();
         assert_eq!(all[0].name, "db.corp.example:5432");
-        assert_eq!(all[0].listen, address_of(&all[0].gateway, &all[0].route));
+        assert_eq!(all[0].listen, address_of(&all[0].gateway, &"db.corp.example:5432".parse().unwrap()));
         assert_eq!(parse(&text_of(&all)).unwrap(), all);
         for nothing in ["", "# nothing\n", "forwards: []\n", &text_of(&[])] {
             assert_eq!(parse(nothing), Ok(Vec::new()), "{nothing}");
         }
+    }
+
+    #[test]
+    fn datagrams_and_a_proxy_are_kept_as_connections_are() {
+        let text = "forwards:\n  - {gateway: gate.example, type: udp, route: 'dns:53'}\n  - {gateway: gate.example, route: 'dns:53'}\n  \
+                    - {gateway: gate.example, type: proxy}\n";
+        let all = parse(text).unwrap();
+        let kept: Vec<_> = all.iter().map(|saved| (saved.name.as_str(), saved.listen.port())).collect();
+        assert_eq!(kept, [("dns:53/udp", 53), ("dns:53", 53), ("proxy", 3128)]);
+        assert_eq!(all[0].listen, all[1].listen, "one address for both, as the app itself has");
+        assert_eq!(parse(&text_of(&all)).unwrap(), all);
     }
 
     #[test]

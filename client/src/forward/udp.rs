@@ -17,7 +17,7 @@ use pomerium_shared::{
 use tokio::{net::UdpSocket, sync::mpsc};
 use tokio_util::task::TaskTracker;
 
-use super::{Stop, board::Board, shutdown};
+use super::{Seen, Stop, shutdown};
 use crate::{access::Access, failure::Failure};
 
 /// Programs at a time; what others send is dropped until one of them is quiet for long enough.
@@ -36,23 +36,18 @@ type Inboxes = Arc<Mutex<HashMap<SocketAddr, mpsc::Sender<Bytes>>>>;
 pub(crate) struct UdpForward {
     socket: Arc<UdpSocket>,
     destination: Destination,
-    row: usize,
     inboxes: Inboxes,
 }
 
 impl UdpForward {
     /// Takes a local port.
-    pub(crate) async fn bind(
-        address: SocketAddr,
-        destination: Destination,
-        row: usize,
-    ) -> Result<Self, Failure> {
+    pub(crate) async fn bind(address: SocketAddr, destination: Destination) -> Result<Self, Failure> {
         let socket = UdpSocket::bind(address).await.map_err(|source| Failure::Listen {
             wanted_by: destination.clone(),
             address,
             source,
         })?;
-        Ok(Self { socket: Arc::new(socket), destination, row, inboxes: Inboxes::default() })
+        Ok(Self { socket: Arc::new(socket), destination, inboxes: Inboxes::default() })
     }
 
     /// Where programs send.
@@ -60,22 +55,32 @@ impl UdpForward {
         self.socket.local_addr()
     }
 
-    /// Takes payloads until told to stop; its flows live in the tracker and may outlive it.
-    pub(crate) async fn run(self, access: Arc<Access>, board: Arc<Board>, tracker: TaskTracker, stop: Stop) {
+    /// Takes payloads until told to stop; its flows live in the tracker, and end with it.
+    pub(crate) async fn run(
+        self,
+        access: Arc<Access>,
+        seen: Arc<dyn Seen>,
+        tracker: TaskTracker,
+        stop: Stop,
+    ) {
         let mut buffer = BytesMut::new();
         loop {
             buffer.reserve(PAYLOAD_LEN_MAX);
             let arrived = tokio::select! {
                 biased;
-                () = stop.accepting.cancelled() => return,
+                () = stop.accepting.cancelled() => {
+                    // Nobody hears their programs any more; the socket goes with the last of them.
+                    self.inboxes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                    return;
+                }
                 arrived = self.socket.recv_buf_from(&mut buffer) => arrived,
             };
             match arrived {
                 Ok((_, peer)) => {
                     let payload = buffer.split().freeze();
                     if let Some(inbox) = self.deliver(peer, payload) {
-                        let (access, board, stop) = (Arc::clone(&access), Arc::clone(&board), stop.clone());
-                        tracker.spawn(self.flow(peer, inbox, access, board, stop));
+                        let (access, seen, stop) = (Arc::clone(&access), Arc::clone(&seen), stop.clone());
+                        tracker.spawn(self.flow(peer, inbox, access, seen, stop));
                     }
                 }
                 // A program that does not listen any more: its flow falls silent by itself.
@@ -108,37 +113,35 @@ impl UdpForward {
         peer: SocketAddr,
         inbox: mpsc::Receiver<Bytes>,
         access: Arc<Access>,
-        board: Arc<Board>,
+        seen: Arc<dyn Seen>,
         stop: Stop,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let (socket, destination, row) = (Arc::clone(&self.socket), self.destination.clone(), self.row);
+        let (socket, destination) = (Arc::clone(&self.socket), self.destination.clone());
         let inboxes = Arc::clone(&self.inboxes);
         async move {
-            board.began(row);
+            seen.began();
             let local = Local::Peer { socket, peer, inbox };
-            let told = tokio::select! {
+            let (up, down, told) = tokio::select! {
                 biased;
-                reason = shutdown(&stop.streams) => format!("flow ended: {reason}"),
+                reason = shutdown(&stop.streams) => (0, 0, format!("flow ended: {reason}")),
                 told = carry(&access, local, &destination) => told,
             };
             inboxes.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
-            board.ended(row, &told);
+            seen.ended(up, down, &told);
         }
     }
 }
 
-/// Carries one program's payloads to the flow's end and says in words how it ended.
-async fn carry(access: &Access, local: Local, to: &Destination) -> String {
+/// Carries one program's payloads to the flow's end; says how many bytes went up and down, and in words how it ended.
+async fn carry(access: &Access, local: Local, to: &Destination) -> (u64, u64, String) {
     match access.connect_udp(to).await {
         Ok(carriage) => {
             let options = RelayOptions { idle: Some(IDLE) };
             let end = udp::run(carriage, local, Near::Client, options, std::future::pending()).await;
-            format!(
-                "flow ended: {} ({} B up, {} B down)",
-                end.reason, end.bytes_from_client, end.bytes_from_app
-            )
+            let (up, down) = (end.bytes_from_client, end.bytes_from_app);
+            (up, down, format!("flow ended: {} ({up} B up, {down} B down)", end.reason))
         }
-        Err(failure) => crate::exit::message(&failure),
+        Err(failure) => (0, 0, crate::exit::message(&failure)),
     }
 }
 
@@ -148,7 +151,7 @@ mod tests {
 
     async fn forward() -> UdpForward {
         let at = SocketAddr::from(([127, 0, 0, 1], 0));
-        UdpForward::bind(at, "dns.corp.example:53".parse().unwrap(), 0).await.unwrap()
+        UdpForward::bind(at, "dns.corp.example:53".parse().unwrap()).await.unwrap()
     }
 
     fn peer(port: u16) -> SocketAddr {

@@ -25,6 +25,27 @@ impl Backoff {
     }
 }
 
+/// How long somebody goes on trying: what the attempts take counts as well as the pauses between them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    left: Duration,
+    backoff: Backoff,
+}
+
+impl Patience {
+    /// Patience for so long.
+    pub(crate) fn of(left: Duration) -> Self {
+        Self { left, backoff: Backoff::default() }
+    }
+
+    /// An attempt failed that `took` so long: the pause before the next one, or that it was the last.
+    pub(crate) fn after_failure(&mut self, took: Duration, random: u16) -> Option<Duration> {
+        let pause = self.backoff.after_failure(random);
+        self.left = self.left.checked_sub(took + pause)?;
+        Some(pause)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -36,6 +57,15 @@ mod tests {
         let mut backoff = Backoff::default();
         let pauses: Vec<_> = (0..9).map(|_| backoff.after_failure(u16::MAX).as_millis()).collect();
         assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 15000, 15000, 15000]);
+    }
+
+    #[test]
+    fn patience_ends_also_where_each_attempt_takes_long() {
+        let mut patience = Patience::of(Duration::from_secs(30));
+        let tries =
+            (0..99).take_while(|_| patience.after_failure(Duration::from_secs(9), 0).is_some()).count();
+        assert_eq!(tries, 3);
+        assert_eq!(Patience::of(Duration::ZERO).after_failure(Duration::ZERO, 0), None);
     }
 
     proptest! {

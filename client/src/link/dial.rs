@@ -1,7 +1,7 @@
 //! Dials a gateway by QUIC: all its addresses, a quarter of a second apart, and the first that answers wins (as RFC
 //! 8305 does for TCP).
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use pomerium_shared::tunnel::{TunnelClient, TunnelError};
 use tokio::{
@@ -80,10 +80,11 @@ impl Dialled {
 
 /// The gateway's addresses, asked for anew each time: it may have moved.
 pub(super) async fn resolve(gateway: &Gateway) -> Result<Vec<SocketAddr>, LinkError> {
-    let failed = |source| LinkError::Resolve { gateway: gateway.clone(), source };
+    let failed =
+        |source: io::Error| LinkError::Resolve { gateway: gateway.clone(), source: Arc::new(source) };
     let found = timeout(CONNECT_TIMEOUT, lookup_host((gateway.host(), gateway.port())))
         .await
-        .map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?
+        .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?
         .map_err(failed)?;
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in found.take(ADDRESSES_MAX) {
@@ -92,7 +93,7 @@ pub(super) async fn resolve(gateway: &Gateway) -> Result<Vec<SocketAddr>, LinkEr
         }
     }
     if addresses.is_empty() {
-        return Err(failed(std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address")));
+        return Err(failed(io::Error::new(io::ErrorKind::NotFound, "the name has no address")));
     }
     Ok(addresses)
 }
@@ -118,7 +119,10 @@ pub(super) async fn quic(
         match attempt {
             Ok(Ok((endpoint, connection))) => {
                 let dialled = Dialled::new(endpoint, connection, &tracker).await;
-                return dialled.map_err(|source| LinkError::Lost { gateway: gateway.clone(), source });
+                return dialled.map_err(|source| LinkError::Lost {
+                    gateway: gateway.clone(),
+                    source: Arc::new(source),
+                });
             }
             Ok(Err(error)) => {
                 // A certificate that is not believed is worth more to the person than a dead address beside it.
@@ -142,14 +146,14 @@ async fn one(
             let runtime = Arc::new(quinn::TokioRuntime);
             quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime)
         })
-        .map_err(|source| LinkError::Socket { gateway: gateway.clone(), source })?;
+        .map_err(|source| LinkError::Socket { gateway: gateway.clone(), source: Arc::new(source) })?;
     let connecting = endpoint
         .connect_with(config, address, gateway.host())
         .map_err(|_| LinkError::BadName { gateway: gateway.clone() })?;
     match timeout(CONNECT_TIMEOUT, connecting).await {
         Err(_) => Err(LinkError::NoAnswer { gateway: gateway.clone() }),
         Ok(Err(source)) if is_about_trust(&source) => {
-            Err(LinkError::Untrusted { gateway: gateway.clone(), source: Box::new(source) })
+            Err(LinkError::Untrusted { gateway: gateway.clone(), source: Arc::new(source) })
         }
         Ok(Err(source)) => Err(LinkError::Quic { gateway: gateway.clone(), source }),
         Ok(Ok(connection)) => Ok((endpoint, connection)),
@@ -157,11 +161,11 @@ async fn one(
 }
 
 /// Whether our own verification refused the certificate: then QUIC carries one of TLS's certificate alerts
-/// (RFC 9001, 4.8; RFC 8446, 6.2).
+/// (RFC 9001, 4.8; RFC 8446, 6.2). A signature that is wrong is one: somebody took the name of the authority.
 fn is_about_trust(error: &quinn::ConnectionError) -> bool {
     match error {
         quinn::ConnectionError::TransportError(error) => {
-            matches!(u64::from(error.code), 0x12a..=0x12e | 0x130 | 0x171)
+            matches!(u64::from(error.code), 0x12a..=0x12e | 0x130 | 0x133 | 0x171)
         }
         _ => false,
     }

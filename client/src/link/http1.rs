@@ -1,7 +1,7 @@
 //! The same over TCP: HTTP/1.1 with a TLS connection for each request and each `CONNECT` (RFC 9110, 9.3.6), for
 //! networks without UDP and for gateways without TLS.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -19,6 +19,8 @@ use pomerium_shared::{
     udp::{self, Carriage},
 };
 use rustls_pki_types::ServerName;
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -33,6 +35,22 @@ use super::{
     dial::{CONNECT_TIMEOUT, HEAD_START, resolve},
 };
 use crate::gateway::Gateway;
+
+/// What was sent and is not acknowledged for so long will not be: elsewhere its stream may go on. A gateway that takes nothing
+/// acknowledges that it does not.
+#[cfg(target_os = "linux")]
+const UNHEARD: Duration = Duration::from_secs(20);
+
+#[cfg(target_os = "linux")]
+fn give_up_unheard(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_user_timeout(Some(UNHEARD))
+}
+
+/// Other systems have times of their own.
+#[cfg(not(target_os = "linux"))]
+const fn give_up_unheard(_stream: &TcpStream) -> io::Result<()> {
+    Ok(())
+}
 
 /// What is needed to dial by TCP.
 pub(super) struct Http1 {
@@ -109,18 +127,25 @@ impl Http1 {
     /// Makes one ordinary request.
     pub(super) async fn request(
         &self,
-        mut request: Request<Bytes>,
+        request: Request<Bytes>,
         body_len_max: usize,
     ) -> Result<Response<Bytes>, LinkError> {
+        let response = self.answered(request).await?;
+        self.whole(response, body_len_max).await
+    }
+
+    /// The same, and leaves the answer's body to be read.
+    pub(super) async fn answered(
+        &self,
+        mut request: Request<Bytes>,
+    ) -> Result<Response<hyper::body::Incoming>, LinkError> {
         let mut sender = self.dial().await?;
         let host = HeaderValue::try_from(self.gateway.authority()).map_err(|_| self.bad_name())?;
         request.headers_mut().insert(HOST, host);
         // HTTP/1.1 wants the path alone in the request line (RFC 9112, 3.2.1).
         let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
         *request.uri_mut() = path.parse().map_err(|_| self.bad_name())?;
-        let response =
-            sender.send_request(request.map(Full::new)).await.map_err(|source| self.lost(source))?;
-        self.whole(response, body_len_max).await
+        sender.send_request(request.map(Full::new)).await.map_err(|source| self.lost(source))
     }
 
     async fn whole(
@@ -149,12 +174,13 @@ impl Http1 {
 
     async fn tcp(&self) -> Result<TcpStream, LinkError> {
         let mut attempts = JoinSet::new();
-        let mut delay = std::time::Duration::ZERO;
+        let mut delay = Duration::ZERO;
         for address in resolve(&self.gateway).await? {
             attempts.spawn(async move {
                 sleep(delay).await;
                 let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
                 keepalive(&stream)?;
+                give_up_unheard(&stream)?;
                 Ok::<_, io::Error>(stream)
             });
             delay += HEAD_START;
@@ -163,7 +189,9 @@ impl Http1 {
         while let Some(attempt) = attempts.join_next().await {
             match attempt {
                 Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(source)) => told = LinkError::Tcp { gateway: self.gateway.clone(), source },
+                Ok(Err(source)) => {
+                    told = LinkError::Tcp { gateway: self.gateway.clone(), source: Arc::new(source) }
+                }
                 Err(panicked) => tracing::error!(error = %panicked, "dialling failed by our own fault"),
             }
         }
@@ -191,14 +219,14 @@ impl Http1 {
             .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)));
         let gateway = self.gateway.clone();
         if is_about_trust {
-            LinkError::Untrusted { gateway, source: Box::new(source) }
+            LinkError::Untrusted { gateway, source: Arc::new(source) }
         } else {
-            LinkError::Tcp { gateway, source }
+            LinkError::Tcp { gateway, source: Arc::new(source) }
         }
     }
 
     fn lost(&self, source: hyper::Error) -> LinkError {
-        LinkError::LostHttp1 { gateway: self.gateway.clone(), source }
+        LinkError::LostHttp1 { gateway: self.gateway.clone(), source: Arc::new(source) }
     }
 
     fn no_answer(&self) -> LinkError {

@@ -24,18 +24,18 @@ const SLEPT: Duration = Duration::from_secs(5);
 
 /// What a look shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seen {
+pub(crate) struct Seen {
     /// Frames sent that the other end must answer.
-    asked: u64,
+    pub(crate) asked: u64,
     /// Datagrams that came.
-    heard: u64,
+    pub(crate) heard: u64,
     /// The address that packets to the gateway leave from; `None` while there is no way at all.
-    source: Option<IpAddr>,
+    pub(crate) source: Option<IpAddr>,
 }
 
 /// Why a new socket is bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
+pub(crate) enum Why {
     Address,
     Silence,
     Sleep,
@@ -43,23 +43,25 @@ enum Why {
 
 /// What has been seen of a path.
 #[derive(Debug)]
-struct Watch {
+pub(crate) struct Watch {
     seen: Seen,
     looked: Now,
     /// Since when an answer is due.
     waiting: Option<Instant>,
     rebound: Option<Instant>,
+    is_busy: bool,
     is_doubtful: bool,
 }
 
 impl Watch {
-    const fn new(seen: Seen, now: Now) -> Self {
-        Self { seen, looked: now, waiting: None, rebound: None, is_doubtful: false }
+    pub(crate) const fn new(seen: Seen, now: Now) -> Self {
+        Self { seen, looked: now, waiting: None, rebound: None, is_busy: true, is_doubtful: false }
     }
 
     /// Takes a look in; says whether a new socket is called for.
-    fn look(&mut self, seen: Seen, now: Now) -> Option<Why> {
+    pub(crate) fn look(&mut self, seen: Seen, now: Now) -> Option<Why> {
         let has_heard = seen.heard != self.seen.heard;
+        self.is_busy = has_heard || seen.asked != self.seen.asked;
         if has_heard {
             (self.waiting, self.rebound, self.is_doubtful) = (None, None, false);
         } else if seen.asked != self.seen.asked && self.waiting.is_none() {
@@ -85,9 +87,20 @@ impl Watch {
         }
         why
     }
+
+    /// Whether the connection is to be doubted.
+    pub(crate) const fn is_doubtful(&self) -> bool {
+        self.is_doubtful
+    }
+
+    /// When to look again.
+    pub(crate) const fn interval(&self) -> Duration {
+        if self.is_busy || self.is_doubtful { BUSY_INTERVAL } else { QUIET_INTERVAL }
+    }
 }
 
-fn slept(before: Now, now: Now) -> bool {
+/// Whether the machine slept between two moments.
+pub(super) fn slept(before: Now, now: Now) -> bool {
     let on_the_wall = now.wall.duration_since(before.wall).unwrap_or_default();
     on_the_wall.saturating_sub(now.monotonic.duration_since(before.monotonic)) >= SLEPT
 }
@@ -95,20 +108,18 @@ fn slept(before: Now, now: Now) -> bool {
 /// Watches until the connection is gone, and tells whether the gateway's silence puts it in doubt.
 pub(super) async fn keep(endpoint: quinn::Endpoint, quic: quinn::Connection, doubt: watch::Sender<bool>) {
     let mut watch = Watch::new(see(&quic), Now::read());
-    let mut interval = BUSY_INTERVAL;
+    let mut interval = watch.interval();
     loop {
         tokio::select! {
             _gone = quic.closed() => return,
             () = sleep(interval) => {}
         }
-        let seen = see(&quic);
-        let is_busy = seen.heard != watch.seen.heard || seen.asked != watch.seen.asked;
-        let why = watch.look(seen, Now::read());
-        doubt.send_if_modified(|told| std::mem::replace(told, watch.is_doubtful) != watch.is_doubtful);
+        let why = watch.look(see(&quic), Now::read());
+        doubt.send_if_modified(|told| std::mem::replace(told, watch.is_doubtful()) != watch.is_doubtful());
         if let Some(why) = why {
             rebind(&endpoint, &quic, why);
         }
-        interval = if is_busy || watch.is_doubtful { BUSY_INTERVAL } else { QUIET_INTERVAL };
+        interval = watch.interval();
     }
 }
 

@@ -1,18 +1,22 @@
 //! Which way leads to the gateway now: the one QUIC connection, or TLS over TCP where UDP does not get through.
 //!
 //! QUIC has a head start in the race; where TCP wins it, QUIC is tried on in the background, and takes over once it gets
-//! through. A connection that takes no new streams is kept until its last one has ended.
+//! through. A connection that takes no new streams is kept until its last one has ended. What stands, and who dials when, is
+//! decided in [`line`](super::line).
 
 use std::{
-    mem,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use pomerium_shared::tunnel::TunnelClient;
+use pomerium_shared::{clock::Now, tunnel::TunnelClient};
 use tokio::{
-    sync::watch,
+    sync::{Notify, OnceCell, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{
@@ -24,15 +28,14 @@ use super::{
     CarriedBy, LinkError,
     dial::{self, Dialled},
     http1::Http1,
+    line::{Carrier, Carries, Line, Standing, Wanted, WayBack},
     path,
 };
-use crate::gateway::Gateway;
+use crate::{access::random, gateway::Gateway};
 
 /// QUIC's head start over TCP: a round trip and a lost packet on most ways.
 const TCP_AFTER: Duration = Duration::from_millis(500);
-/// How long TCP serves before UDP is tried again.
-const UDP_AGAIN_AFTER: Duration = Duration::from_secs(120);
-/// Between two looks whether this machine has moved, while TCP serves: elsewhere UDP may get through.
+/// Between two looks whether this machine has moved, while TCP serves: elsewhere UDP may get through, and TCP does not follow.
 const MOVED_INTERVAL: Duration = Duration::from_secs(2);
 /// How long closing may take until the gateway has heard of it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -45,14 +48,17 @@ pub(super) enum Way {
     Http1,
 }
 
-/// How the gateway is spoken to at the moment.
-enum Carrier {
-    None,
-    Http3(Box<Dialled>),
-    /// Until the guarded task has found the way back.
-    Http1 {
-        _way_back: DropGuard,
-    },
+/// TCP's part of the line: the guarded task looks for the way back to QUIC.
+type OverTcp = DropGuard;
+
+impl Carries for Box<Dialled> {
+    fn is_open(&self) -> bool {
+        Dialled::is_open(self)
+    }
+
+    fn is_doubtful(&self) -> bool {
+        Dialled::is_doubtful(self)
+    }
 }
 
 type Dialling = Pin<Box<dyn Future<Output = Result<Box<Dialled>, LinkError>> + Send>>;
@@ -68,7 +74,9 @@ enum Raced {
 pub(super) struct Ways {
     inner: Arc<Inner>,
     /// One dials for all who wait.
-    dialling: tokio::sync::Mutex<()>,
+    dialling: tokio::sync::Mutex<Option<LinkError>>,
+    /// How many attempts have failed.
+    failures: AtomicU64,
     stop: CancellationToken,
     _stop: DropGuard,
 }
@@ -78,7 +86,11 @@ struct Inner {
     quic: quinn::ClientConfig,
     http1: Http1,
     tracker: TaskTracker,
-    carrier: Mutex<Carrier>,
+    line: Mutex<Line<Box<Dialled>, OverTcp>>,
+    /// Wakes those who wait to dial.
+    found: Notify,
+    /// Where the gateway is, to see whence this machine gets there.
+    at: OnceCell<SocketAddr>,
 }
 
 impl Ways {
@@ -88,10 +100,17 @@ impl Ways {
         http1: Http1,
         tracker: TaskTracker,
     ) -> Self {
-        let inner = Inner { gateway, quic, http1, tracker, carrier: Mutex::new(Carrier::None) };
+        let (line, found, at) = (Mutex::default(), Notify::new(), OnceCell::new());
+        let inner = Inner { gateway, quic, http1, tracker, line, found, at };
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
-        Self { inner: Arc::new(inner), dialling: tokio::sync::Mutex::default(), stop, _stop: guard }
+        Self {
+            inner: Arc::new(inner),
+            dialling: tokio::sync::Mutex::default(),
+            failures: AtomicU64::default(),
+            stop,
+            _stop: guard,
+        }
     }
 
     pub(super) fn http1(&self) -> &Http1 {
@@ -99,56 +118,95 @@ impl Ways {
     }
 
     /// The way to use now, found if there is none.
-    pub(super) async fn now(&self) -> Result<Way, LinkError> {
+    pub(super) async fn now(&self, wanted: Wanted) -> Result<Way, LinkError> {
         if !self.inner.gateway.tls() {
             return Ok(Way::Http1);
         }
+        let failures = self.failures.load(Ordering::Acquire);
         if let Some(way) = self.inner.standing() {
             return Ok(way);
         }
-        let _one_for_all = self.dialling.lock().await;
+        let pause = self.inner.lock().pause_of(wanted, Now::read());
+        tokio::select! {
+            () = sleep(pause) => {}
+            // Somebody who was to wait for less has found one.
+            () = self.inner.found.notified() => {}
+        }
+        let mut last = self.dialling.lock().await;
+        // An attempt that failed while this one waited speaks for both.
+        if self.failures.load(Ordering::Acquire) != failures
+            && let Some(error) = last.clone()
+        {
+            return Err(error);
+        }
         loop {
             if let Some(way) = self.inner.standing() {
                 return Ok(way);
             }
-            let Some(mut doubt) = self.inner.doubt() else {
-                return Ok(self.take(Box::pin(self.race()).await?));
+            let found = match self.inner.doubt() {
+                None => self.find().await,
+                Some(mut doubt) => tokio::select! {
+                    // It came back by itself.
+                    Ok(_) = doubt.wait_for(|is_doubtful| !is_doubtful) => continue,
+                    found = self.find() => found,
+                },
             };
-            tokio::select! {
-                // It came back by itself.
-                Ok(_) = doubt.wait_for(|is_doubtful| !is_doubtful) => {}
-                raced = Box::pin(self.race()) => return Ok(self.take(raced?)),
+            if let Err(error) = &found {
+                *last = Some(error.clone());
+                self.failures.fetch_add(1, Ordering::Release);
+            }
+            return found;
+        }
+    }
+
+    async fn find(&self) -> Result<Way, LinkError> {
+        self.inner.lock().begun(random(), Now::read());
+        match Box::pin(self.race()).await {
+            Ok(raced) => Ok(self.take(raced)),
+            Err(error) => {
+                self.inner.lock().failed(Now::read());
+                Err(error)
             }
         }
     }
 
     /// TCP serves no more either: the next one races anew.
     pub(super) fn http1_failed(&self) {
-        let mut carrier = self.inner.lock();
-        if matches!(*carrier, Carrier::Http1 { .. }) {
-            *carrier = Carrier::None;
+        self.inner.lock().tcp_failed(random(), Now::read());
+    }
+
+    /// Waits until this machine has another address than now. Cancel-safe.
+    pub(super) async fn moved(&self) {
+        let mut here = self.inner.source().await;
+        loop {
+            sleep(MOVED_INTERVAL).await;
+            let now = self.inner.source().await;
+            if now.is_some() && here.is_some() && now != here {
+                return;
+            }
+            here = here.or(now);
         }
     }
 
-    /// Whether anything was found, and nobody closed it since.
+    /// Whether anything was found, and nobody closed it since. Without TLS there is nothing to find.
     pub(super) fn is_used(&self) -> bool {
-        !matches!(*self.inner.lock(), Carrier::None)
+        !self.inner.gateway.tls() || self.inner.lock().is_used()
     }
 
     pub(super) fn carried_by(&self) -> CarriedBy {
-        match &*self.inner.lock() {
-            Carrier::Http3(dialled) if dialled.is_open() => {
+        match self.inner.lock().standing() {
+            Standing::Quic(dialled) | Standing::InDoubt(dialled) => {
                 CarriedBy::Quic(Box::new(dialled.tunnel().quic().stats()))
             }
-            Carrier::Http1 { .. } => CarriedBy::Tcp,
-            Carrier::Http3(_) | Carrier::None => CarriedBy::Nothing,
+            Standing::Tcp => CarriedBy::Tcp,
+            Standing::Gone => CarriedBy::Nothing,
         }
     }
 
     /// Says goodbye to the gateway, so that it need not wait for a time-out.
     pub(super) async fn close(&self) {
-        let carrier = mem::replace(&mut *self.inner.lock(), Carrier::None);
-        if let Carrier::Http3(dialled) = carrier {
+        let carrier = self.inner.lock().close();
+        if let Carrier::Quic(dialled) = carrier {
             let _late_is_harmless = timeout(CLOSE_TIMEOUT, dialled.close()).await;
         }
     }
@@ -190,7 +248,7 @@ impl Ways {
         match raced {
             Raced::Http3(dialled) => {
                 let way = dialled.way();
-                self.inner.replace(Carrier::Http3(dialled));
+                self.inner.reached(Carrier::Quic(dialled));
                 way
             }
             Raced::Http1(still_dialling) => {
@@ -203,7 +261,7 @@ impl Ways {
                         dialled = inner.find_way_back(still_dialling) => inner.come_back(dialled, &stopped),
                     }
                 });
-                self.inner.replace(Carrier::Http1 { _way_back: stop.drop_guard() });
+                self.inner.reached(Carrier::Tcp(stop.drop_guard()));
                 Way::Http1
             }
         }
@@ -211,9 +269,9 @@ impl Ways {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Carrier> {
-        // A panic of another holder leaves one of the three, which is as good as any.
-        self.carrier.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Line<Box<Dialled>, OverTcp>> {
+        // A panic of another holder leaves some carrier, which is as good as any.
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn dial(&self) -> Dialling {
@@ -221,39 +279,54 @@ impl Inner {
         Box::pin(async move { dialled.await.map(Box::new) })
     }
 
+    /// Where the gateway is, once its name has been looked up.
+    async fn at(&self) -> Option<SocketAddr> {
+        let look_up = async || {
+            let all = dial::resolve(&self.gateway).await.ok();
+            all.and_then(|all| all.first().copied()).ok_or(())
+        };
+        self.at.get_or_try_init(look_up).await.ok().copied()
+    }
+
+    /// The address that this machine has on the way there now.
+    async fn source(&self) -> Option<IpAddr> {
+        self.at().await.and_then(path::source)
+    }
+
     /// The way that new streams may take without another thought.
     fn standing(&self) -> Option<Way> {
-        let mut carrier = self.lock();
-        match &*carrier {
-            Carrier::Http3(dialled) if !dialled.is_open() => {
-                let ended = mem::replace(&mut *carrier, Carrier::None);
-                drop(carrier);
-                self.leave(ended);
-                None
-            }
-            Carrier::Http3(dialled) if dialled.is_doubtful() => None,
-            Carrier::Http3(dialled) => Some(dialled.way()),
-            Carrier::Http1 { .. } => Some(Way::Http1),
-            Carrier::None => None,
+        let mut line = self.lock();
+        let ended = line.ended(random(), Now::read());
+        let way = match line.standing() {
+            Standing::Quic(dialled) => Some(dialled.way()),
+            Standing::Tcp => Some(Way::Http1),
+            Standing::InDoubt(_) | Standing::Gone => None,
+        };
+        drop(line);
+        if let Some(ended) = ended {
+            self.leave(ended);
         }
+        way
     }
 
     /// The doubt of a connection that may yet come back.
     fn doubt(&self) -> Option<watch::Receiver<bool>> {
-        match &*self.lock() {
-            Carrier::Http3(dialled) => Some(dialled.doubt()),
-            Carrier::Http1 { .. } | Carrier::None => None,
+        match self.lock().standing() {
+            Standing::Quic(dialled) | Standing::InDoubt(dialled) => Some(dialled.doubt()),
+            Standing::Tcp | Standing::Gone => None,
         }
     }
 
-    fn replace(&self, new: Carrier) {
-        let old = mem::replace(&mut *self.lock(), new);
-        self.leave(old);
+    fn reached(&self, new: Carrier<Box<Dialled>, OverTcp>) {
+        let old = self.lock().reached(new, Now::read());
+        self.found.notify_waiters();
+        if let Carrier::Quic(dialled) = old {
+            self.leave(dialled);
+        }
     }
 
     /// Lets the streams finish that a connection still has.
-    fn leave(&self, carrier: Carrier) {
-        let Carrier::Http3(dialled) = carrier else { return };
+    fn leave(&self, dialled: Box<Dialled>) {
         self.tracker.spawn(async move {
             dialled.tunnel().finished().await;
             let _late_is_harmless = timeout(CLOSE_TIMEOUT, dialled.close()).await;
@@ -268,35 +341,22 @@ impl Inner {
             {
                 return dialled;
             }
-            tokio::select! {
-                () = sleep(UDP_AGAIN_AFTER) => {}
-                () = self.moved() => {}
+            let gateway = self.at().await;
+            let here = || gateway.and_then(path::source);
+            let mut way_back = WayBack::after(here(), Now::read());
+            while !way_back.is_due(here(), Now::read()) {
+                sleep(MOVED_INTERVAL).await;
             }
             attempt = Some(self.dial());
         }
     }
 
-    /// Waits until this machine has another address than now.
-    async fn moved(&self) {
-        let Some(&gateway) = dial::resolve(&self.gateway).await.ok().as_deref().and_then(<[_]>::first) else {
-            return std::future::pending().await;
-        };
-        let here = path::source(gateway);
-        loop {
-            sleep(MOVED_INTERVAL).await;
-            let now = path::source(gateway);
-            if now.is_some() && now != here {
-                return;
-            }
-        }
-    }
-
     fn come_back(&self, dialled: Box<Dialled>, stopped: &CancellationToken) {
-        let mut carrier = self.lock();
+        let mut line = self.lock();
         // Whoever took the carrier away has cancelled this under the same lock.
         if !stopped.is_cancelled() {
             tracing::info!(address = %dialled.address(), "UDP gets through again: back to QUIC");
-            *carrier = Carrier::Http3(dialled);
+            let _over_tcp = line.reached(Carrier::Quic(dialled), Now::read());
         }
     }
 }

@@ -17,7 +17,7 @@ use super::{
     socket,
     wire::{self, REPLY_LEN_MAX, Reply, Request, VERSION, Versioned},
 };
-use crate::{failure::Failure, gateway::Gateway};
+use crate::{access::Route, failure::Failure, gateway::Gateway};
 
 /// How long the socket may take to be connected to: a daemon that hangs is as good as none.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -85,6 +85,18 @@ impl Line {
         match self.ask(Request::Open { gateway, destination, patient }, tell).await? {
             Reply::Open => Ok(Leg::io(FrameReader::new(self.reader), FrameWriter::new(self.writer))),
             _ => Err(Failure::BadAnswer { what: "a connection" }),
+        }
+    }
+
+    /// Follows a gateway's list of routes, until the daemon is gone or does not know how.
+    pub(crate) async fn follow(mut self, gateway: &Gateway, heard: impl Fn(Vec<Route>)) {
+        let request = Request::Follow { gateway: gateway.to_string() };
+        let asked = wire::write(&mut self.writer, &Versioned { version: VERSION, request }).await;
+        if asked.is_err() {
+            return;
+        }
+        while let Ok(Some(Reply::Routes { routes })) = wire::read(&mut self.reader, REPLY_LEN_MAX).await {
+            heard(routes);
         }
     }
 

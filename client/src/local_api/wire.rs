@@ -1,6 +1,6 @@
 //! The messages of the local API, and lines of bounded length.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -55,8 +55,26 @@ pub(crate) enum Request {
         #[serde(default)]
         patient: bool,
     },
+    /// The list of routes each time that it changes, for as long as the caller stays.
+    Follow {
+        /// Of which gateway.
+        gateway: String,
+    },
     /// Read the file of forwards again.
     Reload,
+    /// Have the daemon's network device lead to routes, until it is switched off.
+    TunOn {
+        /// Of which gateway.
+        gateway: String,
+        /// Names of routes, or their `host:port`; all if there are none.
+        #[serde(default)]
+        routes: Vec<String>,
+        /// Whether this machine asks there for names.
+        #[serde(default = "yes")]
+        dns: bool,
+    },
+    /// Take the network device away.
+    TunOff,
 }
 
 /// What the daemon answers.
@@ -65,7 +83,7 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     /// To [`Request::Status`].
     Status(DaemonStatus),
-    /// To [`Request::Routes`].
+    /// To [`Request::Routes`], and again and again to [`Request::Follow`].
     Routes {
         /// As the gateway lists them.
         routes: Vec<Route>,
@@ -93,6 +111,8 @@ pub(crate) enum Reply {
         /// How many forwards there are now.
         forwards: usize,
     },
+    /// To [`Request::TunOn`] and [`Request::TunOff`]: how it is now.
+    Tun(TunStatus),
     /// To anything: it was not done.
     Failed {
         /// The exit code of a command that fails so.
@@ -109,8 +129,40 @@ pub(crate) struct DaemonStatus {
     pub(crate) program: String,
     /// Its process.
     pub(crate) pid: u32,
+    /// Its network device, if it may have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tun: Option<TunStatus>,
     /// Each gateway that it serves.
     pub(crate) gateways: Vec<GatewayStatus>,
+}
+
+/// The daemon's network device.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TunStatus {
+    /// What it is called.
+    pub(crate) device: String,
+    /// Whose routes it leads to; none: it is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gateway: Option<String>,
+    /// Hosts that have an address there.
+    #[serde(default)]
+    pub(crate) hosts: usize,
+    /// Who asks there for names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) asked_by: Option<String>,
+    /// Connections and flows of datagrams that live.
+    #[serde(default)]
+    pub(crate) flows: usize,
+    /// Packets that were thrown away, by reason.
+    #[serde(default)]
+    pub(crate) dropped: BTreeMap<String, u64>,
+    /// Why it went off, or did not go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trouble: Option<String>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// How one gateway fares.

@@ -1,7 +1,8 @@
-//! The loopback address to which the browser brings the token (RFC 8252, 7.3).
+//! The loopback address to which the browser brings the code for a token, or from gateways that know no codes the token itself
+//! (RFC 8252, 7.3).
 //!
 //! Any program and any web page on this machine can reach the port, so nothing counts but a `GET` of the one random
-//! path, under the one `Host`, with a token. Everything else is a 404 and changes nothing, but for the page at
+//! path, under the one `Host`, with what is waited for. Everything else is a 404 and changes nothing, but for the page at
 //! [`DONE_PATH`]: the browser is sent on there, so that the token stays in no address bar and no history.
 
 use std::{net::SocketAddr, time::Duration};
@@ -14,7 +15,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::token::Token;
+use crate::{
+    token::{TOKEN_LEN_MAX, Token},
+    visitor,
+};
 
 /// Bytes of a request head at most.
 const HEAD_LEN_MAX: usize = 16 * 1024;
@@ -23,7 +27,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Callers served at once; a browser needs two or three, others wait in the kernel.
 const CALLERS_MAX: usize = 16;
 
-/// How long the browser may take to come for the page once the token is here.
+/// How long the browser may take to come for the page once it was here.
 const LINGER: Duration = Duration::from_secs(2);
 /// Where the page is.
 const DONE_PATH: &str = "/done";
@@ -37,11 +41,30 @@ const DONE: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\
 const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\n\
     Cache-Control: no-store\r\nConnection: close\r\n\r\nnot found\n";
 
-/// A listener on 127.0.0.1 that waits for one token.
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expects {
+    /// A code and nothing else: a token from whoever saw the address would have this person work as somebody else.
+    Code,
+    /// The gateway has not said that it knows codes: a token will do.
+    CodeOrToken,
+}
+
+/// What the browser brought.
+#[derive(Debug)]
+pub(crate) enum Brought {
+    /// A code, which is worth a token to this process alone.
+    Code(String),
+    /// The token.
+    Token(Token),
+}
+
+/// A listener on 127.0.0.1 that waits for one browser.
 #[derive(Debug)]
 pub(crate) struct Callback {
     listener: TcpListener,
-    expected: Expected,
+    host: String,
+    path: String,
 }
 
 /// What the right caller asks for.
@@ -49,6 +72,7 @@ pub(crate) struct Callback {
 struct Expected {
     host: String,
     path: String,
+    expects: Expects,
 }
 
 impl Callback {
@@ -59,48 +83,49 @@ impl Callback {
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| std::io::Error::other("no random numbers"))?;
         let host = listener.local_addr()?.to_string();
         let path = format!("/{}", URL_SAFE_NO_PAD.encode(secret));
-        Ok(Self { listener, expected: Expected { host, path } })
+        Ok(Self { listener, host, path })
     }
 
     /// The `pomerium_redirect_uri` that leads here.
     pub(crate) fn redirect_uri(&self) -> String {
-        format!("http://{}{}", self.expected.host, self.expected.path)
+        format!("http://{}{}", self.host, self.path)
     }
 
-    /// Serves callers until one brings a token, and for a moment more, until the browser has the page. Not bounded in
+    /// Serves callers until one brings what is waited for, and for a moment more, until the browser has the page. Not bounded in
     /// time: the caller sets the deadline.
     ///
     /// # Cancellation
     /// Cancel-safe: dropping it closes the port and all callers.
-    pub(crate) async fn token(self) -> std::io::Result<Token> {
+    pub(crate) async fn brought(self, expects: Expects) -> std::io::Result<Brought> {
+        let expected = Expected { host: self.host.clone(), path: self.path.clone(), expects };
         let mut callers: JoinSet<Option<Call>> = JoinSet::new();
         let mut has_page = false;
-        let token = loop {
+        let brought = loop {
             tokio::select! {
                 accepted = self.listener.accept(), if callers.len() < CALLERS_MAX => {
                     let (stream, _) = accepted?;
-                    callers.spawn(serve(stream, self.expected.clone()));
+                    callers.spawn(serve(stream, expected.clone()));
                 }
                 Some(ended) = callers.join_next() => match ended {
-                    Ok(Some(Call::Token(token))) => break token,
+                    Ok(Some(Call::Brought(brought))) => break brought,
                     Ok(Some(Call::Page)) => has_page = true,
                     Ok(None) | Err(_) => {}
                 },
             }
         };
         if !has_page {
-            // A browser that does not come has the token delivered all the same.
-            let _came = timeout(LINGER, self.page_fetched(&mut callers)).await;
+            // What a browser that does not come has brought counts all the same.
+            let _came = timeout(LINGER, self.page_fetched(&mut callers, &expected)).await;
         }
-        Ok(token)
+        Ok(brought)
     }
 
     /// Serves callers until one has fetched the page.
-    async fn page_fetched(&self, callers: &mut JoinSet<Option<Call>>) {
+    async fn page_fetched(&self, callers: &mut JoinSet<Option<Call>>, expected: &Expected) {
         loop {
             tokio::select! {
                 accepted = self.listener.accept(), if callers.len() < CALLERS_MAX => match accepted {
-                    Ok((stream, _)) => _ = callers.spawn(serve(stream, self.expected.clone())),
+                    Ok((stream, _)) => _ = callers.spawn(serve(stream, expected.clone())),
                     Err(_) => return,
                 },
                 Some(ended) = callers.join_next() => if let Ok(Some(Call::Page)) = ended {
@@ -114,22 +139,26 @@ impl Callback {
 /// What one caller came for, if it was anything of ours.
 #[derive(Debug)]
 enum Call {
-    /// It brought the token.
-    Token(Token),
+    /// It brought what is waited for.
+    Brought(Brought),
     /// It has fetched the page.
     Page,
 }
 
-/// Answers one caller.
+/// Answers one caller. Another user of the machine may have seen the address in a process list, and bring a sign-in of theirs.
 async fn serve(mut stream: TcpStream, expected: Expected) -> Option<Call> {
+    if visitor::is_anothers(&stream) {
+        tracing::warn!("a process of another user was turned away from the sign-in's local address");
+        return None;
+    }
     let head = timeout(HEAD_TIMEOUT, read_head(&mut stream)).await.ok()??;
     let call = expected.call_in(&head);
     let answer = match &call {
-        Some(Call::Token(_)) => GO_ON,
+        Some(Call::Brought(_)) => GO_ON,
         Some(Call::Page) => DONE,
         None => NOT_FOUND,
     };
-    // The token counts even when the browser is gone before it has read the answer.
+    // What was brought counts even when the browser is gone before it has read the answer.
     let _was_read = timeout(HEAD_TIMEOUT, async {
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await
@@ -179,12 +208,21 @@ impl Expected {
         if path != self.path {
             return None;
         }
-        let mut tokens = url::form_urlencoded::parse(query.as_bytes())
-            .filter(|(name, _)| name == "pomerium_jwt")
-            .map(|(_, value)| value);
-        let token = tokens.next()?;
-        // Two tokens are an attempt to have us and someone else read different ones.
-        if tokens.next().is_some() { None } else { Token::parse(&token).ok().map(Call::Token) }
+        let mut brought = url::form_urlencoded::parse(query.as_bytes())
+            .filter(|(name, _)| matches!(name.as_ref(), "pomerium_code" | "pomerium_jwt"));
+        let (name, value) = brought.next()?;
+        // Two are an attempt to have us and someone else read different ones.
+        if brought.next().is_some() {
+            return None;
+        }
+        match (name.as_ref(), self.expects) {
+            ("pomerium_code", _) => {
+                let is_code = (1..=TOKEN_LEN_MAX).contains(&value.len());
+                is_code.then(|| Call::Brought(Brought::Code(value.into_owned())))
+            }
+            (_, Expects::CodeOrToken) => Token::parse(&value).ok().map(Brought::Token).map(Call::Brought),
+            (_, Expects::Code) => None,
+        }
     }
 }
 
@@ -195,13 +233,18 @@ mod tests {
     use super::*;
 
     fn expected() -> Expected {
-        Expected { host: "127.0.0.1:4000".to_owned(), path: "/Rand0m".to_owned() }
+        Expected {
+            host: "127.0.0.1:4000".to_owned(),
+            path: "/Rand0m".to_owned(),
+            expects: Expects::CodeOrToken,
+        }
     }
 
     fn asked(first: &str, rest: &str) -> Option<String> {
         let head = format!("{first}\r\n{rest}\r\n\r\n");
         match expected().call_in(head.as_bytes())? {
-            Call::Token(token) => Some(token.expose().to_owned()),
+            Call::Brought(Brought::Token(token)) => Some(token.expose().to_owned()),
+            Call::Brought(Brought::Code(code)) => Some(format!("code {code}")),
             Call::Page => Some("the page".to_owned()),
         }
     }
@@ -210,6 +253,25 @@ mod tests {
     fn the_right_request_brings_its_token() {
         let token = asked("GET /Rand0m?x=1&pomerium_jwt=a.b.c HTTP/1.1", "hOsT: 127.0.0.1:4000");
         assert_eq!(token.as_deref(), Some("a.b.c"));
+    }
+
+    #[test]
+    fn where_a_code_was_promised_a_token_is_no_answer() {
+        let strict = Expected { expects: Expects::Code, ..expected() };
+        let call = |query: &str| {
+            strict.call_in(format!("GET /Rand0m?{query} HTTP/1.1\r\nHost: 127.0.0.1:4000\r\n\r\n").as_bytes())
+        };
+        assert!(
+            call("pomerium_jwt=a.b.c").is_none(),
+            "somebody who saw the address brings a session of theirs"
+        );
+        assert!(
+            matches!(call("pomerium_code=abc"), Some(Call::Brought(Brought::Code(code))) if code == "abc")
+        );
+        assert_eq!(
+            asked("GET /Rand0m?pomerium_code=abc HTTP/1.1", "Host: 127.0.0.1:4000").as_deref(),
+            Some("code abc")
+        );
     }
 
     #[test]
@@ -231,6 +293,9 @@ mod tests {
             ("GET /Rand0m?pomerium_jwt= HTTP/1.1", host),
             ("GET /Rand0m?pomerium_jwt=a%0D%0Ab HTTP/1.1", host),
             ("GET /Rand0m?pomerium_jwt=a.b.c&pomerium_jwt=d.e.f HTTP/1.1", host),
+            ("GET /Rand0m?pomerium_code=abc&pomerium_code=def HTTP/1.1", host),
+            ("GET /Rand0m?pomerium_code=abc&pomerium_jwt=a.b.c HTTP/1.1", host),
+            ("GET /Rand0m?pomerium_code= HTTP/1.1", host),
             ("POST /Rand0m?pomerium_jwt=a.b.c HTTP/1.1", host),
             ("GET /Rand0m?pomerium_jwt=a.b.c HTTP/1.1", "Host: localhost:4000"),
             ("GET /Rand0m?pomerium_jwt=a.b.c HTTP/1.1", "Host: evil.example"),
@@ -255,8 +320,8 @@ mod tests {
     async fn strangers_get_404_and_do_not_end_the_wait() {
         let callback = Callback::bind().await.unwrap();
         let uri = callback.redirect_uri();
-        let host = callback.expected.host.clone();
-        let path = callback.expected.path.clone();
+        let host = callback.host.clone();
+        let path = callback.path.clone();
         assert_eq!(uri, format!("http://{host}{path}"));
         let browser = async {
             let stranger =
@@ -275,21 +340,21 @@ mod tests {
             assert!(page.contains("Cache-Control: no-store"), "{page}");
             assert!(!page.contains("a.b.c"), "{page}");
         };
-        let (token, ()) = tokio::join!(callback.token(), browser);
-        assert_eq!(token.unwrap().expose(), "a.b.c");
+        let (token, ()) = tokio::join!(callback.brought(Expects::CodeOrToken), browser);
+        assert!(matches!(token.unwrap(), Brought::Token(token) if token.expose() == "a.b.c"));
     }
 
     #[tokio::test]
     async fn a_caller_that_never_stops_talking_is_cut() {
         let callback = Callback::bind().await.unwrap();
-        let host = callback.expected.host.clone();
+        let host = callback.host.clone();
         let talker = async {
             let mut stream = TcpStream::connect(&host).await.unwrap();
             let line = [b'a'; 4096];
             while stream.write_all(&line).await.is_ok() {}
         };
         tokio::select! {
-            token = callback.token() => panic!("a token came from nowhere: {token:?}"),
+            token = callback.brought(Expects::Code) => panic!("a token came from nowhere: {token:?}"),
             () = talker => {}
         }
     }
@@ -298,7 +363,7 @@ mod tests {
         #[test]
         fn no_request_without_the_path_brings_a_token(head in ".{0,300}") {
             prop_assume!(!head.contains("/Rand0m"));
-            prop_assert!(!matches!(expected().call_in(head.as_bytes()), Some(Call::Token(_))));
+            prop_assert!(!matches!(expected().call_in(head.as_bytes()), Some(Call::Brought(_))));
         }
     }
 }

@@ -7,11 +7,10 @@ use http::{Response, StatusCode};
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
-use super::{LoginError, sign_in_page};
+use super::{LoginError, proof::TOKEN_PATH, sign_in_page};
 use crate::{failure::Failure, link::answer::shown, token::Token};
 
 const AUTHORIZATION_PATH: &str = "/.pomerium/api/v1/device_authorization";
-const TOKEN_PATH: &str = "/.pomerium/api/v1/token";
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
 /// Where the gateway does not say how often to ask (RFC 8628, 3.2).

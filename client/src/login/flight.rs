@@ -1,129 +1,97 @@
 //! One sign-in at a time: for all streams of this process and for all processes of this user.
 //!
-//! Who finds its token stale comes here. The first one signs in; all others wait and take what it brought.
+//! Who finds its token stale comes here. The first one signs in; all others wait and take what it brought, as
+//! [`turns`](super::turns) decides.
 
 use std::{
     fs::{File, TryLockError},
     future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use pomerium_shared::clock::Now;
-use tokio::sync::Mutex;
+use tokio_util::task::TaskTracker;
 
-use super::LoginError;
+use super::{
+    LoginError,
+    turns::{Asked, Renewed, Step, Turn, Turns, next_step},
+};
 use crate::{cache::Cache, gateway::Gateway, token::Token};
 
 /// How often a process looks whether another one has finished signing in.
 const LOOK_EVERY: Duration = Duration::from_millis(150);
 
-/// How long nobody who was left waiting at a sign-in page is shown another one, unless they ask for it.
-const COOL_DOWN: Duration = Duration::from_secs(10 * 60);
-
-/// Who wants a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
-    /// A person, by a command that signs in.
-    ByPerson,
-    /// A program, which opened a connection.
-    ByStream,
-}
-
-/// How an attempt ended, and when.
-#[derive(Debug)]
-struct Ended {
-    outcome: Result<Token, Arc<LoginError>>,
-    at: Now,
-}
-
-impl Ended {
-    /// What it says to a program that comes later: a person who let one page go by is not shown a page a connection.
-    fn speaks_to(&self, asked: Asked, now: Now) -> Option<Arc<LoginError>> {
-        let error = self.outcome.as_ref().err().filter(|error| error.is_of_the_person())?;
-        let passed = now.monotonic.saturating_duration_since(self.at.monotonic);
-        (asked == Asked::ByStream && passed < COOL_DOWN).then(|| Arc::clone(error))
-    }
-}
-
-/// What to do when a token was stale and the cache was read again under the lock.
-#[derive(Debug, PartialEq, Eq)]
-enum Step {
-    /// Someone else signed in meanwhile.
-    Take(Token),
-    /// The cache has nothing newer: sign in.
-    SignIn,
-}
-
-fn next_step(stale: Option<&Token>, cached: Option<Token>) -> Step {
-    match cached {
-        Some(token) if Some(&token) != stale => Step::Take(token),
-        _ => Step::SignIn,
-    }
-}
-
 /// The single flight of one gateway in this process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Flight {
-    /// How many attempts have ended.
-    ended: AtomicU64,
-    /// Held while signing in: what the last attempt brought.
-    last: Mutex<Option<Ended>>,
+    turns: Mutex<Turns>,
+    /// Held while signing in.
+    one: Arc<tokio::sync::Mutex<()>>,
+    /// Where sign-ins live.
+    tracker: TaskTracker,
 }
 
 impl Flight {
-    /// The token of the last sign-in, where no cache keeps it; `None` while one is going on.
+    /// No sign-in yet; `has_person` says whether anybody could sign in.
+    pub(crate) fn new(has_person: bool, tracker: TaskTracker) -> Arc<Self> {
+        let one = Arc::default();
+        Arc::new(Self { turns: Mutex::new(Turns::new(has_person)), one, tracker })
+    }
+
+    /// The token of the last sign-in, where no cache keeps it.
     pub(crate) fn brought(&self) -> Option<Token> {
-        self.last.try_lock().ok()?.as_ref()?.outcome.as_ref().ok().cloned()
+        self.turns().brought()
     }
 
     /// Forgets what the last sign-in brought: whoever signs out is signed out in this process, too.
     pub(crate) fn forget(&self) {
-        // One that is going on has brought nothing yet.
-        if let Ok(mut last) = self.last.try_lock() {
-            *last = None;
-        }
+        self.turns().forget();
     }
 
-    /// A token that is not the stale one: another's, or that of a sign-in made now.
+    /// A token that is not the stale one: another's, or that of a sign-in made now, of which the route demands something.
     ///
     /// # Cancellation
-    /// Cancel-safe: a dropped attempt frees both locks, and the next one waiting makes its own.
+    /// Cancel-safe, and the sign-in goes on: a program that leaves and comes again finds the same page waiting, in place of
+    /// a second one.
     pub(crate) async fn renew<F>(
-        &self,
+        self: &Arc<Self>,
         cache: Option<&Cache>,
         gateway: &Gateway,
         stale: Option<&Token>,
+        demand: &str,
         asked: Asked,
-        sign_in: impl FnOnce() -> F,
-    ) -> Result<Token, Arc<LoginError>>
+        sign_in: impl FnOnce() -> F + Send + 'static,
+    ) -> Result<Renewed, Arc<LoginError>>
     where
-        F: Future<Output = Result<Token, LoginError>>,
+        F: Future<Output = Result<Token, LoginError>> + Send + 'static,
     {
-        let seen = self.ended.load(Ordering::Acquire);
-        let mut last = self.last.lock().await;
-        // An attempt that ended while this one waited speaks for both, also when it failed:
-        // ten waiting connections must not open ten browser windows one after another.
-        if self.ended.load(Ordering::Acquire) != seen
-            && let Some(ended) = last.as_ref()
-        {
-            return ended.outcome.clone();
+        let seen = self.turns().seen();
+        let mine = Arc::clone(&self.one).lock_owned().await;
+        let turn = self.turns().next(seen, stale, demand, asked, Now::read());
+        if let Turn::Told(told) = turn {
+            return told;
         }
-        if let Some(Ok(token)) = last.as_ref().map(|ended| &ended.outcome)
-            && Some(token) != stale
-        {
-            return Ok(token.clone());
-        }
-        if let Some(error) = last.as_ref().and_then(|ended| ended.speaks_to(asked, Now::read())) {
-            return Err(error);
-        }
-        let outcome = across_processes(cache, gateway, stale, sign_in).await.map_err(Arc::new);
-        *last = Some(Ended { outcome: outcome.clone(), at: Now::read() });
-        self.ended.fetch_add(1, Ordering::Release);
-        outcome
+        let (flight, cache) = (Arc::clone(self), cache.cloned());
+        let (gateway, stale, demand) = (gateway.clone(), stale.cloned(), demand.to_owned());
+        let going_on = self.tracker.spawn(async move {
+            let outcome =
+                across_processes(cache.as_ref(), &gateway, stale.as_ref(), sign_in).await.map_err(Arc::new);
+            flight.turns().ended(outcome.clone(), demand, Now::read());
+            drop(mine);
+            outcome
+        });
+        going_on.await.map_err(|failed| Arc::new(LoginError::Failed(failed)))?
+    }
+
+    /// The gateway did not take what a sign-in brought.
+    pub(crate) fn disappointed(&self, demand: &str) {
+        self.turns().disappointed(demand.to_owned(), Now::read());
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        // A panic of another holder leaves at worst one attempt uncounted.
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -132,12 +100,12 @@ async fn across_processes<F>(
     gateway: &Gateway,
     stale: Option<&Token>,
     sign_in: impl FnOnce() -> F,
-) -> Result<Token, LoginError>
+) -> Result<Renewed, LoginError>
 where
     F: Future<Output = Result<Token, LoginError>>,
 {
     let Some(cache) = cache else {
-        return sign_in().await;
+        return Ok(Renewed { token: sign_in().await?, is_new: true });
     };
     let lock = match cache.sign_in_lock(gateway) {
         Ok(file) => wait_for(file).await,
@@ -147,18 +115,18 @@ where
         }
     };
     let cached = cache.token(gateway).unwrap_or_default();
-    let token = match next_step(stale, cached) {
-        Step::Take(token) => token,
+    let renewed = match next_step(stale, cached) {
+        Step::Take(token) => Renewed { token, is_new: false },
         Step::SignIn => {
             let token = sign_in().await?;
             if let Err(error) = cache.keep(gateway, &token) {
                 tracing::warn!(%error, "the token could not be kept: the next run signs in again");
             }
-            token
+            Renewed { token, is_new: true }
         }
     };
     drop(lock);
-    Ok(token)
+    Ok(renewed)
 }
 
 /// Waits for the lock without holding a thread, so that Ctrl-C ends the wait at once.
@@ -184,9 +152,9 @@ async fn wait_for(file: File) -> Option<File> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use proptest::prelude::*;
+    use tokio::sync::Notify;
 
     use super::*;
     use crate::token::tests::token_until;
@@ -195,70 +163,90 @@ mod tests {
         "a.example".parse().unwrap()
     }
 
-    proptest! {
-        #[test]
-        fn a_token_that_was_refused_is_never_taken_again(stale: Option<u8>, cached: Option<u8>) {
-            let token = |exp: u8| token_until(i64::from(exp));
-            let (stale, cached) = (stale.map(token), cached.map(token));
-            match next_step(stale.as_ref(), cached.clone()) {
-                Step::Take(token) => prop_assert!(Some(&token) == cached.as_ref() && Some(&token) != stale.as_ref()),
-                Step::SignIn => prop_assert!(cached.is_none() || cached == stale),
-            }
+    fn flight() -> Arc<Flight> {
+        Flight::new(true, TaskTracker::new())
+    }
+
+    /// A sign-in page, and how often it was shown.
+    #[derive(Default)]
+    struct Page {
+        shown: AtomicUsize,
+        used: Notify,
+    }
+
+    impl Page {
+        fn shown(&self) -> usize {
+            self.shown.load(Ordering::SeqCst)
         }
+    }
+
+    async fn at_once(page: Arc<Page>, outcome: Result<Token, LoginError>) -> Result<Token, LoginError> {
+        page.shown.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        outcome
     }
 
     #[tokio::test]
     async fn two_tasks_make_one_sign_in() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path().to_owned());
-        let (flight, count) = (Flight::default(), Cell::new(0));
-        let sign_in = || async {
-            count.set(count.get() + 1);
-            tokio::task::yield_now().await;
-            Ok(token_until(9))
+        let (flight, page, gateway) = (flight(), Arc::<Page>::default(), gateway());
+        let sign_in = || {
+            let page = Arc::clone(&page);
+            || at_once(page, Ok(token_until(9)))
         };
-        let gateway = gateway();
         let (a, b) = tokio::join!(
-            flight.renew(Some(&cache), &gateway, None, Asked::ByStream, sign_in),
-            flight.renew(Some(&cache), &gateway, None, Asked::ByStream, sign_in),
+            flight.renew(Some(&cache), &gateway, None, "", Asked::ByStream, sign_in()),
+            flight.renew(Some(&cache), &gateway, None, "", Asked::ByStream, sign_in()),
         );
-        assert_eq!((a.unwrap(), b.unwrap(), count.get()), (token_until(9), token_until(9), 1));
+        assert_eq!((a.unwrap().token, b.unwrap().token, page.shown()), (token_until(9), token_until(9), 1));
         assert_eq!(cache.token(&gateway).unwrap(), Some(token_until(9)));
     }
 
     #[tokio::test]
     async fn a_failed_sign_in_speaks_for_all_who_waited() {
-        let (flight, count) = (Flight::default(), Cell::new(0));
-        let sign_in = || async {
-            count.set(count.get() + 1);
-            tokio::task::yield_now().await;
-            Err(LoginError::TimedOut)
+        let (flight, page, gateway) = (flight(), Arc::<Page>::default(), gateway());
+        let sign_in = |outcome| {
+            let page = Arc::clone(&page);
+            || at_once(page, outcome)
         };
-        let gateway = gateway();
+        let left = || sign_in(Err(LoginError::TimedOut));
         let (a, b) = tokio::join!(
-            flight.renew(None, &gateway, None, Asked::ByStream, sign_in),
-            flight.renew(None, &gateway, None, Asked::ByStream, sign_in),
+            flight.renew(None, &gateway, None, "", Asked::ByStream, left()),
+            flight.renew(None, &gateway, None, "", Asked::ByStream, left()),
         );
         assert!(a.is_err() && b.is_err());
-        assert_eq!(count.get(), 1);
-        let anew = || async { Ok(token_until(9)) };
-        let later = flight.renew(None, &gateway, None, Asked::ByStream, anew).await;
+        assert_eq!(page.shown(), 1);
+        let anew = || sign_in(Ok(token_until(9)));
+        let later = flight.renew(None, &gateway, None, "", Asked::ByStream, anew()).await;
         assert!(later.is_err(), "the next connection opens no other window");
-        let again = flight.renew(None, &gateway, None, Asked::ByPerson, anew).await;
-        assert_eq!(again.unwrap(), token_until(9), "who asks for it may try again");
+        let again = flight.renew(None, &gateway, None, "", Asked::ByPerson, anew()).await;
+        assert_eq!(again.unwrap().token, token_until(9), "who asks for it may try again");
     }
 
-    #[test]
-    fn a_page_that_nobody_used_speaks_for_a_while_and_other_failures_do_not() {
-        let now = Now::read();
-        let after = |passed| Now { monotonic: now.monotonic + passed, ..now };
-        let ended = |error| Ended { outcome: Err(Arc::new(error)), at: now };
-        let left = ended(LoginError::TimedOut);
-        assert!(left.speaks_to(Asked::ByStream, after(COOL_DOWN / 2)).is_some());
-        assert!(left.speaks_to(Asked::ByPerson, after(COOL_DOWN / 2)).is_none());
-        assert!(left.speaks_to(Asked::ByStream, after(COOL_DOWN)).is_none());
-        assert!(ended(LoginError::BadAddress).speaks_to(Asked::ByStream, now).is_none());
-        assert!(Ended { outcome: Ok(token_until(9)), at: now }.speaks_to(Asked::ByStream, now).is_none());
+    #[tokio::test]
+    async fn a_program_that_leaves_and_comes_again_finds_the_same_page() {
+        let (flight, page, gateway) = (flight(), Arc::<Page>::default(), gateway());
+        let sign_in = || {
+            let page = Arc::clone(&page);
+            || async move {
+                page.shown.fetch_add(1, Ordering::SeqCst);
+                page.used.notified().await;
+                Ok(token_until(9))
+            }
+        };
+        let mut first = Box::pin(flight.renew(None, &gateway, None, "", Asked::ByStream, sign_in()));
+        while page.shown() == 0 {
+            tokio::select! {
+                biased;
+                _ended = &mut first => panic!("nobody has signed in"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        drop(first);
+        let second = flight.renew(None, &gateway, None, "", Asked::ByStream, sign_in());
+        page.used.notify_one();
+        assert_eq!((second.await.unwrap().token, page.shown()), (token_until(9), 1));
     }
 
     #[tokio::test]
@@ -266,20 +254,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path().to_owned());
         // Two flights share nothing but the files, as two processes do.
-        let (one, other) = (Flight::default(), Flight::default());
-        let count = Cell::new(0);
-        let stale = token_until(1);
-        cache.keep(&gateway(), &stale).unwrap();
-        let sign_in = || async {
-            count.set(count.get() + 1);
-            tokio::task::yield_now().await;
-            Ok(token_until(9))
+        let (one, other) = (flight(), flight());
+        let (page, gateway, stale) = (Arc::<Page>::default(), gateway(), token_until(1));
+        cache.keep(&gateway, &stale).unwrap();
+        let sign_in = || {
+            let page = Arc::clone(&page);
+            || at_once(page, Ok(token_until(9)))
         };
-        let gateway = gateway();
         let (a, b) = tokio::join!(
-            one.renew(Some(&cache), &gateway, Some(&stale), Asked::ByStream, sign_in),
-            other.renew(Some(&cache), &gateway, Some(&stale), Asked::ByStream, sign_in),
+            one.renew(Some(&cache), &gateway, Some(&stale), "", Asked::ByStream, sign_in()),
+            other.renew(Some(&cache), &gateway, Some(&stale), "", Asked::ByStream, sign_in()),
         );
-        assert_eq!((a.unwrap(), b.unwrap(), count.get()), (token_until(9), token_until(9), 1));
+        assert_eq!((a.unwrap().token, b.unwrap().token, page.shown()), (token_until(9), token_until(9), 1));
     }
 }

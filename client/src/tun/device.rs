@@ -1,14 +1,18 @@
 //! The TUN device: made, given its addresses and routes by `ip`, and gone with the process.
 
-use std::{fmt::Write as _, io, process::Stdio, sync::Arc};
+use std::{fmt::Write as _, io, process::Stdio};
 
 use bytes::{Bytes, BytesMut};
-use tokio::{io::AsyncWriteExt as _, process::Command, sync::mpsc};
-use tun::AsyncDevice;
+use tokio::{
+    io::{AsyncWriteExt as _, Interest, unix::AsyncFd},
+    process::Command,
+    sync::mpsc,
+};
 
 use super::{
     TunError,
     plan::{DEVICE_V4, DEVICE_V6, Plan, RESOLVER},
+    privilege,
 };
 
 /// What the device is called.
@@ -17,12 +21,50 @@ pub(crate) const NAME: &str = "pomerium0";
 /// Octets of a packet at most: what every link carries (RFC 8200, 5), so that nothing is lost where IPv6 is.
 pub(crate) const MTU: u16 = 1420;
 
+/// The device. One that is taken away is noticed at once: the kernel calls it an error and nothing else, which the crate's own
+/// asynchronous device does not wait for.
+pub(crate) struct Device(AsyncFd<tun::Device>);
+
+impl Device {
+    #[expect(
+        deprecated,
+        reason = "what takes its place is an unsafe function; the device owns the descriptor that it names for as long as it lives"
+    )]
+    fn new(device: tun::Device) -> io::Result<Self> {
+        device.set_nonblock()?;
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::ERROR;
+        AsyncFd::with_interest(device, interest).map(Self)
+    }
+
+    /// The next packet's length. Cancel-safe.
+    async fn recv(&self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let mut ready = self.0.ready(Interest::READABLE | Interest::ERROR).await?;
+            if let Ok(read) = ready.try_io(|device| device.get_ref().recv(into)) {
+                return read;
+            }
+        }
+    }
+
+    /// Gives it a packet. Cancel-safe.
+    async fn send(&self, packet: &[u8]) -> io::Result<()> {
+        loop {
+            let mut ready = self.0.ready(Interest::WRITABLE | Interest::ERROR).await?;
+            if let Ok(sent) = ready.try_io(|device| device.get_ref().send(packet)) {
+                return sent.map(drop);
+            }
+        }
+    }
+}
+
 /// Opens the device, and has the kernel send it what is for the plan's addresses.
-pub(crate) async fn open(plan: &Plan) -> Result<AsyncDevice, TunError> {
+pub(crate) async fn open(plan: &Plan) -> Result<Device, TunError> {
     let mut wanted = tun::Configuration::default();
     wanted.tun_name(NAME).mtu(MTU);
     wanted.platform_config(|linux| _ = linux.ensure_root_privileges(false));
-    let device = tun::create_as_async(&wanted).map_err(|source| TunError::Device { name: NAME, source })?;
+    let failed = |source| TunError::Device { name: NAME, source };
+    let device = tun::create(&wanted).map_err(failed)?;
+    let device = Device::new(device).map_err(|error| failed(error.into()))?;
     ip(&commands(plan)).await?;
     Ok(device)
 }
@@ -47,7 +89,8 @@ fn commands(plan: &Plan) -> String {
 async fn ip(commands: &str) -> Result<(), TunError> {
     let mut command = Command::new("ip");
     command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut running = command.kill_on_drop(true).spawn().map_err(TunError::NoIp)?;
+    command.kill_on_drop(true);
+    let mut running = privilege::lend(|| command.spawn()).map_err(TunError::NoIp)?;
     if let Some(mut input) = running.stdin.take() {
         // Where it does not listen to the end, it says why.
         _ = input.write_all(commands.as_bytes()).await;
@@ -65,7 +108,7 @@ async fn ip(commands: &str) -> Result<(), TunError> {
 /// # Errors
 /// The device was taken away.
 pub(crate) async fn carry(
-    device: Arc<AsyncDevice>,
+    device: &Device,
     to_stack: mpsc::Sender<Bytes>,
     mut from_stack: mpsc::Receiver<Bytes>,
 ) -> io::Result<()> {

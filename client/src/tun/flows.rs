@@ -1,34 +1,32 @@
 //! Each flow of the device becomes a stream or a flow over the gateway's one connection, once the gateway has said yes.
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use pomerium_shared::{
-    clock::Now,
     netstack::{
         Refusal,
-        flows::{Flow, Opening, UdpFlow, netstack},
+        flows::{Driver, Flow, Flows as Opened, Opening, UdpFlow},
         settings::Settings,
-        stack::Stack,
     },
     relay::{self, Leg, RelayOptions},
     udp::{self, Local, Near},
 };
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tun::AsyncDevice;
 
 use super::{
-    device,
+    device::{self, Device},
     plan::{Carries, Plan, RESOLVER, RESOLVER_PORT, Way},
 };
 use crate::{
     access::random,
     failure::Failure,
-    forward::{
-        PATIENCE, Seen as _,
-        board::{Board, BoardRow},
-        shutdown,
-    },
+    forward::{PATIENCE, Seen, shutdown},
     link::answer,
     reach::Reach,
 };
@@ -47,7 +45,8 @@ const DATAGRAMS_IDLE: Duration = Duration::from_secs(300);
 pub(crate) struct Flows {
     pub(crate) plan: Arc<Plan>,
     pub(crate) reach: Arc<Reach>,
-    pub(crate) board: Arc<Board>,
+    /// Who hears of each route's, by its row.
+    pub(crate) seen: Arc<[Arc<dyn Seen>]>,
     /// Owns what is open.
     pub(crate) open: TaskTracker,
     /// Cuts it.
@@ -59,19 +58,16 @@ impl Flows {
     ///
     /// # Errors
     /// The device was taken away.
-    pub(crate) async fn serve(self, device: AsyncDevice) -> io::Result<()> {
-        let ours = self.plan.clone();
-        let stack = Stack::new(settings(), move |to| ours.is_ours(to), Now::read().monotonic);
-        let (driver, mut flows) = netstack(stack);
+    pub(crate) async fn serve(self, device: Device, driver: Driver, mut opened: Opened) -> io::Result<()> {
         let (to_stack, incoming) = mpsc::channel(PACKETS_WAITING);
         let (outgoing, from_stack) = mpsc::channel(PACKETS_WAITING);
         let opening = async {
-            while let Some(flow) = flows.next().await {
+            while let Some(flow) = opened.next().await {
                 self.begin(flow);
             }
         };
         tokio::select! {
-            ended = device::carry(Arc::new(device), to_stack, from_stack) => ended,
+            ended = device::carry(&device, to_stack, from_stack) => ended,
             () = driver.run(incoming, outgoing) => Ok(()),
             () = opening => Ok(()),
         }
@@ -79,23 +75,28 @@ impl Flows {
 
     fn begin(&self, flow: Flow) {
         match flow {
-            Flow::Tcp(opening) => match self.plan.way(Carries::Tcp, opening.destination()) {
-                Some(way) => _ = self.open.spawn(self.clone().connection(opening, way)),
+            Flow::Tcp(opening) => match self.way(Carries::Tcp, opening.destination()) {
+                Some((way, seen)) => _ = self.open.spawn(self.clone().connection(opening, way, seen)),
                 None => opening.refuse(Refusal::Reset),
             },
             Flow::Udp(flow) if flow.destination() == (IpAddr::from(RESOLVER), RESOLVER_PORT).into() => {
                 _ = self.open.spawn(self.clone().questions(flow));
             }
-            Flow::Udp(flow) => match self.plan.way(Carries::Udp, flow.destination()) {
-                Some(way) => _ = self.open.spawn(self.clone().datagrams(flow, way)),
+            Flow::Udp(flow) => match self.way(Carries::Udp, flow.destination()) {
+                Some((way, seen)) => _ = self.open.spawn(self.clone().datagrams(flow, way, seen)),
                 None => flow.refuse(Refusal::Reset),
             },
         }
     }
 
+    fn way(&self, carries: Carries, to: SocketAddr) -> Option<(Way, Arc<dyn Seen>)> {
+        let way = self.plan.way(carries, to)?;
+        let seen = self.seen.get(way.row).map(Arc::clone)?;
+        Some((way, seen))
+    }
+
     /// The life of one connection: the program's SYN is answered when the gateway has opened the stream.
-    async fn connection(self, opening: Opening, way: Way) {
-        let seen = BoardRow { board: self.board.clone(), row: way.row };
+    async fn connection(self, opening: Opening, way: Way, seen: Arc<dyn Seen>) {
         seen.began();
         let opened = tokio::select! {
             biased;
@@ -120,8 +121,7 @@ impl Flows {
     }
 
     /// The life of one flow of datagrams.
-    async fn datagrams(self, flow: UdpFlow, way: Way) {
-        let seen = BoardRow { board: self.board.clone(), row: way.row };
+    async fn datagrams(self, flow: UdpFlow, way: Way, seen: Arc<dyn Seen>) {
         seen.began();
         let opened = tokio::select! {
             biased;
@@ -161,7 +161,7 @@ impl Flows {
 }
 
 /// All flows come from this machine, and wait for the same gateway.
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     let seed = (0..4).fold(0, |seed, _| seed << 16 | u64::from(random()));
     Settings {
         mtu: usize::from(device::MTU),

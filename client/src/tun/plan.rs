@@ -10,6 +10,8 @@ use pomerium_shared::{
     names::{AddressBook, Addresses, Host, Pools, dns},
 };
 
+use crate::forward::chosen::Chosen;
+
 /// The kernel's end of the device.
 pub(crate) const DEVICE_V4: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 pub(crate) const DEVICE_V6: Ipv6Addr = Ipv6Addr::new(0xfd5a, 0x1f3c, 0x8b0e, 0, 0, 0, 0, 1);
@@ -43,6 +45,12 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// A plan for what is chosen, in the order of its rows.
+    pub(crate) fn of(chosen: &[Chosen]) -> Self {
+        let carries = |route: &Chosen| if route.is_udp { Carries::Udp } else { Carries::Tcp };
+        Self::new(chosen.iter().map(|route| (carries(route), &route.target.destination)))
+    }
+
     /// A plan for these routes, in the order of their rows. A route to a bare address has no name to look up, and no place.
     pub(crate) fn new<'a>(routes: impl IntoIterator<Item = (Carries, &'a Destination)>) -> Self {
         let reserved = [DEVICE_V4.into(), DEVICE_V6.into(), RESOLVER.into()];
@@ -60,6 +68,11 @@ impl Plan {
     /// The addresses of a destination's host.
     pub(crate) fn addresses_of(&self, to: &Destination) -> Option<Addresses> {
         self.book.addresses_of(&to.host().parse().ok()?)
+    }
+
+    /// The names of all hosts.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        self.book.entries().map(|(host, _)| host.to_string()).collect()
     }
 
     /// All hosts' addresses.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::TunError;
+use super::{TunError, rewrite};
 
 /// Where the C library reads who knows names (resolv.conf(5)).
 pub(crate) const FILE: &str = "/etc/resolv.conf";
@@ -38,7 +38,7 @@ impl Redirected {
             Err(error) => return Err(failed(error)),
         }
         let text = fs::read_to_string(path).map_err(failed)?;
-        write(path, &with_block(&text, server)).map_err(failed)?;
+        rewrite::rewrite(path, &with_block(&text, server)).map_err(failed)?;
         Ok(Self { path: path.to_owned(), server })
     }
 
@@ -48,7 +48,7 @@ impl Redirected {
             tokio::time::sleep(LOOK_INTERVAL).await;
             let Ok(text) = fs::read_to_string(&self.path) else { continue };
             if !text.contains(BEGIN)
-                && let Err(error) = write(&self.path, &with_block(&text, self.server))
+                && let Err(error) = rewrite::rewrite(&self.path, &with_block(&text, self.server))
             {
                 tracing::warn!(%error, path = %self.path.display(), "another program changed the file, and it cannot be changed again");
             }
@@ -69,6 +69,7 @@ impl Drop for Redirected {
 /// # Errors
 /// What the system says.
 pub(crate) fn repair(path: &Path) -> io::Result<bool> {
+    rewrite::clear(path);
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         read => read?,
@@ -77,13 +78,15 @@ pub(crate) fn repair(path: &Path) -> io::Result<bool> {
     if repaired == text {
         return Ok(false);
     }
-    write(path, &repaired)?;
+    rewrite::rewrite(path, &repaired)?;
     Ok(true)
 }
 
-/// In place: the file may be mounted, which keeps it from being replaced. It is shorter than a disk's block.
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    fs::write(path, text)
+/// The servers in the list, in their order.
+pub(super) fn servers(text: &str) -> impl Iterator<Item = IpAddr> {
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    // An IPv6 address may name its device.
+    lines.filter_map(|rest| rest.trim().split(['%', ' ', '\t']).next()?.parse().ok())
 }
 
 fn with_block(text: &str, server: IpAddr) -> String {

@@ -17,8 +17,25 @@ const TABLE_LEN_MAX: u64 = 64 * 1024 * 1024;
 
 /// Whether the process that connected is this person's own.
 pub(crate) fn is_own(stream: &TcpStream) -> io::Result<bool> {
+    Ok(owner_of(stream)? == Some(own_uid()?))
+}
+
+/// Whether it is known to be another person's: neither this one's nor root's, who may do anything and on some systems carries
+/// connections for others.
+pub(crate) fn is_anothers(stream: &TcpStream) -> bool {
+    match (owner_of(stream), own_uid()) {
+        (Ok(owner), Ok(own)) => is_another(owner, own),
+        _ => false,
+    }
+}
+
+fn is_another(owner: Option<u32>, own: u32) -> bool {
+    owner.is_some_and(|owner| owner != own && owner != 0)
+}
+
+/// The user of the process at the other end, if the kernel says.
+fn owner_of(stream: &TcpStream) -> io::Result<Option<u32>> {
     let (theirs, ours) = (stream.peer_addr()?, stream.local_addr()?);
-    let own = own_uid()?;
     // A program may reach an IPv4 address by an IPv6 socket: then the other table has it.
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let text = match read(table) {
@@ -26,10 +43,10 @@ pub(crate) fn is_own(stream: &TcpStream) -> io::Result<bool> {
             read => read?,
         };
         if let Some(uid) = owner(&text, theirs, ours) {
-            return Ok(uid == own);
+            return Ok(Some(uid));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 fn read(path: &str) -> io::Result<String> {
@@ -85,7 +102,14 @@ mod tests {
             let Ok(listener) = TcpListener::bind(at).await else { continue };
             let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (accepted, _) = listener.accept().await.unwrap();
-            assert!(is_own(&accepted).unwrap(), "{at}");
+            assert!(is_own(&accepted).unwrap() && !is_anothers(&accepted), "{at}");
+        }
+    }
+
+    #[test]
+    fn who_is_not_known_is_not_called_another() {
+        for (owner, is_other) in [(Some(1000), false), (Some(0), false), (None, false), (Some(1001), true)] {
+            assert_eq!(is_another(owner, 1000), is_other, "{owner:?}");
         }
     }
 
