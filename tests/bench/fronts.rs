@@ -6,15 +6,14 @@ use anyhow::Context as _;
 use support::{
     gateway::{Gateway, Route, binary},
     person::Person,
-    port, wait,
+    port,
+    process::Stat,
+    wait,
 };
 use tokio::{
     net::TcpStream,
     process::{Child, Command},
 };
-
-/// Ticks in a second of `/proc/PID/stat` on every Linux that this runs on (`getconf CLK_TCK`).
-pub(crate) const TICKS: f64 = 100.0;
 
 /// A proxy under load.
 pub(crate) struct Front {
@@ -127,21 +126,17 @@ async fn answers(port: u16, log: &Path) -> anyhow::Result<()> {
 
 /// What a process and its children have used of the machine.
 pub(crate) struct Used {
-    pub(crate) ticks: f64,
+    pub(crate) processor_seconds: f64,
     pub(crate) memory_kib: f64,
 }
 
 /// As of now.
 pub(crate) fn used(id: u32) -> anyhow::Result<Used> {
-    let mut sum = Used { ticks: 0.0, memory_kib: 0.0 };
+    let mut sum = Used { processor_seconds: 0.0, memory_kib: 0.0 };
     let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
     let children = children.split_whitespace().filter_map(|child| child.parse().ok());
     for id in std::iter::once(id).chain(children) {
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
-        // `pid (name) state ppid ...`: user and system time are the 12th and 13th after the name.
-        let after = stat.rsplit(") ").next().unwrap_or_default();
-        let ticks = after.split(' ').skip(11).take(2).filter_map(|word| word.parse::<f64>().ok());
-        sum.ticks += ticks.sum::<f64>();
+        sum.processor_seconds += Stat::of(id).context("the process has ended")?.processor_seconds;
         let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let resident = resident.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<f64>().ok());

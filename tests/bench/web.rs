@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use support::port;
 use tokio::process::Command;
 
-use fronts::{Front, TICKS, gateway, nginx, peer_haproxy, peer_nginx, used};
+use fronts::{Front, gateway, nginx, peer_haproxy, peer_nginx, used};
 
 /// How long each load lasts.
 const SECONDS: &str = "5";
@@ -102,7 +102,7 @@ fn app(folder: &Path, port: u16) -> anyhow::Result<String> {
 async fn measure(folder: &Path, front: &Front, load: Load, cookie: &str) -> anyhow::Result<Figures> {
     let id = front.process.id().context("the proxy has ended")?;
     run_load(folder, front, load, cookie, "1").await?;
-    let before = used(id)?.ticks;
+    let before = used(id)?.processor_seconds;
     let (text, mut times) = run_load(folder, front, load, cookie, SECONDS).await?;
     let after = used(id)?;
     let number = |after: &str| {
@@ -128,7 +128,7 @@ async fn measure(folder: &Path, front: &Front, load: Load, cookie: &str) -> anyh
         per_second: per_second.context("no rate")?,
         median_ms: at(50),
         p99_ms: at(99),
-        cpu_us: (after.ticks - before) / TICKS * 1e6 / done,
+        cpu_us: (after.processor_seconds - before) * 1e6 / done,
         memory_mib: after.memory_kib / 1024.0,
         failed: failed.context("no count of failures")?,
     })

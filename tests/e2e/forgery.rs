@@ -1,7 +1,7 @@
 //! The sign-in itself, as somebody would abuse it.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use support::{
     app::{App, GREETING},
     gateway::{Gateway, Route},
@@ -123,4 +123,52 @@ async fn a_sign_out_leads_to_no_place_that_a_link_names() {
         let elsewhere = alice.open_until(&url, |target| target.host_str() == Some("evil.test")).await;
         assert!(elsewhere.is_err(), "{host}: {elsewhere:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_copied_from_the_browsers_history_gives_nobody_a_token() {
+    // RFC 7636, appendix B.
+    const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+    const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+    let (_app, gateway) = parts().await.unwrap();
+    let origin = gateway.url("app.localhost").unwrap();
+    let alice = Person::new("alice", &gateway.authority).unwrap();
+    let mallory = Person::new("bob", &gateway.authority).unwrap();
+    let carried = async || {
+        let mut ask = origin.join("/.pomerium/api/v1/login").unwrap();
+        ask.query_pairs_mut()
+            .append_pair("pomerium_redirect_uri", "http://127.0.0.1:9/")
+            .append_pair("pomerium_code_challenge", CHALLENGE);
+        let sign_in = Url::parse(alice.get(&ask).await.unwrap().text().trim()).unwrap();
+        let back = alice.open_until(&sign_in, |url| url.port() == Some(9)).await.unwrap();
+        assert!(!back.as_str().contains("pomerium_jwt"), "{back}");
+        back.query_pairs().find(|(name, _)| name == "pomerium_code").unwrap().1.into_owned()
+    };
+    let trade = async |person: &Person, code: &str, verifier: &str| {
+        let form = format!("grant_type=authorization_code&code={code}&code_verifier={verifier}");
+        let headers = HeaderMap::from_iter([(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        )]);
+        let url = origin.join("/.pomerium/api/v1/token").unwrap();
+        person.request(Method::POST, &url, headers, form.into()).await.unwrap()
+    };
+
+    let stolen = carried().await;
+    let as_token = HeaderMap::from_iter([(
+        header::AUTHORIZATION,
+        HeaderValue::from_str(&format!("Pomerium {stolen}")).unwrap(),
+    )]);
+    let page = mallory.request(Method::GET, &origin, as_token, Bytes::new()).await.unwrap();
+    assert_eq!(page.status, 401, "{}", page.text());
+    let page = trade(&mallory, &stolen, CHALLENGE).await;
+    assert!(page.status == 400 && !page.text().contains("access_token"), "{}", page.text());
+    let page = trade(&alice, &stolen, VERIFIER).await;
+    assert_eq!(page.status, 400, "a code that somebody else had is void: {}", page.text());
+    gateway.log().line_with(&["WARN", "shown by a process that did not ask for it"]).await.unwrap();
+
+    let own = carried().await;
+    let page = trade(&alice, &own, VERIFIER).await;
+    assert!(page.status == 200 && page.text().contains("access_token"), "{}", page.text());
+    assert_eq!(trade(&alice, &own, VERIFIER).await.status, 400, "once");
 }

@@ -25,6 +25,8 @@ mod directory;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod ext_authz;
 #[cfg(test)]
 mod fixtures;
@@ -34,6 +36,8 @@ mod forgery;
 mod forward_auth;
 #[cfg(test)]
 mod headers;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
@@ -66,6 +70,10 @@ mod stapling;
 mod streams;
 #[cfg(test)]
 mod tun;
+#[cfg(test)]
+mod tun_daemon;
+#[cfg(test)]
+mod tun_trouble;
 #[cfg(test)]
 mod udp;
 #[cfg(test)]

@@ -282,3 +282,70 @@ async fn new_streams_go_by_tcp_where_udp_is_cut_off_and_the_old_one_is_not_lost(
     assert!(first < Duration::from_secs(10) && second < Duration::from_secs(5), "{first:?}, {second:?}");
     assert_eq!(parts.cli.sign_ins(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ssh_moves_to_tcp_where_udp_is_cut_off_in_the_middle() {
+    let story = "network::ssh_moves_to_tcp_where_udp_is_cut_off_in_the_middle";
+    if !inside(story, RESOLV_CONF).await.unwrap() {
+        return;
+    }
+    let parts = parts().await.unwrap();
+    let transfer = parts.transfer(PAUSE).await.unwrap();
+    transfer.first_octet().await.unwrap();
+    parts.wires[0].weather(Weather { udp: false, ..Weather::FINE });
+    let wait = transfer.first_octet().await.unwrap();
+    parts.gateway.log().line_with(&["stream attached", "\"protocol\":\"h1\""]).await.unwrap();
+    let (sent, lost) = transfer.finish().await.unwrap();
+    tell("moved to TCP", &format!("first octet after {wait:?}; {lost} of {sent} octets lost"));
+    assert_eq!(lost, 0);
+    assert!(wait < Duration::from_secs(20), "{wait:?}");
+    assert_eq!(parts.cli.sign_ins(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ssh_by_tcp_goes_on_when_the_machine_changes_address_and_interface() {
+    let story = "network::ssh_by_tcp_goes_on_when_the_machine_changes_address_and_interface";
+    if !inside(story, RESOLV_CONF).await.unwrap() {
+        return;
+    }
+    let parts = parts().await.unwrap();
+    parts.wires.iter().for_each(|wire| wire.weather(Weather { udp: false, ..Weather::FINE }));
+    let transfer = parts.transfer(PAUSE).await.unwrap();
+    transfer.first_octet().await.unwrap();
+    parts.far.leave(&parts.wires[0]).await.unwrap();
+    parts.far.join(&parts.wires[1]).await.unwrap();
+    let wait = transfer.first_octet().await.unwrap();
+    let (sent, lost) = transfer.finish().await.unwrap();
+    tell(
+        "a change of address under TCP",
+        &format!("first octet after {wait:?}; {lost} of {sent} octets lost"),
+    );
+    assert_eq!(lost, 0);
+    parts.gateway.log().line_with(&["stream attached"]).await.unwrap();
+    assert_eq!(parts.cli.sign_ins(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ssh_goes_on_after_a_network_that_was_gone_for_longer_than_any_connection_lives() {
+    let story = "network::ssh_goes_on_after_a_network_that_was_gone_for_longer_than_any_connection_lives";
+    if !inside(story, RESOLV_CONF).await.unwrap() {
+        return;
+    }
+    let parts = parts().await.unwrap();
+    let transfer = parts.transfer(PAUSE).await.unwrap();
+    transfer.first_octet().await.unwrap();
+    parts.wires[0].weather(Weather::DEAD);
+    // This is the story, not a wait for something: both ends give the connection up.
+    sleep(Duration::from_secs(75)).await;
+    parts.gateway.log().line_with(&["stream parked"]).await.unwrap();
+    parts.wires[0].weather(Weather::FINE);
+    let wait = transfer.first_octet().await.unwrap();
+    let (sent, lost) = transfer.finish().await.unwrap();
+    tell(
+        "after a network that was long gone",
+        &format!("first octet after {wait:?}; {lost} of {sent} octets lost"),
+    );
+    assert_eq!(lost, 0);
+    parts.gateway.log().line_with(&["stream attached"]).await.unwrap();
+    assert_eq!(parts.cli.sign_ins(), 1);
+}

@@ -1,9 +1,12 @@
 //! PostgreSQL's own clients through a local port.
 
-use std::process::Output;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    process::Output,
+};
 
 use support::{
-    cli::{Cli, loopback_port},
+    cli::{Cli, loopback_address},
     gateway::{Gateway, Route},
     postgres::Postgres,
     process::Input,
@@ -22,8 +25,9 @@ async fn parts() -> anyhow::Result<(Postgres, Gateway)> {
     Ok((postgres, gateway))
 }
 
-async fn select_one(port: u16) -> anyhow::Result<Output> {
-    Ok(Postgres::client("psql", port).args(["-X", "-A", "-t", "-c", "select 1"]).output().await?)
+async fn select_one(address: SocketAddr) -> anyhow::Result<Output> {
+    let mut psql = Postgres::client("psql", address.port());
+    Ok(psql.args(["-h", &address.ip().to_string(), "-X", "-A", "-t", "-c", "select 1"]).output().await?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,8 +35,9 @@ async fn alice_queries_the_database_through_connect() {
     let (_postgres, gateway) = parts().await.unwrap();
     let cli = Cli::new(&gateway, "alice").unwrap();
     let client = cli.spawn(&["connect", DESTINATION], Input::None).unwrap();
-    let port = loopback_port(&client, "").await.unwrap();
-    let output = select_one(port).await.unwrap();
+    let address = loopback_address(&client, "").await.unwrap();
+    assert_eq!(address.port(), 5432, "the route's own port");
+    let output = select_one(address).await.unwrap();
     assert_eq!(output.stdout, b"1\n", "{}\n{}", String::from_utf8_lossy(&output.stderr), cli.trouble());
 }
 
@@ -61,7 +66,7 @@ async fn bobs_psql_gets_no_connection() {
     let (_postgres, gateway) = parts().await.unwrap();
     let cli = Cli::new(&gateway, "bob").unwrap();
     let (client, port) = cli.listen(DESTINATION).await.unwrap();
-    let output = select_one(port).await.unwrap();
+    let output = select_one((Ipv4Addr::LOCALHOST, port).into()).await.unwrap();
     assert!(!output.status.success());
     client.output.line_with("email-unauthorized").await.unwrap();
 }

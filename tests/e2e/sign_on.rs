@@ -7,9 +7,13 @@ use serde_json::json;
 use support::{
     app::{App, GREETING},
     browser::Browser,
+    cli::{Cli, loopback_address},
+    echo::{Echo, FAREWELL, exchange},
     gateway::{Gateway, Route},
     http::Page,
+    namespace::inside,
     person::Person,
+    process::Input,
 };
 use url::Url;
 
@@ -181,4 +185,32 @@ async fn sign_ins_begun_in_several_tabs_of_one_browser_all_end() {
         assert!(!again.status.is_server_error(), "{}", again.text());
         assert!(alice.open(&wanted[1]).await.unwrap().text().contains(GREETING));
     }
+}
+
+/// As in the README: people know the sign-in host, and name it to their client.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_told_the_sign_in_host_does_everything_there() {
+    let story = "sign_on::a_client_that_is_told_the_sign_in_host_does_everything_there";
+    if !inside(story, "# nobody is asked\n").await.unwrap() {
+        return;
+    }
+    let echo = Echo::start().await.unwrap();
+    let gateway = Gateway::start(&[Route::tcp("echo.corp.test:7", echo.address)]).await.unwrap();
+    let mut cli = Cli::new(&gateway, "alice").unwrap();
+    cli.speak_to(&gateway, "authenticate.localhost");
+    let said = async |words: &[&str]| {
+        let output = cli.by_itself(words).unwrap().output().await.unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{words:?}: {errors} {}", cli.trouble());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(said(&["login"]).await.contains("alice"));
+    assert!(said(&["routes"]).await.contains("echo.corp.test:7"));
+    let client = cli.spawn(&["connect"], Input::None).unwrap();
+    let port = loopback_address(&client, "echo.corp.test:7").await.unwrap();
+    assert_eq!(exchange(port, b"hello").await.unwrap(), [b"hello", FAREWELL].concat());
+    gateway.log().line_with(&["http-request", "/.pomerium/api/v1/events"]).await.unwrap();
+    assert!(said(&["logout"]).await.contains("Signed out"));
+    gateway.log().line_with(&["a session was ended by its person"]).await.unwrap();
+    assert_eq!(cli.sign_ins(), 1);
 }

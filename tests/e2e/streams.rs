@@ -1,12 +1,16 @@
 //! Many streams on one connection, and each direction by itself.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use support::{
     cli::Cli,
-    echo::{Echo, FAREWELL},
+    echo::{Echo, FAREWELL, exchange},
     gateway::{Gateway, Route},
     namespace::inside,
+    process::Input,
     wait,
 };
 use tokio::{
@@ -21,13 +25,8 @@ const STREAMS: usize = 1_000;
 /// What the gateway logs once a handshake.
 const HANDSHAKE: &str = "quic connection opened";
 
-async fn exchange(port: u16, text: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.write_all(text).await?;
-    stream.shutdown().await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    Ok(answer)
+fn at(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,11 +36,11 @@ async fn a_thousand_streams_cost_one_handshake() {
     let cli = Cli::new(&gateway, "alice").unwrap();
     let (_client, port) = cli.listen(DESTINATION).await.unwrap();
     // The first stream signs in; what that costs is not what is counted.
-    assert_eq!(exchange(port, b"0").await.unwrap(), [b"0", FAREWELL].concat(), "{}", cli.trouble());
+    assert_eq!(exchange(at(port), b"0").await.unwrap(), [b"0", FAREWELL].concat(), "{}", cli.trouble());
     let before = gateway.log().count(HANDSHAKE);
     for number in 1..=STREAMS {
         let text = number.to_string();
-        assert_eq!(exchange(port, text.as_bytes()).await.unwrap(), [text.as_bytes(), FAREWELL].concat());
+        assert_eq!(exchange(at(port), text.as_bytes()).await.unwrap(), [text.as_bytes(), FAREWELL].concat());
     }
     assert_eq!(echo.dials(), STREAMS + 1, "none was lost");
     assert_eq!(gateway.log().count(HANDSHAKE), before, "no handshake after the first");
@@ -74,12 +73,17 @@ async fn a_gateway_with_idle_clients_stops_without_waiting_for_them_and_they_com
     let mut gateway = Gateway::start(&[Route::tcp(DESTINATION, echo.address)]).await.unwrap();
     let cli = Cli::new(&gateway, "alice").unwrap();
     let (_client, port) = cli.listen(DESTINATION).await.unwrap();
-    assert_eq!(exchange(port, b"before").await.unwrap(), [b"before", FAREWELL].concat());
+    assert_eq!(exchange(at(port), b"before").await.unwrap(), [b"before", FAREWELL].concat());
     gateway.log().line_with(&["stream ended"]).await.unwrap();
     // Open streams would have 30 seconds; nobody waits for a client that has none.
     tokio::time::timeout(Duration::from_secs(15), gateway.stop()).await.unwrap().unwrap();
     gateway.restart().await.unwrap();
-    assert_eq!(exchange(port, b"after").await.unwrap(), [b"after", FAREWELL].concat(), "{}", cli.trouble());
+    assert_eq!(
+        exchange(at(port), b"after").await.unwrap(),
+        [b"after", FAREWELL].concat(),
+        "{}",
+        cli.trouble()
+    );
     assert_eq!(cli.sign_ins(), 1);
 }
 
@@ -140,7 +144,7 @@ async fn while_a_gateway_drains_new_streams_go_to_another_and_the_old_ones_finis
     let using = async {
         // What says that the old gateway is draining is in its log, which `stop` has.
         let moved = wait::until("a stream by the other gateway", async || {
-            exchange(port, b"new").await.ok()?;
+            exchange(at(port), b"new").await.ok()?;
             (other.errors.count("stream ended") > 0).then_some(())
         });
         moved.await.unwrap();
@@ -166,8 +170,26 @@ async fn a_gateway_that_was_killed_is_found_again_as_soon_as_it_is_back() {
     gateway.kill().await.unwrap();
     gateway.restart().await.unwrap();
     let began = Instant::now();
-    assert_eq!(exchange(port, b"again").await.unwrap(), [b"again", FAREWELL].concat());
+    assert_eq!(exchange(at(port), b"again").await.unwrap(), [b"again", FAREWELL].concat());
     let took = began.elapsed();
     assert!(took < Duration::from_millis(2_500), "told by a reset, rather than by silence: {took:?}");
     assert!(!line(&mut old, "after").await.unwrap_or(false), "its streams ended with the process");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_gateway_was_killed_ends_with_words_for_its_person() {
+    let echo = Echo::start().await.unwrap();
+    let mut gateway = Gateway::start(&[Route::tcp(DESTINATION, echo.address)]).await.unwrap();
+    let cli = Cli::new(&gateway, "alice").unwrap();
+    let mut client = cli.spawn(&["tcp", DESTINATION, "--listen", "-"], Input::Pipe).unwrap();
+    let mut input = client.take_input().unwrap();
+    input.write_all(b"before\n").await.unwrap();
+    client.output.line_with("before").await.unwrap();
+    gateway.kill().await.unwrap();
+    gateway.restart().await.unwrap();
+    assert_eq!(client.ended().await.unwrap().code(), Some(69), "{}", cli.trouble());
+    let words = client.errors.line_with("resume-failed").await.unwrap();
+    assert!(words.contains("the stream ended"), "{words}");
+    client.errors.line_with("Run the command again").await.unwrap();
+    assert_eq!(cli.sign_ins(), 1);
 }

@@ -8,38 +8,38 @@ use std::{
 
 use support::{
     cli::Cli,
-    echo::{Echo, FAREWELL, UdpEcho},
+    echo::{Echo, FAREWELL, UdpEcho, exchange},
     gateway::{Gateway, Route},
     namespace::{inside, ip},
+    network::Far,
     postgres::Postgres,
     process::{Input, Process},
     sshd::Sshd,
     wait,
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UdpSocket, lookup_host},
     process::Command,
     task::JoinSet,
 };
 
-const RESOLV_CONF: &str = "# as the machine came\nnameserver 127.0.0.53\n";
-const FILE: &str = "/etc/resolv.conf";
-const DESTINATION: &str = "echo.corp.test:7";
+pub(super) const RESOLV_CONF: &str = "# as the machine came\nnameserver 127.0.0.53\n";
+pub(super) const FILE: &str = "/etc/resolv.conf";
+pub(super) const DESTINATION: &str = "echo.corp.test:7";
 const DATAGRAMS: &str = "echo.corp.test:9";
 const FORBIDDEN: &str = "secret.corp.test:7";
 /// An address of nobody here (RFC 5737), and the name that the machine's own server knows it by.
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const OUTSIDE_NAME: &str = "outside.example";
+pub(super) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(super) const OUTSIDE_NAME: &str = "outside.example";
 const STREAMS: usize = 500;
 
-struct Parts {
-    gateway: Gateway,
-    cli: Cli,
-    echo: (Echo, UdpEcho),
+pub(super) struct Parts {
+    pub(super) gateway: Gateway,
+    pub(super) cli: Cli,
+    pub(super) echo: (Echo, UdpEcho),
 }
 
-async fn parts() -> anyhow::Result<Parts> {
+pub(super) async fn parts() -> anyhow::Result<Parts> {
     let (echo, datagrams) = (Echo::start().await?, UdpEcho::start().await?);
     let gateway = Gateway::start(&[
         Route::tcp(DESTINATION, echo.address),
@@ -53,31 +53,29 @@ async fn parts() -> anyhow::Result<Parts> {
 }
 
 /// The client with its device, once it has a connection.
-async fn connected(cli: &Cli) -> anyhow::Result<Process> {
+pub(super) async fn connected(cli: &Cli) -> anyhow::Result<Process> {
     let client = cli.spawn(&["connect", "--tun"], Input::None)?;
     client.output.line_with("gateway: connected").await?;
     Ok(client)
 }
 
-async fn addresses(name: &str) -> anyhow::Result<Vec<SocketAddr>> {
+/// What `status` says of the device.
+pub(super) async fn status(cli: &Cli) -> anyhow::Result<serde_json::Value> {
+    let status: serde_json::Value = serde_json::from_str(&cli.said(&["status", "--json"]).await?)?;
+    Ok(status["daemon"]["tun"].clone())
+}
+
+pub(super) async fn addresses(name: &str) -> anyhow::Result<Vec<SocketAddr>> {
     Ok(wait::within("an address", lookup_host(name)).await??.collect())
 }
 
-async fn echoed(to: SocketAddr, text: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let exchange = async {
-        let mut stream = TcpStream::connect(to).await?;
-        stream.write_all(text).await?;
-        stream.shutdown().await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
-        anyhow::Ok(answer)
-    };
-    wait::within("an echo", exchange).await?
+pub(super) async fn echoed(to: SocketAddr, text: &[u8]) -> anyhow::Result<Vec<u8>> {
+    Ok(wait::within("an echo", exchange(to, text)).await??)
 }
 
 /// The machine's own name server, which knows one name.
-async fn name_server() -> anyhow::Result<JoinSet<()>> {
-    let socket = UdpSocket::bind(("127.0.0.53", 53)).await?;
+pub(super) async fn name_server(at: &str) -> anyhow::Result<JoinSet<()>> {
+    let socket = UdpSocket::bind((at, 53)).await?;
     let mut task = JoinSet::new();
     task.spawn(async move {
         let mut question = [0; 512];
@@ -115,7 +113,7 @@ async fn programs_reach_routes_by_name_and_nothing_else_is_touched() {
         return;
     }
     let Parts { gateway, cli, echo } = parts().await.unwrap();
-    let _names = name_server().await.unwrap();
+    let _names = name_server("127.0.0.53").await.unwrap();
     let mut client = connected(&cli).await.unwrap();
 
     // Both kinds of address, each with the whole exchange.
@@ -192,7 +190,7 @@ async fn a_client_that_is_killed_leaves_nothing_that_cannot_be_repaired() {
         return;
     }
     let Parts { cli, gateway, echo: _echo } = parts().await.unwrap();
-    let _names = name_server().await.unwrap();
+    let _names = name_server("127.0.0.53").await.unwrap();
     let mut client = connected(&cli).await.unwrap();
     let text = std::fs::read_to_string(FILE).unwrap();
     assert!(text.contains("nameserver 100.64.0.2\n") && text.ends_with(RESOLV_CONF), "{text}");
@@ -241,4 +239,85 @@ async fn ssh_and_psql_need_a_host_name_and_no_more() {
     psql.args(["-h", "db.corp.test", "-U", "postgres", "-X", "-A", "-t", "-c", "select 1"]);
     let output = wait::within("psql", psql.kill_on_drop(true).output()).await.unwrap().unwrap();
     assert_eq!(output.stdout, b"1\n", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dig_and_iperf3_go_through_and_curl_to_an_address_outside_does_not() {
+    let story = "tun::dig_and_iperf3_go_through_and_curl_to_an_address_outside_does_not";
+    if !inside(story, RESOLV_CONF).await.unwrap() {
+        return;
+    }
+    // A name server of the company, and a meter that wants one port for both protocols.
+    let _names = name_server("127.0.0.53").await.unwrap();
+    let mut command = Command::new("iperf3");
+    let meter =
+        Process::spawn("iperf3 -s", command.args(["-s", "-B", "127.0.0.1", "--forceflush"]), Input::None)
+            .unwrap();
+    meter.output.line_with("listening on 5201").await.unwrap();
+    let echo = Echo::start().await.unwrap();
+    let meter_at = "127.0.0.1:5201";
+    let routes = [
+        Route::tcp(DESTINATION, echo.address),
+        Route::udp("dns.corp.test:53", "127.0.0.53:53"),
+        Route::tcp("meter.corp.test:5201", meter_at),
+        Route::udp("meter.corp.test:5201", meter_at),
+    ];
+    let gateway = Gateway::start(&routes).await.unwrap();
+    let cli = Cli::new(&gateway, "alice").unwrap();
+    let _client = connected(&cli).await.unwrap();
+
+    // The device's own server knows our hosts and refuses others; the company's, behind the gateway, is asked by its name.
+    let to = addresses(DESTINATION).await.unwrap();
+    let known =
+        said("dig", &["@100.64.0.2", "+short", "echo.corp.test", "A", "echo.corp.test", "AAAA"]).await;
+    let known: Vec<IpAddr> = known.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(known.len() == 2 && to.iter().all(|to| known.contains(&to.ip())), "{known:?} {to:?}");
+    assert!(said("dig", &["@100.64.0.2", OUTSIDE_NAME]).await.contains("status: REFUSED"));
+    assert_eq!(said("dig", &["@dns.corp.test", "+short", OUTSIDE_NAME]).await, format!("{OUTSIDE}\n"));
+
+    for kind in ["-4", "-6"] {
+        let words = ["-c", "meter.corp.test", kind, "-u", "-b", "8M", "-l", "1000", "-t", "2", "-J"];
+        let report: serde_json::Value = serde_json::from_str(&said("iperf3", &words).await).unwrap();
+        let sum = &report["end"]["sum"];
+        assert!(sum["bytes"].as_u64().is_some_and(|octets| octets > 1_000_000), "{report}");
+        assert!(sum["lost_percent"].as_f64().is_some_and(|lost| lost < 5.0), "{kind}: {sum}");
+    }
+
+    // A web server on the far side of another device, and both devices watched.
+    let far = Far::new().await.unwrap();
+    let wire = far.wire(0).await.unwrap();
+    far.join(&wire).await.unwrap();
+    let page =
+        ["/usr/bin/python3", "-u", "-m", "http.server", "80", "--bind", "10.77.0.2"].map(str::to_owned);
+    let web = Process::spawn("a web server outside", &mut far.command(&page), Input::None).unwrap();
+    web.output.line_with("Serving HTTP").await.unwrap();
+    let (ours, other) = (watched("pomerium0").await.unwrap(), watched("near0").await.unwrap());
+    let listing = said("curl", &["--silent", "--show-error", "http://10.77.0.2/"]).await;
+    assert!(listing.contains("Directory listing"), "{listing}");
+    assert_eq!(echoed(to[0], b"inside").await.unwrap(), [b"inside", FAREWELL].concat());
+    other.output.line_with("10.77.0.2.80").await.unwrap();
+    // Later than all of curl's.
+    ours.output.line_with(&to[0].ip().to_string()).await.unwrap();
+    assert_eq!(ours.output.count("10.77.0.2"), 0, "{}", ours.output.text());
+    assert_eq!(other.output.count(&to[0].ip().to_string()), 0, "{}", other.output.text());
+}
+
+/// What a program says.
+async fn said(program: &str, words: &[&str]) -> String {
+    let mut command = Command::new(program);
+    let running = command.args(words).kill_on_drop(true).output();
+    let output = wait::within(program, running).await.unwrap().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{program} {words:?}: {text}{errors}");
+    text
+}
+
+/// All packets of a device, a line each.
+pub(super) async fn watched(device: &str) -> anyhow::Result<Process> {
+    let mut command = Command::new("tcpdump");
+    command.args(["-n", "-l", "--immediate-mode", "-i", device]);
+    let watching = Process::spawn(&format!("tcpdump -i {device}"), &mut command, Input::None)?;
+    watching.errors.line_with("listening on").await?;
+    Ok(watching)
 }

@@ -1,9 +1,9 @@
 //! Datagrams: the same job as for streams, for what speaks UDP.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use support::{
-    cli::{Cli, loopback_port},
+    cli::{Cli, loopback_address},
     echo::{Echo, UdpEcho},
     gateway::{Gateway, Options, Route},
     process::Input,
@@ -15,8 +15,12 @@ const DESTINATION: &str = "echo.corp.test:7";
 
 /// A program with a socket of its own that speaks to a local port.
 async fn program(port: u16) -> UdpSocket {
+    program_at(([127, 0, 0, 1], port).into()).await
+}
+
+async fn program_at(address: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    socket.connect(("127.0.0.1", port)).await.unwrap();
+    socket.connect(address).await.unwrap();
     socket
 }
 
@@ -105,7 +109,8 @@ async fn connect_opens_a_port_for_datagrams_beside_those_for_streams() {
     let gateway = Gateway::start(&routes).await.unwrap();
     let cli = Cli::new(&gateway, "alice").unwrap();
     let client = cli.spawn(&["connect"], Input::None).unwrap();
-    let port = loopback_port(&client, DESTINATION).await.unwrap();
-    exchange(&program(port).await, b"ping").await.unwrap();
-    loopback_port(&client, "tcp.corp.test:7").await.unwrap();
+    let address = loopback_address(&client, DESTINATION).await.unwrap();
+    exchange(&program_at(address).await, b"ping").await.unwrap();
+    let other = loopback_address(&client, "tcp.corp.test:7").await.unwrap();
+    assert_ne!(address.ip(), other.ip(), "each has an address of its own");
 }

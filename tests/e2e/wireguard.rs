@@ -10,7 +10,7 @@ use std::{
 use support::{
     app::App,
     cli::Cli,
-    echo::{Echo, FAREWELL, UdpEcho},
+    echo::{Echo, FAREWELL, UdpEcho, exchange},
     gateway::{Gateway, Options, Route},
     namespace::{inside, ip},
     postgres::Postgres,
@@ -72,15 +72,7 @@ async fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
 }
 
 async fn echoed(to: SocketAddr, text: &[u8]) -> Vec<u8> {
-    let exchange = async {
-        let mut stream = TcpStream::connect(to).await?;
-        stream.write_all(text).await?;
-        stream.shutdown().await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
-        std::io::Result::Ok(answer)
-    };
-    wait::within("an echo", exchange).await.unwrap().unwrap()
+    wait::within("an echo", exchange(to, text)).await.unwrap().unwrap()
 }
 
 /// Asks for a page, as plain HTTP, and reads until the end.

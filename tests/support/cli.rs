@@ -1,6 +1,7 @@
 //! The client under test, with a cache of its own, and a person who signs in when it opens a browser.
 
 use std::{
+    net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     sync::{
@@ -22,10 +23,14 @@ use crate::{
     log::Log,
     person::Person,
     process::{Input, Process},
+    wait,
 };
 
 /// Between two looks at what the client asked the browser to open.
 const BROWSER_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The number of a user without rights.
+const PERSON: &str = "65534";
 
 /// A person's machine with the client on it.
 #[derive(Debug)]
@@ -46,6 +51,14 @@ impl Cli {
     /// # Errors
     /// The client is not built.
     pub fn new(gateway: &Gateway, name: &str) -> anyhow::Result<Self> {
+        Self::at(gateway.port, &gateway.authority, name)
+    }
+
+    /// The same for whatever pretends to be a gateway at this port.
+    ///
+    /// # Errors
+    /// As [`Cli::new`].
+    pub fn at(port: u16, authority: &Authority, name: &str) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let urls = folder.path().join("urls");
         std::fs::write(&urls, "")?;
@@ -55,13 +68,13 @@ impl Cli {
 
         let sign_ins = Arc::new(AtomicUsize::new(0));
         let trouble = Log::default();
-        let person = Arc::new(Person::new(name, &gateway.authority)?);
+        let person = Arc::new(Person::new(name, authority)?);
         let mut browser = JoinSet::new();
         browser.spawn(browse(urls, person.clone(), sign_ins.clone(), trouble.clone()));
         Ok(Self {
             folder,
-            gateway_url: format!("https://localhost:{}", gateway.port),
-            root: gateway.authority.root.clone(),
+            gateway_url: format!("https://localhost:{port}"),
+            root: authority.root.clone(),
             sign_ins,
             trouble,
             person,
@@ -163,6 +176,49 @@ impl Cli {
         Process::spawn("pomerium-cli daemon", &mut self.daemon_command()?, Input::None)
     }
 
+    /// The same with more words, and beside another system bus than the machine's.
+    ///
+    /// # Errors
+    /// As [`Cli::daemon`].
+    pub fn daemon_with(&self, words: &[&str], system_bus: Option<&str>) -> anyhow::Result<Process> {
+        let mut command = self.daemon_command()?;
+        command.args(words);
+        if let Some(bus) = system_bus {
+            command.env("DBUS_SYSTEM_BUS_ADDRESS", bus);
+        }
+        Process::spawn(&format!("pomerium-cli daemon {}", words.join(" ")), &mut command, Input::None)
+    }
+
+    /// Gives this machine's folder to a person without rights, who is not the one that the story runs as; see [`as_person`].
+    ///
+    /// # Errors
+    /// `chown` or `chmod` fails.
+    pub async fn give_away(&self) -> anyhow::Result<()> {
+        let authority = self.root.parent().context("the certificate is in a folder")?;
+        let owner = format!("{PERSON}:{PERSON}");
+        for (program, how, what) in
+            [("chown", ["-R", &owner], self.folder.path()), ("chmod", ["-R", "a+rX"], authority)]
+        {
+            let status = Command::new(program).args(how).arg(what).status().await?;
+            anyhow::ensure!(status.success(), "{program} {}: {status}", what.display());
+        }
+        Ok(())
+    }
+
+    /// The same with a network device, as that person, with what `packaging/systemd/pomerium-cli-tun@.service` hands on.
+    ///
+    /// # Errors
+    /// As [`Cli::daemon`].
+    pub fn daemon_of_person(&self, system_bus: Option<&str>) -> anyhow::Result<Process> {
+        let mut command = self.daemon_command()?;
+        command.arg("--tun");
+        if let Some(bus) = system_bus {
+            command.env("DBUS_SYSTEM_BUS_ADDRESS", bus);
+        }
+        let given = ["--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin"];
+        Process::spawn("pomerium-cli daemon --tun", &mut as_person(&command, &given), Input::None)
+    }
+
     /// The same on a desktop.
     ///
     /// # Errors
@@ -174,8 +230,17 @@ impl Cli {
     }
 
     fn daemon_command(&self) -> anyhow::Result<Command> {
-        let mut command = self.plain(&["daemon", "--alternate-ca-path"])?;
-        command.arg(&self.root).arg("--browser-cmd").arg(self.folder.path().join("browser"));
+        self.by_itself(&["daemon"])
+    }
+
+    /// A command that trusts the gateway by itself and opens this person's browser; the gateway is in `POMERIUM_URL`.
+    ///
+    /// # Errors
+    /// The client is not built.
+    pub fn by_itself(&self, words: &[&str]) -> anyhow::Result<Command> {
+        let mut command = self.plain(words)?;
+        command.arg("--alternate-ca-path").arg(&self.root);
+        command.arg("--browser-cmd").arg(self.folder.path().join("browser"));
         Ok(command)
     }
 
@@ -188,6 +253,17 @@ impl Cli {
         self.environment(&mut command);
         command.args(words).env("POMERIUM_URL", &self.gateway_url);
         Ok(command)
+    }
+
+    /// What a command says that leaves trust and sign-in to the daemon.
+    ///
+    /// # Errors
+    /// It fails, or does not end within the limit.
+    pub async fn said(&self, words: &[&str]) -> anyhow::Result<String> {
+        let output = wait::within("a command", self.plain(words)?.output()).await??;
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        anyhow::ensure!(output.status.success(), "{words:?}: {errors} {}", self.trouble());
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Begins a sign-in by a code, as on a machine without a browser.
@@ -250,6 +326,30 @@ impl Cli {
     }
 }
 
+/// A command as a person without rights; `given` is what `setpriv` is to hand on.
+#[must_use]
+pub fn as_person(command: &Command, given: &[&str]) -> Command {
+    let command = command.as_std();
+    let mut other = Command::new("setpriv");
+    let person = format!("--reuid={PERSON}");
+    let group = format!("--regid={PERSON}");
+    other.args([
+        person.as_str(),
+        &group,
+        "--clear-groups",
+        "--bounding-set=-all,+net_admin",
+        "--no-new-privs",
+    ]);
+    other.args(given).arg(command.get_program()).args(command.get_args()).kill_on_drop(true);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => other.env(name, value),
+            None => other.env_remove(name),
+        };
+    }
+    other
+}
+
 /// The port in the first line with `127.0.0.1:PORT` and `part`, on either output of the client.
 ///
 /// # Errors
@@ -265,6 +365,28 @@ pub async fn loopback_port(process: &Process, part: &str) -> anyhow::Result<u16>
         port = find(process.output.clone()) => port,
         port = find(process.errors.clone()) => port,
     }
+}
+
+/// The loopback address in the first line with one and `part`, on either output of the client.
+///
+/// # Errors
+/// There is no such line within the limit.
+pub async fn loopback_address(process: &Process, part: &str) -> anyhow::Result<SocketAddr> {
+    let find = |log: Log| async move {
+        log.find(&format!("127.x.y.z:PORT and {part}"), |line| {
+            line.contains(part).then(|| address_in(line)).flatten()
+        })
+        .await
+    };
+    tokio::select! {
+        address = find(process.output.clone()) => address,
+        address = find(process.errors.clone()) => address,
+    }
+}
+
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let mut addresses = line.split_whitespace().filter_map(|word| word.parse::<SocketAddr>().ok());
+    addresses.find(|address| address.ip().is_loopback() && address.port() != 0)
 }
 
 fn port_in(line: &str) -> Option<u16> {

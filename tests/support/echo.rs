@@ -58,6 +58,19 @@ impl Echo {
     }
 }
 
+/// Says `text` to whoever is there, ends, and gives all that comes back.
+///
+/// # Errors
+/// Nobody answers, or the connection breaks.
+pub async fn exchange(to: SocketAddr, text: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(to).await?;
+    stream.write_all(text).await?;
+    stream.shutdown().await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    Ok(answer)
+}
+
 async fn serve(listener: TcpListener, dials: Arc<AtomicUsize>) {
     let mut streams = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {

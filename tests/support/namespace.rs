@@ -6,10 +6,9 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use anyhow::Context as _;
 use tokio::process::Command;
 
-use crate::process::{Input, Process};
+use crate::process::{Input, Process, run};
 
 /// Names the namespace to the process inside it.
 const INSIDE: &str = "POMERIUM_TESTS_NAMESPACE";
@@ -84,13 +83,5 @@ impl Drop for Namespace {
 /// # Errors
 /// What it says.
 pub async fn ip(words: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new("ip").args(words).output().await.context("install iproute2")?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    anyhow::ensure!(
-        output.status.success(),
-        "ip {}: {}",
-        words.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(said)
+    run("ip", words).await
 }

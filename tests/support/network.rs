@@ -70,10 +70,12 @@ impl Far {
         let files = Path::new("/etc/netns").join(&name);
         std::fs::create_dir_all(&files)?;
         std::fs::write(files.join("hosts"), format!("{NEAR} localhost authenticate.localhost\n"))?;
+        // Its own, as a client with a network device changes it.
+        std::fs::write(files.join("resolv.conf"), "# nobody is asked\n")?;
         let far = Self { name, files };
         ip(&["netns", "add", &far.name]).await?;
         far.ip(&["link", "set", "lo", "up"]).await?;
-        ip(&["addr", "add", &format!("{NEAR}/32"), "dev", "lo"]).await?;
+        ip(&["addr", "replace", &format!("{NEAR}/32"), "dev", "lo"]).await?;
         Ok(far)
     }
 
@@ -102,6 +104,20 @@ impl Far {
         carriers.spawn(carry(Arc::clone(&near_device), Arc::clone(&far_device), weather.subscribe(), 1));
         carriers.spawn(carry(far_device, near_device, weather.subscribe(), 2));
         Ok(Wire { number, far, weather, _carriers: carriers })
+    }
+
+    /// Lays a cable there and goes online by it: the kernel's own, without weather.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub async fn cable(&self) -> anyhow::Result<()> {
+        let peer = ["peer", "name", "far9", "netns", &self.name];
+        ip(&[&["link", "add", "near9", "type", "veth"][..], &peer].concat()).await?;
+        ip(&["addr", "add", "10.77.9.1/24", "dev", "near9"]).await?;
+        ip(&["link", "set", "near9", "up"]).await?;
+        self.ip(&["addr", "add", "10.77.9.2/24", "dev", "far9"]).await?;
+        self.ip(&["link", "set", "far9", "up"]).await?;
+        self.ip(&["route", "replace", "default", "via", "10.77.9.1"]).await.map(drop)
     }
 
     /// Goes online by a wire.

@@ -105,6 +105,61 @@ impl Process {
     }
 }
 
+/// Has a program do something, and gives what it says.
+///
+/// # Errors
+/// It is not there, or fails.
+pub async fn run(program: &str, words: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(program).args(words).output().await.with_context(|| format!("no {program}"))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "{program} {}: {errors}", words.join(" "));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A line of `/proc/PID/stat` (proc_pid_stat(5)).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stat {
+    /// The process.
+    pub id: u32,
+    /// Its program, cut to 15 octets.
+    pub name: String,
+    /// Who started it.
+    pub parent: u32,
+    /// Its process group.
+    pub group: u32,
+    /// What it has used of the processors, itself and for it, in seconds.
+    pub processor_seconds: f64,
+}
+
+impl Stat {
+    /// Ticks in a second on every Linux that this runs on (`getconf CLK_TCK`).
+    const TICKS: f64 = 100.0;
+
+    /// Of a process that runs.
+    #[must_use]
+    pub fn of(id: u32) -> Option<Self> {
+        Self::parse(&std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
+    }
+
+    /// `None` for what is no such line.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        // `pid (name) state ppid pgrp ...`; the name may hold anything.
+        let (id, rest) = line.split_once(" (")?;
+        let (name, rest) = rest.rsplit_once(") ")?;
+        let fields: Vec<&str> = rest.split(' ').collect();
+        let number = |at: usize| fields.get(at)?.parse().ok();
+        let ticks = |at: usize| fields.get(at)?.parse::<f64>().ok();
+        Some(Self {
+            id: id.parse().ok()?,
+            name: name.to_owned(),
+            parent: number(1)?,
+            group: number(2)?,
+            processor_seconds: (ticks(11)? + ticks(12)?) / Self::TICKS,
+        })
+    }
+}
+
 /// What a process has as standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
@@ -117,9 +172,7 @@ pub enum Input {
 impl Process {
     /// Whether it leads a process group, so that all that it started can be ended with it.
     fn leads_group(id: u32) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-        // `pid (name) state ppid pgrp ...`; the name may hold anything.
-        stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(2)) == Some(id.to_string().as_str())
+        Stat::of(id).is_some_and(|stat| stat.group == id)
     }
 }
 
@@ -136,5 +189,20 @@ impl Drop for Process {
                 eprintln!("---- {} ({stream})\n{}", self.name, log.text());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_read_whatever_it_calls_itself() {
+        let line = "7 (a) b (c) S 3 5 5 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 1 0 9 0";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!((stat.id, stat.name.as_str(), stat.parent, stat.group), (7, "a) b (c", 3, 5));
+        assert!((stat.processor_seconds - 2.0).abs() < 1e-9, "{}", stat.processor_seconds);
+        assert_eq!(Stat::parse(""), None);
+        assert_eq!(Stat::of(std::process::id()).unwrap().id, std::process::id());
     }
 }

@@ -35,6 +35,14 @@ impl Sshd {
     /// # Errors
     /// OpenSSH is not installed, or the test does not run as root.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST).await
+    }
+
+    /// Starts it at another address of this machine.
+    ///
+    /// # Errors
+    /// As [`Sshd::start`].
+    pub async fn start_at(ip: Ipv4Addr) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         // sshd wants this folder to be there, as its service unit would make it.
         std::fs::create_dir_all("/run/sshd").context("cannot make /run/sshd: the tests run as root")?;
@@ -43,7 +51,7 @@ impl Sshd {
         }
         let config = folder.path().join("sshd_config");
         std::fs::write(&config, configuration(folder.path()))?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let listener = TcpListener::bind((ip, 0)).await?;
         let address = listener.local_addr()?;
         let log = Log::default();
         let mut task = JoinSet::new();
