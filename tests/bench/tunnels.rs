@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use support::{
     network::{Far, Weather, Wire},
     process::{Input, Process},
+    wait::until,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -60,6 +61,10 @@ async fn compare(weather: Option<Weather>, name: &str, seconds: u64) -> anyhow::
     let _wire = join(&far, weather).await?;
     for way in Way::ALL {
         // Its own: what the one before left of a test would keep a server busy.
+        let free = until("the port of iperf3", async || {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, ways::IPERF_PORT)).await.ok()
+        });
+        drop(free.await?);
         let mut iperf = Command::new("iperf3");
         iperf.args(["-s", "-p", &ways::IPERF_PORT.to_string()]);
         let _iperf = Process::spawn("iperf3 -s", &mut iperf, Input::None)?;
