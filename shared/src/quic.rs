@@ -18,6 +18,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub use self::nudge::nudge;
 
 mod nudge;
+mod path_model;
 
 /// A connection without a packet for this long is lost. Who walks from one network to another comes back well within it.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -75,7 +76,6 @@ pub fn client_config(tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, Q
     let mut transport = transport();
     // A server of HTTP/3 opens no two-way streams (RFC 9114, 6.1).
     transport.keep_alive_interval(Some(KEEP_ALIVE)).max_concurrent_bidi_streams(VarInt::from_u32(0));
-    transport.congestion_controller_factory(Arc::new(nudge::NudgeFactory::default()));
     config.transport_config(Arc::new(transport));
     Ok(config)
 }
@@ -89,7 +89,8 @@ fn transport() -> TransportConfig {
         .max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
-        .send_window(u64::from(STREAM_WINDOW));
+        .send_window(u64::from(STREAM_WINDOW))
+        .congestion_controller_factory(Arc::new(nudge::NudgeFactory));
     transport
 }
 

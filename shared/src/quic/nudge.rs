@@ -1,4 +1,4 @@
-//! CUBIC, which lets a probe out although its window is full.
+//! quinn's congestion controller: the [`PathModel`], which lets a probe out although its window is full.
 //!
 //! What is on the way when a path breaks fills the window, and only the timer of lost packets gets anything out, which
 //! doubles each time: after twenty seconds without a network it would be silent for twenty more. [`nudge`] lets a packet
@@ -13,7 +13,9 @@ use std::{
     time::Instant,
 };
 
-use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
+use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
+
+use super::path_model::{INITIAL_WINDOW, PathModel};
 
 /// Octets that one nudge lets out: two packets.
 const NUDGE_LEN: u64 = 3_000;
@@ -32,80 +34,83 @@ pub fn nudge(connection: &quinn::Connection) {
     }
 }
 
-/// Makes CUBIC that can be nudged.
+/// Makes controllers that can be nudged.
 #[derive(Debug, Default)]
-pub(super) struct NudgeFactory {
-    cubic: Arc<CubicConfig>,
-}
+pub(super) struct NudgeFactory;
 
 impl ControllerFactory for NudgeFactory {
-    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        let inner = Arc::clone(&self.cubic).build(now, current_mtu);
-        Box::new(Nudged { inner, allowance: Arc::default() })
+    fn build(self: Arc<Self>, _now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(Nudged { model: PathModel::new(current_mtu), allowance: Arc::default() })
     }
 }
 
+#[derive(Debug, Clone)]
 struct Nudged {
-    inner: Box<dyn Controller>,
+    model: PathModel,
     /// Octets above the window; none once anything is heard.
     allowance: Arc<AtomicU64>,
 }
 
 impl Controller for Nudged {
-    fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
-        self.inner.on_sent(now, bytes, last_packet_number);
-    }
-
     fn on_ack(
         &mut self,
         now: Instant,
         sent: Instant,
         bytes: u64,
         app_limited: bool,
-        rtt: &quinn_proto::RttEstimator,
+        _rtt: &quinn_proto::RttEstimator,
     ) {
-        self.allowance.store(0, Ordering::Relaxed);
-        self.inner.on_ack(now, sent, bytes, app_limited, rtt);
+        if self.allowance.swap(0, Ordering::Relaxed) > 0 {
+            // Who was nudged came back by another path, or by one that was broken.
+            self.model.restart();
+        }
+        self.model.arrived(now, sent, bytes, app_limited);
     }
 
     fn on_end_acks(
         &mut self,
         now: Instant,
-        in_flight: u64,
-        app_limited: bool,
-        largest_packet_num_acked: Option<u64>,
+        _in_flight: u64,
+        _app_limited: bool,
+        _largest_packet_num_acked: Option<u64>,
     ) {
-        self.inner.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
+        self.model.acknowledged(now);
     }
 
     fn on_congestion_event(
         &mut self,
         now: Instant,
-        sent: Instant,
+        _sent: Instant,
         is_persistent_congestion: bool,
         lost_bytes: u64,
     ) {
-        self.inner.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
+        if is_persistent_congestion {
+            self.model.collapse();
+        } else {
+            self.model.lost(now, lost_bytes);
+        }
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
-        self.inner.on_mtu_update(new_mtu);
+        self.model.set_mtu(new_mtu);
     }
 
     fn window(&self) -> u64 {
-        self.inner.window() + self.allowance.load(Ordering::Relaxed)
+        self.model.window() + self.allowance.load(Ordering::Relaxed)
     }
 
     fn metrics(&self) -> ControllerMetrics {
-        self.inner.metrics()
+        let mut metrics = ControllerMetrics::default();
+        metrics.congestion_window = self.window();
+        metrics
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self { inner: self.inner.clone_box(), allowance: Arc::clone(&self.allowance) })
+        Box::new(self.clone())
     }
 
     fn initial_window(&self) -> u64 {
-        self.inner.initial_window()
+        INITIAL_WINDOW
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -120,11 +125,10 @@ mod tests {
 
     #[test]
     fn a_copy_nudges_the_original() {
-        let controller = Arc::new(NudgeFactory::default()).build(Now::read().monotonic, 1200);
+        let controller = Arc::new(NudgeFactory).build(Now::read().monotonic, 1200);
         let window = controller.window();
         let copy = controller.clone_box().into_any().downcast::<Nudged>().unwrap();
         copy.allowance.store(NUDGE_LEN, Ordering::Relaxed);
         assert_eq!(controller.window(), window + NUDGE_LEN);
-        assert_eq!(controller.initial_window(), copy.inner.initial_window());
     }
 }
