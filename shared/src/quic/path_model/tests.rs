@@ -69,7 +69,7 @@ impl Simulation {
             let begins = self.free_at.max(self.now);
             let queued = (begins - self.now).as_micros() * u128::from(path.rate) / 1_000_000;
             let is_dropped = queued + u128::from(MTU) > u128::from(path.queue_max);
-            let is_lost = path.one_lost_of > 0 && (self.random >> 33) % path.one_lost_of == 0;
+            let is_lost = (self.random >> 33).is_multiple_of(path.one_lost_of);
             if !is_dropped {
                 self.free_at = begins + Duration::from_micros(MTU * 1_000_000 / path.rate);
                 self.sum.waited = self.sum.waited.max(begins - self.now);
