@@ -37,7 +37,7 @@ impl Store {
         hosts: &[Host],
     ) -> Result<AddressBook, VirtualAddressError> {
         // Nobody else gives addresses while this looks for free ones.
-        let mut transaction = self.inner.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut transaction = self.begin_write().await?;
         let rows = sqlx::query("SELECT host, address_v4, address_v6 FROM virtual_addresses")
             .fetch_all(&mut *transaction)
             .await?;
@@ -55,12 +55,18 @@ impl Store {
         for host in hosts {
             let (before, addresses) = (all.addresses_of(host), all.allocate(host)?);
             if before.is_none() {
-                sqlx::query("INSERT OR REPLACE INTO virtual_addresses VALUES (?1, ?2, ?3)")
-                    .bind(host.as_str())
-                    .bind(addresses.v4.to_string())
-                    .bind(addresses.v6.to_string())
-                    .execute(&mut *transaction)
-                    .await?;
+                // What it had outside of the pools goes, and what another host had that has none of its own any more.
+                for statement in [
+                    "DELETE FROM virtual_addresses WHERE host = $1 OR address_v4 = $2 OR address_v6 = $3",
+                    "INSERT INTO virtual_addresses (host, address_v4, address_v6) VALUES ($1, $2, $3)",
+                ] {
+                    sqlx::query(statement)
+                        .bind(host.as_str())
+                        .bind(addresses.v4.to_string())
+                        .bind(addresses.v6.to_string())
+                        .execute(&mut *transaction)
+                        .await?;
+                }
             }
             // What is in the one without a contradiction is so in the other.
             let restored = book.restore(host, addresses);
