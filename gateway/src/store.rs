@@ -195,6 +195,11 @@ impl Store {
         self.inner.pool.close().await;
     }
 
+    /// Whether other gateways may work with the same database.
+    fn is_shared(&self) -> bool {
+        matches!(self.inner.backend, Backend::Postgres(_))
+    }
+
     fn cache(&self) -> MutexGuard<'_, Cache> {
         // A panic under this lock leaves a map that is still true: entries are whole.
         self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner)

@@ -144,6 +144,12 @@ fn millis(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::places::{Place, on_both};
+
+    on_both! {
+        a_code_is_decided_once_and_fetched_once,
+        a_hasty_device_is_slowed_down_and_a_late_one_gets_nothing,
+    }
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -159,9 +165,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_code_is_decided_once_and_fetched_once() {
-        let store = Store::in_memory().await.unwrap();
+    async fn a_code_is_decided_once_and_fetched_once(place: &Place) {
+        let store = place.open().await;
         assert!(store.add_device_code(&code("A"), at(0)).await.unwrap());
         let poll = async |seconds| store.poll_device_code("hash of A", at(seconds)).await.unwrap();
         let (alice, mallory) = (SessionId::new("alice"), SessionId::new("mallory"));
@@ -172,9 +177,8 @@ mod tests {
         assert_eq!(poll(10).await, DevicePoll::Gone);
     }
 
-    #[tokio::test]
-    async fn a_hasty_device_is_slowed_down_and_a_late_one_gets_nothing() {
-        let store = Store::in_memory().await.unwrap();
+    async fn a_hasty_device_is_slowed_down_and_a_late_one_gets_nothing(place: &Place) {
+        let store = place.open().await;
         assert!(store.add_device_code(&code("A"), at(0)).await.unwrap());
         let poll = async |seconds| store.poll_device_code("hash of A", at(seconds)).await.unwrap();
         assert_eq!(poll(0).await, DevicePoll::Pending);

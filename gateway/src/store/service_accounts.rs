@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use sqlx::{Row, any::AnyRow};
 use tokio_util::sync::CancellationToken;
 
-use super::{Backend, Store, StoreError, from_millis, to_millis};
+use super::{Store, StoreError, from_millis, to_millis};
 use crate::session::{Session, SessionId, UserId};
 
 /// The `idp_id` of their sessions: no identity provider vouches for them, this gateway does.
@@ -124,8 +124,8 @@ impl Store {
     /// Tells who follows the store when another process has made or revoked a service account, until `cancel`: what is
     /// open for it is decided again within a second.
     pub async fn follow_service_accounts(self, cancel: CancellationToken) {
-        if let Backend::Postgres(_) = &self.inner.backend {
-            // It tells of them with all other changes.
+        if self.is_shared() {
+            // Its database tells of them with all other changes.
             return;
         }
         let mut seen = None;
@@ -169,16 +169,19 @@ fn account_of_row(row: &AnyRow) -> Result<ServiceAccount, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::places::{Place, on_both};
+
+    on_both! {
+        a_service_account_is_a_session_until_another_process_revokes_it,
+    }
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    #[tokio::test]
-    async fn a_service_account_is_a_session_until_another_process_revokes_it() {
-        let folder = tempfile::tempdir().unwrap();
+    async fn a_service_account_is_a_session_until_another_process_revokes_it(place: &Place) {
         let (gateway, command) =
-            (Store::open(folder.path()).await.unwrap(), Store::open(folder.path()).await.unwrap());
+            (place.open().await, place.open().await);
         let account = ServiceAccount::new("ci", vec!["deploy".into()], at(100), at(1));
         assert!(command.add_service_account(&account).await.unwrap());
         let twin = ServiceAccount::new("ci", vec![], at(100), at(1));
@@ -191,6 +194,7 @@ mod tests {
         let cancel = CancellationToken::new();
         let mut follower = tokio::task::JoinSet::new();
         follower.spawn(gateway.clone().follow_service_accounts(cancel.clone()));
+        follower.spawn(gateway.clone().follow_outside_changes(cancel.clone()));
         changes.changed().await.unwrap();
         assert!(command.revoke_service_account("ci", at(2)).await.unwrap());
         changes.changed().await.unwrap();

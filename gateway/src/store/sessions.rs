@@ -21,6 +21,9 @@ use crate::{
 /// Rows that one round of refreshing takes at most.
 pub(crate) const DUE_MAX: usize = 100;
 
+/// For one refresh: a gateway that dies amid it holds up the others for so long. Longer than any provider is waited for.
+const REFRESH_TURN: Duration = Duration::from_secs(120);
+
 /// What the identity provider gave for one session. Rests encrypted, and leaves the gateway only
 /// for the apps of routes whose `set_request_headers` ask for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -395,6 +398,33 @@ impl Store {
         Ok(readable.collect())
     }
 
+    /// Takes the refresh of a session upon this gateway: `false` while another one of the same store is about it, or has
+    /// just done it. A refresh token that is used twice ends the session at careful providers.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Sealed`].
+    pub async fn take_refresh(&self, due: &RefreshDue, now: SystemTime) -> Result<bool, StoreError> {
+        if !self.is_shared() {
+            return Ok(true);
+        }
+        if !self.claim_once(&refresh_key(due), now + REFRESH_TURN, now).await? {
+            return Ok(false);
+        }
+        // Since it came due, another gateway may have been through with it.
+        Ok(self.tokens(&due.session.id).await?.as_ref() == Some(&due.tokens))
+    }
+
+    /// Leaves a refresh that came to nothing to whoever tries next.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn leave_refresh(&self, due: &RefreshDue) -> Result<(), StoreError> {
+        if self.is_shared() {
+            self.write(sqlx::query("DELETE FROM claimed WHERE key = $1").bind(refresh_key(due))).await?;
+        }
+        Ok(())
+    }
+
     fn tokens_of_row(&self, id: &SessionId, row: &AnyRow) -> Result<ProviderTokens, StoreError> {
         let sealed: Vec<u8> = row.try_get("tokens_sealed")?;
         let plain = aead::open(self.inner.master_key.expose(), &sealed, id.as_str().as_bytes())?;
@@ -406,6 +436,10 @@ impl Store {
             access_expires_at: tokens.access_expires_at_ms.map(from_millis),
         })
     }
+}
+
+fn refresh_key(due: &RefreshDue) -> String {
+    format!("refresh:{}:{}", due.session.id, due.tokens.access_expires_at.map_or(0, to_millis))
 }
 
 /// The columns of a session that take work to make.
