@@ -9,11 +9,13 @@ use sqlx::{
     Any, AnyPool, ConnectOptions, Connection, Executor, SqlSafeStr, Transaction,
     any::{AnyArguments, AnyConnectOptions, AnyPoolOptions},
     migrate::{Migration, MigrationType, Migrator},
+    postgres::PgConnectOptions,
     query::Query,
 };
 use url::Url;
 
 use super::{Store, StoreError};
+use crate::secret::Secret;
 
 /// Readers of a SQLite file at once; it has one writer whatever we say.
 const SQLITE_CONNECTIONS_MAX: u32 = 4;
@@ -39,11 +41,11 @@ const POSTGRES_READING: &str = "SET default_transaction_read_only = on; SET stat
 const WRITER_LOCK: i64 = 0x706f_6d65_7269_756d;
 
 /// Which database it is.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) enum Backend {
     Sqlite,
     /// With the options of a connection of its own, for hearing of changes.
-    Postgres(Box<sqlx::postgres::PgConnectOptions>),
+    Postgres(Box<Secret<PgConnectOptions>>),
 }
 
 /// Opens the file of a folder, which is there, and brings its tables up to date.
@@ -73,7 +75,7 @@ pub(super) async fn open_memory() -> Result<AnyPool, StoreError> {
 /// Opens PostgreSQL, and brings its tables up to date; of several gateways that start at once, one does so.
 pub(super) async fn open_postgres(url: &Url) -> Result<(AnyPool, Backend), StoreError> {
     let options = AnyConnectOptions::from_url(url)?;
-    let listening = sqlx::postgres::PgConnectOptions::from_url(url)?;
+    let listening = PgConnectOptions::from_url(url)?;
     sqlx::any::install_default_drivers();
     // A connection of its own: waiting for another gateway's migration is not bounded as other statements are. It also
     // says why a database cannot be reached, where a pool only says that it waited.
@@ -84,7 +86,7 @@ pub(super) async fn open_postgres(url: &Url) -> Result<(AnyPool, Backend), Store
         .map_err(|_| StoreError::Silent)??;
     connection.close().await?;
     let pool = pool(POSTGRES_CONNECTIONS_MAX, Some(POSTGRES_SETTINGS)).connect_with(options).await?;
-    Ok((pool, Backend::Postgres(Box::new(listening))))
+    Ok((pool, Backend::Postgres(Box::new(Secret::new(listening)))))
 }
 
 /// Opens PostgreSQL, and changes nothing.

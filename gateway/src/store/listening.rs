@@ -85,7 +85,8 @@ impl Store {
         let mut listener = PgListener::connect_with(&pool).await?;
         // What happens before it listens again is not told: the loss must be seen here.
         listener.eager_reconnect(false);
-        listener.listen(CHANNEL).await?;
+        let listening = tokio::time::timeout(ANSWER_TIMEOUT, listener.listen(CHANNEL));
+        listening.await.map_err(|_| StoreError::Silent)??;
         self.hears(true);
         if std::mem::take(was_lost) {
             tracing::info!("the session database is back");
@@ -106,6 +107,10 @@ impl Store {
 
     /// Reading from the cache begins, or ends, with nothing in it.
     fn hears(&self, is_current: bool) {
+        if !is_current && !self.cache().is_current {
+            // Nobody need be told again that nothing is known.
+            return;
+        }
         self.forget(|cache| {
             cache.is_current = is_current;
             cache.clear();

@@ -38,7 +38,7 @@ impl Store {
     pub async fn follow_outside_changes(self, stop: CancellationToken) {
         match &self.inner.backend {
             Backend::Sqlite => self.look_for_changes(&stop).await,
-            Backend::Postgres(options) => self.listen_for_changes(options, &stop).await,
+            Backend::Postgres(options) => self.listen_for_changes(options.expose(), &stop).await,
         }
     }
 
