@@ -159,7 +159,8 @@ pub(crate) async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
     let folder = match &settings.storage {
         Storage::Memory => return Store::in_memory().await.context("cannot make the in-memory store"),
         Storage::Postgres(url) => {
-            let secret = settings.shared_secret.as_ref().context("a store in PostgreSQL needs shared_secret")?;
+            let secret =
+                settings.shared_secret.as_ref().context("a store in PostgreSQL needs shared_secret")?;
             return Store::open_postgres(url, secret).await.context("cannot open the store in PostgreSQL");
         }
         Storage::Folder(folder) => folder,

@@ -29,7 +29,10 @@ use tokio::{
     time::Instant,
 };
 
-use crate::devices::administer;
+use crate::{
+    devices::administer,
+    split::{line, up},
+};
 
 const DESTINATION: &str = "echo.corp.test:7";
 /// The hosts of one app, at the one gateway and at the other.
@@ -64,7 +67,7 @@ impl Parts {
         postgres.execute("CREATE SCHEMA public").await?;
         let other = gateway.spawn_at(FAR, OWN, OWN)?;
         Box::pin(gateway.restart()).await?;
-        other.output.line_with("gateway is up").await?;
+        up(&other).await?;
         Ok(Self { postgres, gateway, other, _app: app, _echo: echo })
     }
 
@@ -131,7 +134,7 @@ async fn a_sign_in_at_one_gateway_is_good_at_the_other_and_its_end_cuts_there_wi
     let (out, ended) = tokio::join!(signing_out, end(&mut stream));
     let after = ended.saturating_duration_since(out);
     assert!(after < Duration::from_secs(1), "{after:?} after the sign-out");
-    parts.other.output.line_with("\"reason\":\"session\"").await.unwrap();
+    line(&parts.other, "\"reason\":\"session\"").await;
     assert_eq!(alice.get(&there).await.unwrap().status, StatusCode::FOUND, "to sign in");
     let (head, _stream) = parts.stream(FAR, &cookie).await.unwrap();
     assert!(head.starts_with("HTTP/1.1 401"), "{head}");
@@ -167,7 +170,7 @@ async fn a_database_that_is_away_lets_nobody_in_and_one_that_is_back_needs_no_re
     });
     Box::pin(back).await.unwrap();
     parts.gateway.log().line_with(&["the session database is back"]).await.unwrap();
-    parts.other.output.line_with("the session database is back").await.unwrap();
+    line(&parts.other, "the session database is back").await;
     let (head, mut stream) = parts.stream(FAR, &cookie).await.unwrap();
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     alice.sign_out(&url).await.unwrap();
@@ -211,11 +214,12 @@ async fn a_device_of_one_gateway_comes_in_at_the_other_until_it_is_taken_away() 
     let routes = [Route::tcp(DESTINATION, echo.address)];
     let gateway = Box::pin(Gateway::start_with(&routes, &options)).await.unwrap();
     let other = gateway.spawn_at(FAR, &own, &door(DOORS[1])).unwrap();
-    other.output.line_with("gateway is up").await.unwrap();
+    up(&other).await.unwrap();
 
     let cli = Cli::new(&gateway, "alice").unwrap();
     let file = gateway.folder().join("laptop.conf");
-    let mut command = cli.command(&["wg", "add", "laptop", "--no-qr", "--output", file.to_str().unwrap()]).unwrap();
+    let mut command =
+        cli.command(&["wg", "add", "laptop", "--no-qr", "--output", file.to_str().unwrap()]).unwrap();
     let output = wait::within("the enrolment", command.output()).await.unwrap().unwrap();
     assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), cli.trouble());
     let text = std::fs::read_to_string(&file).unwrap();
@@ -225,12 +229,13 @@ async fn a_device_of_one_gateway_comes_in_at_the_other_until_it_is_taken_away() 
     let found = wait::until("an address", async || lookup_host(DESTINATION).await.ok()).await.unwrap();
     let to: SocketAddr = found.into_iter().find(SocketAddr::is_ipv4).unwrap();
     wait::within("an echo", exchange(to, b"hello")).await.unwrap().unwrap();
-    other.output.line_with("wireguard peer is up").await.unwrap();
+    line(&other, "wireguard peer is up").await;
     assert_eq!(gateway.log().count("wireguard peer is up"), 0);
 
     let mut stream = wait::within("a stream", TcpStream::connect(to)).await.unwrap().unwrap();
     let listed = administer(&gateway, "wireguard", &["list", "--user", "alice@corp.example"]).await;
-    let id = listed.lines().find_map(|line| line.contains("laptop").then(|| line.split(' ').next())).flatten();
+    let id =
+        listed.lines().find_map(|line| line.contains("laptop").then(|| line.split(' ').next())).flatten();
     let revoking = async {
         administer(&gateway, "wireguard", &["revoke", id.unwrap()]).await;
         Instant::now()
@@ -238,5 +243,5 @@ async fn a_device_of_one_gateway_comes_in_at_the_other_until_it_is_taken_away() 
     let (revoked, ended) = tokio::join!(revoking, end(&mut stream));
     let after = ended.saturating_duration_since(revoked);
     assert!(after < Duration::from_secs(1), "{after:?} after it was revoked");
-    other.output.line_with("wireguard peer ended").await.unwrap();
+    line(&other, "wireguard peer ended").await;
 }

@@ -31,7 +31,10 @@ pub(super) fn storage_for(top: &Section<'_>, services: Services) -> Option<Stora
     services::check_storage(top, services, storage.as_ref());
     if let Some(Storage::Postgres(url)) = &storage {
         if !["shared_secret", "shared_secret_file"].iter().any(|name| top.has(name)) {
-            top.error(TYPE, "what rests in the database is sealed by shared_secret, the same at all gateways: set it");
+            top.error(
+                TYPE,
+                "what rests in the database is sealed by shared_secret, the same at all gateways: set it",
+            );
         }
         if is_unproven(url.expose()) {
             top.warn(
@@ -86,7 +89,8 @@ fn folder(top: &Section<'_>, text: &str) -> Option<Storage> {
     let folder = text.strip_prefix("file://").filter(|folder| folder.starts_with('/'));
     if folder.is_none() {
         let is_postgres = text.starts_with("postgres");
-        let message = if is_postgres { "needs databroker_storage_type: postgres" } else { "expected file:///folder" };
+        let message =
+            if is_postgres { "needs databroker_storage_type: postgres" } else { "expected file:///folder" };
         top.error(&given(top), message);
     }
     folder.map(|folder| Storage::Folder(PathBuf::from(folder)))

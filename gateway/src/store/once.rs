@@ -62,9 +62,11 @@ impl Store {
         }
         let sealed = aead::seal(self.inner.master_key.expose(), &make(), name.as_bytes())?;
         self.write(
-            sqlx::query("INSERT INTO named_keys (name, sealed) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
-                .bind(name)
-                .bind(sealed),
+            sqlx::query(
+                "INSERT INTO named_keys (name, sealed) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+            )
+            .bind(name)
+            .bind(sealed),
         )
         .await?;
         // Read back: another process may have been first.

@@ -201,11 +201,8 @@ impl Store {
         let rename = sqlx::query(
             "UPDATE wireguard_peers SET name = $4 WHERE id = $1 AND user_id = $2 AND idp_id = $3",
         );
-        let rename = rename
-            .bind(id.as_str())
-            .bind(session.user_id.as_str())
-            .bind(&session.idp_id)
-            .bind(name.as_str());
+        let rename =
+            rename.bind(id.as_str()).bind(session.user_id.as_str()).bind(&session.idp_id).bind(name.as_str());
         let changed = self.write(rename).await?;
         self.note_peer_change();
         Ok(changed == 1)

@@ -180,8 +180,7 @@ mod tests {
     }
 
     async fn a_service_account_is_a_session_until_another_process_revokes_it(place: &Place) {
-        let (gateway, command) =
-            (place.open().await, place.open().await);
+        let (gateway, command) = (place.open().await, place.open().await);
         let account = ServiceAccount::new("ci", vec!["deploy".into()], at(100), at(1));
         assert!(command.add_service_account(&account).await.unwrap());
         let twin = ServiceAccount::new("ci", vec![], at(100), at(1));

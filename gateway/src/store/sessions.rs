@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Row, any::AnyRow};
 
 use super::{
-    CACHED_SESSIONS_MAX, ServiceAccount, Store, StoreError, aead, devices, directory, from_millis,
-    to_millis, within_limit,
+    CACHED_SESSIONS_MAX, ServiceAccount, Store, StoreError, aead, devices, directory, from_millis, to_millis,
+    within_limit,
 };
 use crate::{
     device::Thumbprint,

@@ -94,8 +94,7 @@ impl Store {
             "DELETE FROM webauthn_challenges \
              WHERE challenge = $1 AND ceremony = $2 AND session_id = $3 AND expires_at_ms > $4",
         );
-        let take =
-            take.bind(challenge).bind(word(ceremony)).bind(session.as_str()).bind(to_millis(now));
+        let take = take.bind(challenge).bind(word(ceremony)).bind(session.as_str()).bind(to_millis(now));
         Ok(self.write(take).await? == 1)
     }
 

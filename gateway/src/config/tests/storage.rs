@@ -12,7 +12,9 @@ fn postgres(text: &str) -> String {
 fn postgres_is_a_url_in_the_file_the_environment_or_a_file_of_its_own() {
     const URL: &str = "postgresql://gw:pw@db.corp.example/pomerium?sslmode=verify-full";
     let is_meant = |loaded: &Loaded| {
-        let Storage::Postgres(url) = &loaded.settings.storage else { panic!("{:?}", loaded.settings.storage) };
+        let Storage::Postgres(url) = &loaded.settings.storage else {
+            panic!("{:?}", loaded.settings.storage)
+        };
         assert_eq!(url.expose().as_str(), URL);
         assert!(loaded.warnings.iter().all(|warning| !warning.key.starts_with("databroker")));
         assert!(!format!("{:?}", loaded.settings).contains("gw:pw"));

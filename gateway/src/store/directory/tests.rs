@@ -118,7 +118,9 @@ async fn the_id_goes_before_the_name_and_the_name_before_an_address(place: &Plac
     }
 }
 
-async fn an_address_of_two_people_gives_the_groups_of_neither_and_keeps_out_if_one_of_them_is_out(place: &Place) {
+async fn an_address_of_two_people_gives_the_groups_of_neither_and_keeps_out_if_one_of_them_is_out(
+    place: &Place,
+) {
     let (store, id) = with_alice(place).await;
     let one = store.add_directory_user(&user("a1", None, &["alice@corp.example"]), NOW).await.unwrap();
     store.add_directory_group(&group("admins", &[&one]), NOW).await.unwrap();

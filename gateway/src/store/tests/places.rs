@@ -135,7 +135,8 @@ impl Server {
             }
         };
         let connected = tokio::time::timeout(Duration::from_secs(60), connecting).await;
-        let mut connection = connected.unwrap_or_else(|_| panic!("PostgreSQL does not start: {}", self.log()));
+        let mut connection =
+            connected.unwrap_or_else(|_| panic!("PostgreSQL does not start: {}", self.log()));
         let name = format!("store_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let create = format!("CREATE DATABASE {name}");
         connection.execute(sqlx::AssertSqlSafe(create)).await.unwrap();

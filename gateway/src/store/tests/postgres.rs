@@ -79,10 +79,8 @@ async fn a_gateway_with_another_secret_does_not_start_and_tokens_rest_sealed() {
     store.put_session(&session("s1"), &tokens()).await.unwrap();
     let opened = Store::open_postgres(&url, &Secret::new([8; 32])).await;
     assert!(matches!(opened, Err(StoreError::Sealed(_))), "{opened:?}");
-    let sealed: Vec<u8> = sqlx::query_scalar("SELECT tokens_sealed FROM sessions")
-        .fetch_one(&store.inner.pool)
-        .await
-        .unwrap();
+    let sealed: Vec<u8> =
+        sqlx::query_scalar("SELECT tokens_sealed FROM sessions").fetch_one(&store.inner.pool).await.unwrap();
     assert!(!sealed.windows(13).any(|window| window == b"access-canary"));
 }
 
