@@ -134,7 +134,8 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
         ));
     }
     lifetime.tracker.spawn(staples::run(tls_keys.clone(), lifetime.drain.clone()));
-    lifetime.tracker.spawn(store.clone().follow_outside_changes(lifetime.drain.clone()));
+    // What drains is still cut when somebody is signed out.
+    lifetime.doors.spawn(store.clone().follow_outside_changes(lifetime.cut.clone()));
     lifetime.tracker.spawn(store.clone().follow_service_accounts(lifetime.drain.clone()));
     open_inner_doors(&settings, &tls_keys, &proxy, &secrets, &lifetime)?;
     open_wireguard(&settings, &proxy, &secrets, &lifetime)?;
@@ -155,8 +156,14 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
 
 /// Opens the store of a configuration.
 pub(crate) async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
-    let Storage::Folder(folder) = &settings.storage else {
-        return Store::in_memory().await.context("cannot make the in-memory store");
+    let folder = match &settings.storage {
+        Storage::Memory => return Store::in_memory().await.context("cannot make the in-memory store"),
+        Storage::Postgres(url) => {
+            let secret =
+                settings.shared_secret.as_ref().context("a store in PostgreSQL needs shared_secret")?;
+            return Store::open_postgres(url, secret).await.context("cannot open the store in PostgreSQL");
+        }
+        Storage::Folder(folder) => folder,
     };
     let opened = match settings.services {
         Services::All | Services::AllButAuthorize | Services::Authenticate => Store::open(folder).await,

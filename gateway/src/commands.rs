@@ -46,7 +46,7 @@ fn on_store(file: &Path, act: impl AsyncFnOnce(&Settings, &Store) -> anyhow::Res
     let work = app::start_runtime().and_then(|runtime| {
         runtime.block_on(async {
             if settings.storage == Storage::Memory {
-                bail!("the gateway keeps its store in memory, which no other program can see: set databroker_storage_type: file");
+                bail!("the gateway keeps its store in memory, which no other program can see: set databroker_storage_type: file or postgres");
             }
             let store = app::open_store(&settings).await?;
             let said = act(&settings, &store).await;

@@ -24,6 +24,7 @@ mod routes;
 mod section;
 mod services;
 mod settings;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod upstreams;

@@ -1,14 +1,16 @@
 //! What must outlive the process: sessions, users, the providers' tokens, what was used once, and keys.
 //!
-//! SQLite in one folder (or in memory). Tokens and keys are encrypted at rest under `master.key` beside the
-//! database. No policy, no HTTP and no clock live here: moments are arguments. `authenticate` writes, whoever has
-//! a credential to resolve reads.
+//! SQLite in one folder (or in memory), or PostgreSQL, which several gateways share. Tokens and keys are encrypted at rest under
+//! `master.key` beside the file, or under a key of `shared_secret`. No policy, no HTTP and no clock live here: moments are
+//! arguments. `authenticate` writes, whoever has a credential to resolve reads.
 
 pub mod aead;
+mod database;
 mod device_codes;
 mod devices;
 mod directory;
 mod files;
+mod listening;
 mod once;
 mod outside;
 mod peers;
@@ -21,7 +23,6 @@ mod virtual_addresses;
 mod webauthn;
 
 use std::{
-    borrow::Cow,
     collections::HashMap,
     io,
     path::Path,
@@ -29,14 +30,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use sqlx::{
-    SqlSafeStr, SqlitePool,
-    migrate::{Migration, MigrationType, Migrator},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
-};
+use aws_lc_rs::hkdf;
+use sqlx::{AnyPool, Row, any::AnyRow};
 use tokio::sync::watch;
+use url::Url;
 
-use self::devices::DeviceKey;
+use self::{database::Backend, devices::DeviceKey};
 pub use self::{
     device_codes::{DeviceCode, DevicePoll},
     directory::{DirectoryError, KeptUser, Page, Window},
@@ -58,10 +57,12 @@ use crate::{
 const DATABASE_FILE: &str = "pomerium.sqlite";
 /// File name of the key that seals tokens and keys at rest.
 const MASTER_KEY_FILE: &str = "master.key";
-/// Readers at once; SQLite has one writer whatever we say.
-const CONNECTIONS_MAX: u32 = 4;
-/// How long a write waits for another one.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// What the master key of a shared database is derived for.
+const MASTER_KEY_LABEL: &[u8] = b"pomerium-gateway store master key";
+/// The key that every gateway of a shared database must be able to open.
+const CHECK_KEY: &str = "master_key_check";
+/// For a decision to learn what it stands on; a database on the other side of a dead network says nothing at all.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Sessions kept for reading without the database, at most; the cache starts anew when it is full.
 const CACHED_SESSIONS_MAX: usize = 10_000;
 
@@ -73,11 +74,10 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Inner {
-    pool: SqlitePool,
+    pool: AnyPool,
+    backend: Backend,
     master_key: Secret<[u8; 32]>,
     cache: Mutex<Cache>,
-    /// Whether another process writes too: what it ended must not be read from the cache.
-    is_beside: bool,
     changes: watch::Sender<u64>,
 }
 
@@ -86,6 +86,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Cache {
     generation: u64,
+    /// Whether all changes are heard of. While they are not, nothing is kept: it might have ended elsewhere.
+    is_current: bool,
     sessions: HashMap<SessionId, Arc<Session>>,
     devices: HashMap<DeviceKey, Device>,
 }
@@ -102,8 +104,13 @@ pub enum StoreError {
     /// The database's tables could not be brought up to date.
     #[error("the session database could not be migrated: it may be newer than this gateway")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    /// The database cannot be reached, or does not answer in time.
+    #[error("the session database does not answer")]
+    Silent,
     /// A sealed value does not open: the master key was replaced, or somebody changed the database.
-    #[error("a sealed value does not open: master.key does not belong to this database")]
+    #[error(
+        "a sealed value does not open: this database was written with another master.key (with PostgreSQL: with another shared_secret)"
+    )]
     Sealed(#[from] aead::AeadError),
     /// A row holds what no version of the gateway wrote.
     #[error("the session database holds a malformed row")]
@@ -122,7 +129,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Folder`], [`StoreError::Database`], [`StoreError::Migration`].
     pub async fn open(folder: &Path) -> Result<Self, StoreError> {
-        Self::open_as(folder, false).await
+        Self::open_as(folder, true).await
     }
 
     /// The same for a process beside the one that writes: each session is read from the database, so that one that was
@@ -131,22 +138,34 @@ impl Store {
     /// # Errors
     /// As [`Self::open`].
     pub async fn open_beside(folder: &Path) -> Result<Self, StoreError> {
-        Self::open_as(folder, true).await
+        Self::open_as(folder, false).await
     }
 
-    async fn open_as(folder: &Path, is_beside: bool) -> Result<Self, StoreError> {
+    async fn open_as(folder: &Path, is_current: bool) -> Result<Self, StoreError> {
         files::prepare_folder(folder).map_err(StoreError::Folder)?;
         let master_key =
             files::master_key(&folder.join(MASTER_KEY_FILE), &random_key()?).map_err(StoreError::Folder)?;
         let database = folder.join(DATABASE_FILE);
         files::prepare_file(&database).map_err(StoreError::Folder)?;
-        let options = SqliteConnectOptions::new()
-            .filename(&database)
-            .journal_mode(SqliteJournalMode::Wal)
-            // An acknowledged write survives a power cut, not only a crash of the process.
-            .synchronous(SqliteSynchronous::Full);
-        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX);
-        Self::connect(options, pool, master_key, is_beside).await
+        let pool = database::open_file(&database).await?;
+        Ok(Self::new(pool, Backend::Sqlite, master_key, is_current))
+    }
+
+    /// Opens the PostgreSQL database of `url`, which other gateways with the same `shared_secret` may have open as well, and makes
+    /// what is missing. Each session is read from it until [`Self::follow_outside_changes`] hears what the others change.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Silent`], [`StoreError::Migration`]; [`StoreError::Sealed`]: the database was
+    /// written with another secret.
+    pub async fn open_postgres(
+        url: &Secret<Url>,
+        shared_secret: &Secret<[u8; 32]>,
+    ) -> Result<Self, StoreError> {
+        let (pool, backend) = database::open_postgres(url.expose()).await?;
+        let store = Self::new(pool, backend, master_key_of(shared_secret), false);
+        let fresh = random_key()?;
+        store.named_key(CHECK_KEY, || fresh.to_vec()).await?;
+        Ok(store)
     }
 
     /// A store that is gone with the process.
@@ -154,26 +173,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Migration`].
     pub async fn in_memory() -> Result<Self, StoreError> {
-        // Each connection to `:memory:` is a database of its own: there must be one, for ever.
-        let pool = SqlitePoolOptions::new()
-            .min_connections(1)
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None);
-        let options = SqliteConnectOptions::new().in_memory(true);
-        Self::connect(options, pool, Secret::new(random_key()?), false).await
+        let pool = database::open_memory().await?;
+        Ok(Self::new(pool, Backend::Sqlite, Secret::new(random_key()?), true))
     }
 
-    async fn connect(
-        options: SqliteConnectOptions,
-        pool: SqlitePoolOptions,
-        master_key: Secret<[u8; 32]>,
-        is_beside: bool,
-    ) -> Result<Self, StoreError> {
-        let pool = pool.connect_with(options.foreign_keys(true).busy_timeout(BUSY_TIMEOUT)).await?;
-        migrations().run(&pool).await?;
+    fn new(pool: AnyPool, backend: Backend, master_key: Secret<[u8; 32]>, is_current: bool) -> Self {
         let (changes, _) = watch::channel(0);
-        Ok(Self { inner: Arc::new(Inner { pool, master_key, cache: Mutex::default(), is_beside, changes }) })
+        let cache = Mutex::new(Cache { is_current, ..Cache::default() });
+        Self { inner: Arc::new(Inner { pool, backend, master_key, cache, changes }) }
     }
 
     /// Follows the store: the number rises after each session that was put, replaced or ended, and each change of a
@@ -188,6 +195,11 @@ impl Store {
         self.inner.pool.close().await;
     }
 
+    /// Whether other gateways may work with the same database.
+    fn is_shared(&self) -> bool {
+        matches!(self.inner.backend, Backend::Postgres(_))
+    }
+
     fn cache(&self) -> MutexGuard<'_, Cache> {
         // A panic under this lock leaves a map that is still true: entries are whole.
         self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner)
@@ -195,35 +207,64 @@ impl Store {
 
     /// Called after the database has the change: forgets the session and tells who follows.
     fn note_change(&self, id: &SessionId) {
+        self.forget(|cache| {
+            cache.sessions.remove(id);
+        });
+    }
+
+    /// Called after the database has a change that may concern anybody.
+    fn forget_all(&self) {
+        self.forget(Cache::clear);
+    }
+
+    /// Forgets of the cache what `change` takes out of it, and tells who follows.
+    fn forget(&self, change: impl FnOnce(&mut Cache)) {
         {
             let mut cache = self.cache();
             cache.generation += 1;
-            cache.sessions.remove(id);
+            change(&mut cache);
         }
         self.inner.changes.send_modify(|count| *count += 1);
     }
 }
 
-fn migrations() -> Migrator {
-    let one = |version, name, sql: &'static str| {
-        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, sql.into_sql_str(), false)
-    };
-    Migrator::with_migrations(vec![
-        one(1, "sessions", include_str!("store/migrations/0001_sessions.sql")),
-        one(2, "bound sessions", include_str!("store/migrations/0002_bound_sessions.sql")),
-        one(3, "identity", include_str!("store/migrations/0003_identity.sql")),
-        one(4, "devices", include_str!("store/migrations/0004_devices.sql")),
-        one(5, "webauthn", include_str!("store/migrations/0005_webauthn.sql")),
-        one(6, "directory", include_str!("store/migrations/0006_directory.sql")),
-        one(7, "wireguard peers", include_str!("store/migrations/0007_wireguard_peers.sql")),
-        one(8, "virtual addresses", include_str!("store/migrations/0008_virtual_addresses.sql")),
-    ])
+impl Cache {
+    fn clear(&mut self) {
+        self.sessions.clear();
+        self.devices.clear();
+    }
+
+    /// Whether what was read at `generation` is still what the database says.
+    const fn may_keep(&self, generation: u64) -> bool {
+        self.is_current && self.generation == generation
+    }
+}
+
+/// Reads what a decision stands on, under a limit.
+async fn within_limit<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(READ_TIMEOUT, read).await.unwrap_or(Err(StoreError::Silent))
+}
+
+/// The key that seals what rests in a shared database: the same at all its gateways.
+fn master_key_of(shared_secret: &Secret<[u8; 32]>) -> Secret<[u8; 32]> {
+    let mut key = [0_u8; 32];
+    hkdf::Salt::new(hkdf::HKDF_SHA256, &[])
+        .extract(shared_secret.expose())
+        .expand(&[MASTER_KEY_LABEL], hkdf::HKDF_SHA256)
+        .and_then(|expanded| expanded.fill(&mut key))
+        .expect("32 octets are one block of HKDF-SHA256");
+    Secret::new(key)
 }
 
 fn random_key() -> Result<[u8; 32], aead::AeadError> {
     let mut key = [0_u8; 32];
     aws_lc_rs::rand::fill(&mut key).map_err(|_| aead::AeadError::NoRandomness)?;
     Ok(key)
+}
+
+/// A flag of a row: databases differ in how they keep truth, not in how they keep numbers.
+fn flag(row: &AnyRow, column: &str) -> Result<bool, sqlx::Error> {
+    Ok(row.try_get::<i64, _>(column)? != 0)
 }
 
 /// Milliseconds since 1970-01-01 UTC; 0 before it.

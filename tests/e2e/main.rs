@@ -59,6 +59,8 @@ mod refusal;
 #[cfg(test)]
 mod rewrites;
 #[cfg(test)]
+mod several;
+#[cfg(test)]
 mod sign_on;
 #[cfg(test)]
 mod split;

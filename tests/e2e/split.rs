@@ -80,14 +80,14 @@ impl Parts {
     }
 }
 
-async fn up(process: &Process) -> anyhow::Result<()> {
+pub(crate) async fn up(process: &Process) -> anyhow::Result<()> {
     let lines = [&process.output, &process.errors].map(|log| Box::pin(log.line_with("gateway is up")));
     let [output, errors] = lines;
     tokio::select! { line = output => line, line = errors => line }.map(|_| ())
 }
 
 /// Waits for a line in either log.
-async fn line(process: &Process, part: &str) -> String {
+pub(crate) async fn line(process: &Process, part: &str) -> String {
     wait::until(part, async || {
         let lines = process.output.lines().into_iter().chain(process.errors.lines());
         lines.into_iter().find(|line| line.contains(part))

@@ -110,11 +110,13 @@ pub struct Options<'a> {
     pub token_life: Duration,
     /// The IP address to listen on.
     pub ip: &'a str,
+    /// The connection string of a database that keeps the store, in the place of a folder.
+    pub database: Option<&'a str>,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { more: "", front: None, token_life: Duration::from_secs(600), ip: "127.0.0.1" }
+        Self { more: "", front: None, token_life: Duration::from_secs(600), ip: "127.0.0.1", database: None }
     }
 }
 
@@ -153,6 +155,12 @@ impl Gateway {
         let config = configuration(folder.path(), public, &oidc.issuer, &authority, routes)
             .replace(&format!("address: 127.0.0.1:{public}"), &format!("address: {}:{port}", options.ip))
             + &options.more.replace("ISSUER", &oidc.issuer);
+        let config = match options.database {
+            Some(database) => config
+                .replace("storage_type: file", "storage_type: postgres")
+                .replace(&format!("file://{}/store", folder.path().display()), database),
+            None => config,
+        };
         std::fs::write(folder.path().join("config.yaml"), config)?;
         let process = spawn(folder.path())?;
         let mut gateway = Self { port, authority, oidc, process, folder };

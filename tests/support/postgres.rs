@@ -15,13 +15,16 @@ use crate::{
 /// The user that owns the cluster: the server refuses to run as root.
 const SYSTEM_USER: &str = "postgres";
 
+/// In connection strings. The server asks for none.
+pub const PASSWORD: &str = "database-password-canary";
+
 /// A running server.
 #[derive(Debug)]
 pub struct Postgres {
     /// Where it listens, on 127.0.0.1.
     pub port: u16,
     process: Process,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Postgres {
@@ -30,12 +33,11 @@ impl Postgres {
     /// # Errors
     /// PostgreSQL is not installed, or the test does not run as root.
     pub async fn start() -> anyhow::Result<Self> {
-        let programs = programs()?;
         let (user, group) = (id("-u").await?, id("-g").await?);
         let folder = tempfile::tempdir()?;
         std::os::unix::fs::chown(folder.path(), Some(user), Some(group))?;
         let cluster = folder.path().join("cluster");
-        let made = Command::new(programs.join("initdb"))
+        let made = Command::new(programs()?.join("initdb"))
             .arg("-D")
             .arg(&cluster)
             .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "--no-sync"])
@@ -48,8 +50,14 @@ impl Postgres {
             bail!("initdb failed: {}", String::from_utf8_lossy(&made.stderr));
         }
         let port = port::reserve()?;
-        let mut command = Command::new(programs.join("postgres"));
-        command.arg("-D").arg(&cluster).current_dir(folder.path()).uid(user).gid(group);
+        let process = Self::serve(&folder, port).await?;
+        Ok(Self { port, process, folder })
+    }
+
+    async fn serve(folder: &TempDir, port: u16) -> anyhow::Result<Process> {
+        let (user, group) = (id("-u").await?, id("-g").await?);
+        let mut command = Command::new(programs()?.join("postgres"));
+        command.arg("-D").arg(folder.path().join("cluster")).current_dir(folder.path()).uid(user).gid(group);
         for setting in [
             "listen_addresses=127.0.0.1".to_owned(),
             format!("port={port}"),
@@ -61,7 +69,32 @@ impl Postgres {
         }
         let process = Process::spawn("postgres", &mut command, Input::None)?;
         process.errors.line_with("ready to accept connections").await?;
-        Ok(Self { port, process, _folder: folder })
+        Ok(process)
+    }
+
+    /// Stops the server; its clients are cut off.
+    ///
+    /// # Errors
+    /// It does not stop.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        self.process.signal("INT")?;
+        wait::within("the server's end", self.process.ended()).await??;
+        Ok(())
+    }
+
+    /// Starts it again, with what it held.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        self.process = Self::serve(&self.folder, self.port).await?;
+        Ok(())
+    }
+
+    /// A connection string, with a password that no log may show.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("postgresql://postgres:{PASSWORD}@127.0.0.1:{}/postgres", self.port)
     }
 
     /// `psql` or `pg_dump` against 127.0.0.1 and `port`, which may be a tunnel's.

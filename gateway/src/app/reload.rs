@@ -100,7 +100,7 @@ impl Reloader {
     }
 }
 
-/// The keys that differ and are of sockets, which were bound at the start.
+/// The keys that differ and are of what was opened at the start: sockets, and the store.
 fn bound_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let address = |settings: &Settings| settings.forward_auth.as_ref().map(|door| door.address);
     let wireguard = |settings: &Settings| settings.wireguard.as_ref().map(|door| door.address);
@@ -112,6 +112,7 @@ fn bound_at_start(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("use_proxy_protocol", old.use_proxy_protocol != new.use_proxy_protocol),
         ("codec_type", old.codec != new.codec),
         ("services", old.services != new.services),
+        ("databroker_storage_type", old.storage != new.storage),
         ("grpc_address", old.grpc != new.grpc),
         ("forward_auth_address", address(old) != address(new)),
         ("wireguard_address", wireguard(old) != wireguard(new)),

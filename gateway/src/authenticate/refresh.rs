@@ -94,7 +94,7 @@ impl Refresher {
         for place in plan.end {
             self.settle(&due[place].session.id, Fate::GraceOver).await?;
         }
-        let has_asked = !plan.ask.is_empty();
+        let mut has_asked = false;
         let mut waiting = plan.ask.into_iter();
         let mut failure = None;
         let (store, provider) = (self.store.clone(), Arc::clone(&self.provider));
@@ -110,7 +110,10 @@ impl Refresher {
             let Some((due, answer)) = asked.next().await else { break };
             let id = &due.session.id;
             let settled = match answer {
-                Ok(answer) => {
+                // Another gateway is about it.
+                Ok(None) => continue,
+                Ok(Some(answer)) => {
+                    has_asked = true;
                     let fate = self.pace.note(id, vouched_until(due), answer, clock(), jitter());
                     self.settle(id, fate).await.map(|()| answer)
                 }
@@ -149,7 +152,24 @@ fn vouched_until(due: &RefreshDue) -> SystemTime {
     due.tokens.access_expires_at.unwrap_or(due.session.issued_at)
 }
 
+/// Asks the provider about a session; `None` when another gateway does.
 async fn ask(
+    store: &Store,
+    provider: &Provider,
+    due: &RefreshDue,
+    now: SystemTime,
+) -> Result<Option<Answer>, StoreError> {
+    if !store.take_refresh(due, now).await? {
+        return Ok(None);
+    }
+    let answer = ask_alone(store, provider, due, now).await?;
+    if matches!(answer, Answer::Unclear | Answer::Silent) {
+        store.leave_refresh(due).await?;
+    }
+    Ok(Some(answer))
+}
+
+async fn ask_alone(
     store: &Store,
     provider: &Provider,
     due: &RefreshDue,

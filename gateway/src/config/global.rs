@@ -3,7 +3,6 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
-    path::PathBuf,
     time::Duration,
 };
 
@@ -20,7 +19,7 @@ use super::{
     material::{read_database, read_file},
     routes,
     section::Section,
-    services, wireguard,
+    services, storage, wireguard,
 };
 use crate::{
     authorize::Records,
@@ -34,7 +33,7 @@ pub(super) fn settings(top: &Section<'_>) -> Option<Settings> {
     let services = services::services(top);
     let codec = codec(top);
     let authenticate_url = authenticate_url(top);
-    let storage = storage_for(top, services);
+    let storage = storage::storage_for(top, services);
     let doors = doors(top, services, codec);
     let wireguard = wireguard_door(top, &doors, authenticate_url.as_ref(), storage.as_ref());
     let Doors { address, http_redirect_addr, grpc, forward_auth, authorize_service, .. } = doors;
@@ -159,7 +158,7 @@ pub(super) fn access(top: &Section<'_>) -> Option<super::Access> {
         has_file: &|name| top.has(name),
     };
     let routes = routes::routes(top, &defaults);
-    Some(super::Access { routes, records: records(top), storage: storage(top) })
+    Some(super::Access { routes, records: records(top), storage: storage::storage(top) })
 }
 
 /// `host:port` or `:port`; without a host it is every address of the machine.
@@ -430,55 +429,4 @@ fn log_level(top: &Section<'_>) -> &'static str {
         ("disabled", "off"),
     ];
     top.one_of("log_level", &levels).unwrap_or("info")
-}
-
-/// Where people are kept, if these services can work with it.
-fn storage_for(top: &Section<'_>, services: Services) -> Option<Storage> {
-    let storage = storage(top);
-    services::check_storage(top, services, storage.as_ref());
-    storage
-}
-
-fn storage(top: &Section<'_>) -> Option<Storage> {
-    #[derive(Clone, Copy, PartialEq)]
-    enum Kind {
-        Memory,
-        File,
-        Postgres,
-    }
-    let (name, place) = ("databroker_storage_type", "databroker_storage_connection_string");
-    let kinds = [("memory", Kind::Memory), ("file", Kind::File), ("postgres", Kind::Postgres)];
-    let kind = top.one_of(name, &kinds);
-    if kind == Some(Kind::Memory) {
-        return Some(Storage::Memory);
-    }
-    if kind == Some(Kind::Postgres) {
-        top.error(name, "postgres is known but not built yet in this gateway");
-        return None;
-    }
-    if let Some(text) = top.filled(place) {
-        let folder = text.strip_prefix("file://").filter(|folder| folder.starts_with('/'));
-        if folder.is_none() {
-            top.error(place, "expected file:///folder");
-        }
-        return folder.map(|folder| Storage::Folder(PathBuf::from(folder)));
-    }
-    let folder = default_folder(top.reading.env);
-    if folder.is_none() {
-        top.error(
-            place,
-            "is missing, and neither STATE_DIRECTORY, XDG_DATA_HOME nor HOME says where data belongs",
-        );
-    }
-    folder.map(Storage::Folder)
-}
-
-/// The service's state folder under systemd (the first of them), else the person's data folder.
-fn default_folder(env: super::Environment<'_>) -> Option<PathBuf> {
-    let absolute = |text: String| Some(PathBuf::from(text)).filter(|path| path.is_absolute());
-    let state = env("STATE_DIRECTORY")
-        .and_then(|list| absolute(list.split(':').next().unwrap_or_default().to_owned()));
-    let data = || env("XDG_DATA_HOME").and_then(absolute).map(|data| data.join("pomerium"));
-    let home = || env("HOME").and_then(absolute).map(|home| home.join(".local/share/pomerium"));
-    state.or_else(data).or_else(home)
 }

@@ -45,16 +45,16 @@ pub(super) fn check_storage(top: &Section<'_>, services: Services, storage: Opti
     let message = match services {
         Services::All => return,
         Services::Authorize => {
-            "services: authorize reads the sessions of another process: use file, with the same folder"
+            "services: authorize reads the sessions of another process: use file, with the same folder, or postgres"
         }
         Services::AllButAuthorize => {
-            "the authorize service reads the sessions of this process: use file, with the same folder"
+            "the authorize service reads the sessions of this process: use file, with the same folder, or postgres"
         }
         Services::Authenticate => {
-            "the other services read the sessions of this process: use file, with the same folder"
+            "the other services read the sessions of this process: use file, with the same folder, or postgres"
         }
         Services::Proxy => {
-            "services: proxy reads the sessions of another process: use file, with the same folder"
+            "services: proxy reads the sessions of another process: use file, with the same folder, or postgres"
         }
     };
     if storage == Some(&Storage::Memory) {

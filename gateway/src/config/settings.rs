@@ -365,4 +365,6 @@ pub enum Storage {
     Memory,
     /// A SQLite database in this folder.
     Folder(PathBuf),
+    /// A PostgreSQL database, which other gateways may have open as well.
+    Postgres(Secret<Url>),
 }

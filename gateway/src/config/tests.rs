@@ -4,6 +4,7 @@ mod downstream_mtls;
 mod identity;
 mod routes;
 mod services;
+mod storage;
 mod upstreams;
 mod wireguard;
 
@@ -158,7 +159,6 @@ fn every_wrong_key_is_named_with_its_place_and_what_to_do() {
         ("signing_key_file: none.pem\n", "signing_key_file: cannot read"),
         ("signing_key_file: /dev/zero\n", "it is not an ordinary file"),
         ("certificate_file: cert.pem\n", "needs certificate_key or certificate_key_file beside it"),
-        ("databroker_storage_type: postgres\n", "postgres is known but not built yet"),
         ("databroker_storage_connection_string: 'file://x'\n", "expected file:///folder"),
         ("set_response_headers: {'a b': c}\n", "this is not a valid header name"),
         ("set_response_headers: {a: \"b\\nc\"}\n", "this is not a valid header value"),

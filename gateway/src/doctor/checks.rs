@@ -132,6 +132,16 @@ fn store(facts: &Facts) -> Finding {
             format!("{}: {why}", path.display()),
             "Give the folder to the user that the gateway runs as, and run the doctor as that user; look for a full disk.",
         ),
+        Store::Postgres { opened: Ok(()) } => {
+            Finding::good(ABOUT, "PostgreSQL answers, and its tables are up to date")
+        }
+        Store::Postgres { opened: Err(why) } => Finding::of(
+            Grade::Bad,
+            ABOUT,
+            why.clone(),
+            "Look whether the database runs and takes this user from here (databroker_storage_connection_string), and whether \
+             shared_secret is the one of the other gateways.",
+        ),
     }
 }
 

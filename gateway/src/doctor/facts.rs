@@ -81,6 +81,7 @@ pub(crate) enum Door {
 pub(crate) enum Store {
     Memory,
     Folder { path: PathBuf, opened: Result<(), String> },
+    Postgres { opened: Result<(), String> },
 }
 
 /// A configured certificate.

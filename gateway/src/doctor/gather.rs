@@ -174,7 +174,6 @@ fn now() -> i64 {
 }
 
 async fn store(settings: &Settings) -> Store {
-    let Storage::Folder(path) = &settings.storage else { return Store::Memory };
     let opened = match app::open_store(settings).await {
         Ok(store) => {
             store.close().await;
@@ -182,7 +181,11 @@ async fn store(settings: &Settings) -> Store {
         }
         Err(error) => Err(format!("{error:#}")),
     };
-    Store::Folder { path: path.clone(), opened }
+    match &settings.storage {
+        Storage::Memory => Store::Memory,
+        Storage::Folder(path) => Store::Folder { path: path.clone(), opened },
+        Storage::Postgres(_) => Store::Postgres { opened },
+    }
 }
 
 fn leaves_of(settings: &Settings) -> Vec<Certificate> {

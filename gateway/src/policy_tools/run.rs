@@ -15,6 +15,7 @@ use rustls_pki_types::{
     pem::{self, PemObject as _},
 };
 use serde_json::Value as Json;
+use url::Url;
 
 use super::{
     cases,
@@ -28,6 +29,7 @@ use crate::{
     app,
     authorize::{PresentedCertificate, Situation},
     config::{self, ConfigErrors, Diagnostic, Storage},
+    secret::Secret,
     store::{Known, StoreError, StoreReader},
 };
 
@@ -89,10 +91,10 @@ pub(crate) enum Trouble {
         error: pem::Error,
     },
     /// The store does not answer.
-    #[error("the store in {} cannot be read", .folder.display())]
+    #[error("the store in {place} cannot be read")]
     Store {
         /// Which.
-        folder: PathBuf,
+        place: String,
         /// Why.
         #[source]
         error: StoreError,
@@ -133,22 +135,44 @@ impl Candidate {
         Ok(Self { routes: Routes::new(access.routes, access.records), storage: access.storage })
     }
 
-    /// The folder of its people: `given`, else the one that the configuration names.
-    fn store<'a>(&'a self, given: Option<&'a Path>) -> Option<&'a Path> {
+    /// Where its people are: in the folder `given`, else where the configuration says.
+    fn store<'a>(&'a self, given: Option<&'a Path>) -> Option<People<'a>> {
         match (&self.storage, given) {
-            (_, Some(folder)) => Some(folder),
-            (Some(Storage::Folder(folder)), None) => Some(folder),
-            _ => None,
+            (_, Some(folder)) => Some(People::Folder(folder)),
+            (Some(Storage::Folder(folder)), None) => Some(People::Folder(folder)),
+            (Some(Storage::Postgres(url)), None) => Some(People::Postgres(url)),
+            (Some(Storage::Memory) | None, None) => None,
         }
     }
 }
 
-/// Opens the store; one that only the configuration names need not be there.
-async fn open(folder: &Path, must_exist: bool) -> Result<Option<StoreReader>, Trouble> {
-    match StoreReader::open(folder).await {
-        Ok(None) if must_exist => Err(Trouble::NoStore(folder.to_owned())),
-        Ok(reader) => Ok(reader),
-        Err(error) => Err(Trouble::Store { folder: folder.to_owned(), error }),
+/// Where people are kept.
+#[derive(Debug, Clone, Copy)]
+enum People<'a> {
+    Folder(&'a Path),
+    Postgres(&'a Secret<Url>),
+}
+
+impl People<'_> {
+    /// Opens the store; a folder that only the configuration names need not have one.
+    async fn open(self, must_exist: bool) -> Result<Option<StoreReader>, Trouble> {
+        match self {
+            Self::Folder(folder) => match StoreReader::open(folder).await {
+                Ok(None) if must_exist => Err(Trouble::NoStore(folder.to_owned())),
+                opened => opened.map_err(|error| self.trouble(error)),
+            },
+            Self::Postgres(url) => {
+                StoreReader::open_postgres(url).await.map(Some).map_err(|error| self.trouble(error))
+            }
+        }
+    }
+
+    fn trouble(self, error: StoreError) -> Trouble {
+        let place = match self {
+            Self::Folder(folder) => folder.display().to_string(),
+            Self::Postgres(_) => "PostgreSQL".to_owned(),
+        };
+        Trouble::Store { place, error }
     }
 }
 
@@ -185,7 +209,7 @@ pub(crate) async fn explain(options: ExplainOptions) -> Result<Outcome, Trouble>
     let (route, place) =
         candidate.routes.find(&options.route, options.path.as_deref(), options.method.as_deref())?;
     let known = match (&options.user, candidate.store(options.store.as_deref())) {
-        (Some(user), Some(folder)) => person(folder, options.store.is_some(), user).await?,
+        (Some(user), Some(kept)) => person(kept, options.store.is_some(), user).await?,
         _ => None,
     };
     let named = options.user.as_deref().filter(|_| known.is_none()).map(Persona::named).unwrap_or_default();
@@ -253,13 +277,13 @@ pub(crate) async fn diff(options: DiffOptions) -> Result<Outcome, Trouble> {
     let mut now = Now::read();
     now.wall = options.time.unwrap_or(now.wall);
     let (old, new) = (Candidate::load(&options.old)?, Candidate::load(&options.new)?);
-    let folder = new.store(options.store.as_deref()).ok_or(Trouble::NoPeople)?;
-    let known = match open(folder, true).await? {
+    let kept = new.store(options.store.as_deref()).ok_or(Trouble::NoPeople)?;
+    let known = match kept.open(true).await? {
         None => Vec::new(),
         Some(reader) => {
             let people = reader.people().await;
             reader.close().await;
-            people.map_err(|error| Trouble::Store { folder: folder.to_owned(), error })?
+            people.map_err(|error| kept.trouble(error))?
         }
     };
     let persona = Persona::default();
@@ -303,11 +327,11 @@ pub(super) fn place_asked(place: &Place, now: Now) -> Situation {
     }
 }
 
-async fn person(folder: &Path, must_exist: bool, who: &str) -> Result<Option<Known>, Trouble> {
-    let Some(reader) = open(folder, must_exist).await? else { return Ok(None) };
+async fn person(kept: People<'_>, must_exist: bool, who: &str) -> Result<Option<Known>, Trouble> {
+    let Some(reader) = kept.open(must_exist).await? else { return Ok(None) };
     let known = reader.person(who).await;
     reader.close().await;
-    known.map_err(|error| Trouble::Store { folder: folder.to_owned(), error })
+    known.map_err(|error| kept.trouble(error))
 }
 
 fn posture(file: &Path) -> Result<PostureReport, Trouble> {

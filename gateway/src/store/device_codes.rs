@@ -48,13 +48,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], also for a code that there is already.
     pub async fn add_device_code(&self, code: &DeviceCode, now: SystemTime) -> Result<bool, StoreError> {
-        sqlx::query("DELETE FROM device_codes WHERE expires_at_ms <= ?1")
+        let mut transaction = self.begin_write().await?;
+        sqlx::query("DELETE FROM device_codes WHERE expires_at_ms <= $1")
             .bind(to_millis(now))
-            .execute(&self.inner.pool)
+            .execute(&mut *transaction)
             .await?;
         let done = sqlx::query(
             "INSERT INTO device_codes (code_hash, user_code, host, expires_at_ms, poll_after_ms, interval_ms) \
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE (SELECT count(*) FROM device_codes) < ?7",
+             SELECT $1, $2, $3, $4, $5, $6 WHERE (SELECT count(*) FROM device_codes) < $7",
         )
         .bind(&code.code_hash)
         .bind(&code.user_code)
@@ -63,8 +64,9 @@ impl Store {
         .bind(to_millis(now))
         .bind(millis(code.interval))
         .bind(WAITING_MAX)
-        .execute(&self.inner.pool)
+        .execute(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         Ok(done.rows_affected() == 1)
     }
 
@@ -78,17 +80,16 @@ impl Store {
         session: Option<&SessionId>,
         now: SystemTime,
     ) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "UPDATE device_codes SET is_approved = ?2, session_id = ?3 \
-             WHERE user_code = ?1 AND is_approved IS NULL AND expires_at_ms > ?4",
-        )
-        .bind(user_code)
-        .bind(session.is_some())
-        .bind(session.map(SessionId::as_str))
-        .bind(to_millis(now))
-        .execute(&self.inner.pool)
-        .await?;
-        Ok(done.rows_affected() == 1)
+        let decide = sqlx::query(
+            "UPDATE device_codes SET is_approved = $2, session_id = $3 \
+             WHERE user_code = $1 AND is_approved IS NULL AND expires_at_ms > $4",
+        );
+        let decide = decide
+            .bind(user_code)
+            .bind(i64::from(session.is_some()))
+            .bind(session.map(SessionId::as_str))
+            .bind(to_millis(now));
+        Ok(self.write(decide).await? == 1)
     }
 
     /// What the device with this code is told now.
@@ -97,15 +98,17 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn poll_device_code(&self, code_hash: &str, now: SystemTime) -> Result<DevicePoll, StoreError> {
         // Taken and removed in one step: of two that ask at once, one gets it.
+        let mut transaction = self.begin_write().await?;
         let decided = sqlx::query(
-            "DELETE FROM device_codes WHERE code_hash = ?1 AND is_approved IS NOT NULL AND expires_at_ms > ?2 \
+            "DELETE FROM device_codes WHERE code_hash = $1 AND is_approved IS NOT NULL AND expires_at_ms > $2 \
              RETURNING session_id, host",
         )
         .bind(code_hash)
         .bind(to_millis(now))
-        .fetch_optional(&self.inner.pool)
+        .fetch_optional(&mut *transaction)
         .await?;
         if let Some(row) = decided {
+            transaction.commit().await?;
             let host = row.try_get("host")?;
             return Ok(match row.try_get::<Option<String>, _>("session_id")? {
                 Some(id) => DevicePoll::Approved(SessionId::new(id), host),
@@ -113,22 +116,23 @@ impl Store {
             });
         }
         let waiting = sqlx::query(
-            "SELECT poll_after_ms, interval_ms FROM device_codes WHERE code_hash = ?1 AND expires_at_ms > ?2",
+            "SELECT poll_after_ms, interval_ms FROM device_codes WHERE code_hash = $1 AND expires_at_ms > $2",
         )
         .bind(code_hash)
         .bind(to_millis(now))
-        .fetch_optional(&self.inner.pool)
+        .fetch_optional(&mut *transaction)
         .await?;
         let Some(row) = waiting else { return Ok(DevicePoll::Gone) };
         let (poll_after, interval): (i64, i64) = (row.try_get("poll_after_ms")?, row.try_get("interval_ms")?);
         let is_too_fast = to_millis(now) < poll_after;
         let interval = if is_too_fast { interval.saturating_add(millis(SLOW_DOWN)) } else { interval };
-        sqlx::query("UPDATE device_codes SET poll_after_ms = ?2, interval_ms = ?3 WHERE code_hash = ?1")
+        sqlx::query("UPDATE device_codes SET poll_after_ms = $2, interval_ms = $3 WHERE code_hash = $1")
             .bind(code_hash)
             .bind(to_millis(now).saturating_add(interval))
             .bind(interval)
-            .execute(&self.inner.pool)
+            .execute(&mut *transaction)
             .await?;
+        transaction.commit().await?;
         Ok(if is_too_fast { DevicePoll::TooFast } else { DevicePoll::Pending })
     }
 }
@@ -140,6 +144,12 @@ fn millis(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::places::{Place, on_both};
+
+    on_both! {
+        a_code_is_decided_once_and_fetched_once,
+        a_hasty_device_is_slowed_down_and_a_late_one_gets_nothing,
+    }
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -155,9 +165,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_code_is_decided_once_and_fetched_once() {
-        let store = Store::in_memory().await.unwrap();
+    async fn a_code_is_decided_once_and_fetched_once(place: &Place) {
+        let store = place.open().await;
         assert!(store.add_device_code(&code("A"), at(0)).await.unwrap());
         let poll = async |seconds| store.poll_device_code("hash of A", at(seconds)).await.unwrap();
         let (alice, mallory) = (SessionId::new("alice"), SessionId::new("mallory"));
@@ -168,9 +177,8 @@ mod tests {
         assert_eq!(poll(10).await, DevicePoll::Gone);
     }
 
-    #[tokio::test]
-    async fn a_hasty_device_is_slowed_down_and_a_late_one_gets_nothing() {
-        let store = Store::in_memory().await.unwrap();
+    async fn a_hasty_device_is_slowed_down_and_a_late_one_gets_nothing(place: &Place) {
+        let store = place.open().await;
         assert!(store.add_device_code(&code("A"), at(0)).await.unwrap());
         let poll = async |seconds| store.poll_device_code("hash of A", at(seconds)).await.unwrap();
         assert_eq!(poll(0).await, DevicePoll::Pending);

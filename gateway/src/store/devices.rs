@@ -3,9 +3,9 @@
 use std::time::SystemTime;
 
 use pomerium_shared::posture::PostureReport;
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{AnyConnection, Row, any::AnyRow};
 
-use super::{Store, StoreError, from_millis, to_millis};
+use super::{Store, StoreError, flag, from_millis, to_millis, within_limit};
 use crate::{
     device::{Device, DeviceKind},
     session::{Session, SessionId, UserId},
@@ -21,10 +21,10 @@ const CACHED_DEVICES_MAX: usize = 10_000;
 pub(super) type DeviceKey = (UserId, String);
 
 /// The device of a session that has just begun, new or known.
-pub(super) async fn enrol(connection: &mut SqliteConnection, session: &Session) -> Result<(), StoreError> {
+pub(super) async fn enrol(connection: &mut AnyConnection, session: &Session) -> Result<(), StoreError> {
     let Some(key) = &session.bound_to else { return Ok(()) };
     sqlx::query(
-        "INSERT INTO devices (user_id, id, name, kind, is_approved, enrolled_at_ms) VALUES (?1, ?2, '', ?3, 0, ?4) \
+        "INSERT INTO devices (user_id, id, name, kind, is_approved, enrolled_at_ms) VALUES ($1, $2, '', $3, 0, $4) \
          ON CONFLICT (user_id, id) DO NOTHING",
     )
     .bind(session.user_id.as_str())
@@ -34,9 +34,9 @@ pub(super) async fn enrol(connection: &mut SqliteConnection, session: &Session) 
     .execute(&mut *connection)
     .await?;
     sqlx::query(
-        "DELETE FROM devices WHERE user_id = ?1 AND is_approved = 0 \
-         AND id NOT IN (SELECT bound_to FROM sessions WHERE user_id = ?1 AND bound_to IS NOT NULL) \
-         AND id NOT IN (SELECT id FROM devices WHERE user_id = ?1 ORDER BY enrolled_at_ms DESC, id LIMIT ?2)",
+        "DELETE FROM devices WHERE user_id = $1 AND is_approved = 0 \
+         AND id NOT IN (SELECT bound_to FROM sessions WHERE user_id = $1 AND bound_to IS NOT NULL) \
+         AND id NOT IN (SELECT id FROM devices WHERE user_id = $1 ORDER BY enrolled_at_ms DESC, id LIMIT $2)",
     )
     .bind(session.user_id.as_str())
     .bind(IDLE_DEVICES_MAX)
@@ -57,7 +57,7 @@ impl Store {
             (None, Some(proof)) => (proof.device_id.as_str(), false),
             (None, None) => return Ok(None),
         };
-        let device = self.device((session.user_id.clone(), id.to_owned())).await?;
+        let device = within_limit(self.device((session.user_id.clone(), id.to_owned()))).await?;
         // An authenticator chooses its id, and might choose the one of its person's approved client.
         Ok(device.filter(|device| (device.kind == DeviceKind::ClientKey) == is_client))
     }
@@ -70,7 +70,7 @@ impl Store {
             }
             cache.generation
         };
-        let row = sqlx::query("SELECT * FROM devices WHERE user_id = ?1 AND id = ?2")
+        let row = sqlx::query("SELECT * FROM devices WHERE user_id = $1 AND id = $2")
             .bind(name.0.as_str())
             .bind(&name.1)
             .fetch_optional(&self.inner.pool)
@@ -78,7 +78,7 @@ impl Store {
         let Some(device) = row.as_ref().map(device_of_row).transpose()? else { return Ok(None) };
         let mut cache = self.cache();
         // Something was written since: what was read may be what was revoked.
-        if cache.generation == generation && !self.inner.is_beside {
+        if cache.may_keep(generation) {
             if cache.devices.len() >= CACHED_DEVICES_MAX {
                 cache.devices.clear();
             }
@@ -93,7 +93,7 @@ impl Store {
     /// [`StoreError::Database`], [`StoreError::Malformed`].
     pub async fn devices(&self, of: Option<&UserId>) -> Result<Vec<Device>, StoreError> {
         let rows = sqlx::query(
-            "SELECT * FROM devices WHERE user_id = ?1 OR ?1 IS NULL ORDER BY user_id, enrolled_at_ms, id",
+            "SELECT * FROM devices WHERE user_id = $1 OR $1 IS NULL ORDER BY user_id, enrolled_at_ms, id",
         )
         .bind(of.map(UserId::as_str))
         .fetch_all(&self.inner.pool)
@@ -112,18 +112,18 @@ impl Store {
         report: &PostureReport,
         received_at: SystemTime,
     ) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "UPDATE devices SET posture_json = ?3, posture_at_ms = ?4, name = ?5 WHERE user_id = ?1 AND id = ?2",
-        )
-        .bind(device.user_id.as_str())
-        .bind(&device.id)
-        .bind(serde_json::to_string(report).map_err(StoreError::Malformed)?)
-        .bind(to_millis(received_at))
-        .bind(&report.hostname)
-        .execute(&self.inner.pool)
-        .await?;
+        let report_it = sqlx::query(
+            "UPDATE devices SET posture_json = $3, posture_at_ms = $4, name = $5 WHERE user_id = $1 AND id = $2",
+        );
+        let report_it = report_it
+            .bind(device.user_id.as_str())
+            .bind(&device.id)
+            .bind(serde_json::to_string(report).map_err(StoreError::Malformed)?)
+            .bind(to_millis(received_at))
+            .bind(&report.hostname);
+        let changed = self.write(report_it).await?;
         self.note_device_change(device);
-        Ok(done.rows_affected() == 1)
+        Ok(changed == 1)
     }
 
     /// Approves a device, or takes the approval back; `false` when there is no such device.
@@ -131,14 +131,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn approve_device(&self, device: &Device, is_approved: bool) -> Result<bool, StoreError> {
-        let done = sqlx::query("UPDATE devices SET is_approved = ?3 WHERE user_id = ?1 AND id = ?2")
+        let approve = sqlx::query("UPDATE devices SET is_approved = $3 WHERE user_id = $1 AND id = $2")
             .bind(device.user_id.as_str())
             .bind(&device.id)
-            .bind(is_approved)
-            .execute(&self.inner.pool)
-            .await?;
+            .bind(i64::from(is_approved));
+        let changed = self.write(approve).await?;
         self.note_device_change(device);
-        Ok(done.rows_affected() == 1)
+        Ok(changed == 1)
     }
 
     /// Forgets a device and ends the sessions that are bound to it; says how many those were. Those whose browser proved to
@@ -147,21 +146,21 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn remove_device(&self, device: &Device) -> Result<usize, StoreError> {
-        let mut transaction = self.inner.pool.begin().await?;
-        let ended = sqlx::query("DELETE FROM sessions WHERE user_id = ?1 AND bound_to = ?2 RETURNING id")
+        let mut transaction = self.begin_write().await?;
+        let ended = sqlx::query("DELETE FROM sessions WHERE user_id = $1 AND bound_to = $2 RETURNING id")
             .bind(device.user_id.as_str())
             .bind(&device.id)
             .fetch_all(&mut *transaction)
             .await?;
         let unproven = sqlx::query(
-            "UPDATE sessions SET proven_device = NULL, proven_until_ms = NULL WHERE user_id = ?1 AND proven_device = ?2 \
+            "UPDATE sessions SET proven_device = NULL, proven_until_ms = NULL WHERE user_id = $1 AND proven_device = $2 \
              RETURNING id",
         )
         .bind(device.user_id.as_str())
         .bind(&device.id)
         .fetch_all(&mut *transaction)
         .await?;
-        sqlx::query("DELETE FROM devices WHERE user_id = ?1 AND id = ?2")
+        sqlx::query("DELETE FROM devices WHERE user_id = $1 AND id = $2")
             .bind(device.user_id.as_str())
             .bind(&device.id)
             .execute(&mut *transaction)
@@ -176,16 +175,13 @@ impl Store {
 
     /// Called after the database has the change: forgets the device and tells who follows.
     fn note_device_change(&self, device: &Device) {
-        {
-            let mut cache = self.cache();
-            cache.generation += 1;
+        self.forget(|cache| {
             cache.devices.remove(&(device.user_id.clone(), device.id.clone()));
-        }
-        self.inner.changes.send_modify(|count| *count += 1);
+        });
     }
 }
 
-fn device_of_row(row: &SqliteRow) -> Result<Device, StoreError> {
+fn device_of_row(row: &AnyRow) -> Result<Device, StoreError> {
     let kind: String = row.try_get("kind")?;
     let report: Option<String> = row.try_get("posture_json")?;
     let received_at: Option<i64> = row.try_get("posture_at_ms")?;
@@ -200,7 +196,7 @@ fn device_of_row(row: &SqliteRow) -> Result<Device, StoreError> {
         user_id: UserId::new(row.try_get::<String, _>("user_id")?),
         name: row.try_get("name")?,
         kind: kind.parse().map_err(StoreError::Device)?,
-        is_approved: row.try_get("is_approved")?,
+        is_approved: flag(row, "is_approved")?,
         enrolled_at: from_millis(row.try_get("enrolled_at_ms")?),
         posture,
     })

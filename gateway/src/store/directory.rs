@@ -13,11 +13,11 @@ mod tests;
 
 use std::time::SystemTime;
 
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{AnyConnection, Row, any::AnyRow};
 
 use self::sql::{Kind, changed, meta_of_row, new_meta, refused};
 pub use self::sql::{Page, Window};
-use super::{Store, StoreError, to_millis};
+use super::{Store, StoreError, flag, to_millis};
 use crate::{
     scim::{
         ScimError,
@@ -73,17 +73,17 @@ impl Store {
     /// [`ScimError::Uniqueness`], [`ScimError::Full`], [`StoreError::Database`].
     pub async fn add_directory_user(&self, user: &User, now: SystemTime) -> Result<KeptUser, DirectoryError> {
         let meta = new_meta(now);
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_write().await?;
         removed::name_again(&mut transaction, user).await?;
         sql::room_for_one_more(&mut transaction, Kind::Users).await?;
         sqlx::query(
             "INSERT INTO directory_users (id, user_name, external_id, is_active, resource_json, created_at_ms, \
-             changed_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
+             changed_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $6)",
         )
         .bind(&meta.id)
         .bind(&user.user_name)
         .bind(&user.external_id)
-        .bind(user.is_active)
+        .bind(i64::from(user.is_active))
         .bind(serde_json::to_string(user).map_err(StoreError::Malformed)?)
         .bind(to_millis(now))
         .execute(&mut *transaction)
@@ -117,20 +117,18 @@ impl Store {
         filter: &Filter<UserAttribute>,
         window: Window,
     ) -> Result<Page<KeptUser>, DirectoryError> {
-        let condition = |query: &mut QueryBuilder<Sqlite>| {
-            for (attribute, value) in &filter.all {
-                query.push(match attribute {
-                    UserAttribute::Id => " AND id = ",
-                    UserAttribute::UserName => " AND user_name = ",
-                    UserAttribute::ExternalId => " AND external_id = ",
-                    UserAttribute::Email => " AND id IN (SELECT user_id FROM directory_emails WHERE value = ",
-                });
-                query.push_bind(value.clone());
-                query.push(if *attribute == UserAttribute::Email { ")" } else { "" });
-            }
+        let condition = |(attribute, value): &(UserAttribute, String)| match attribute {
+            UserAttribute::Id => ("id = ?", value.clone()),
+            UserAttribute::UserName => ("lower(user_name) = ?", value.to_ascii_lowercase()),
+            UserAttribute::ExternalId => ("external_id = ?", value.clone()),
+            UserAttribute::Email => (
+                "id IN (SELECT user_id FROM directory_emails WHERE lower(value) = ?)",
+                value.to_ascii_lowercase(),
+            ),
         };
+        let conditions: Vec<_> = filter.all.iter().map(condition).collect();
         let mut connection = self.inner.pool.acquire().await.map_err(StoreError::Database)?;
-        let (total, ids) = sql::window(&mut connection, Kind::Users, condition, window).await?;
+        let (total, ids) = sql::window(&mut connection, Kind::Users, &conditions, window).await?;
         let mut items = Vec::with_capacity(ids.len());
         for id in &ids {
             match kept_user(&mut connection, id).await {
@@ -153,7 +151,7 @@ impl Store {
         change: impl FnOnce(User) -> Result<User, ScimError> + Send,
         now: SystemTime,
     ) -> Result<KeptUser, DirectoryError> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_write().await?;
         let old = kept_user(&mut transaction, id).await?;
         let user = change(old.user.clone())?;
         if user == old.user {
@@ -163,13 +161,13 @@ impl Store {
         let mut theirs = sessions_of(&mut transaction, id).await?;
         removed::name_again(&mut transaction, &user).await?;
         sqlx::query(
-            "UPDATE directory_users SET user_name = ?2, external_id = ?3, is_active = ?4, resource_json = ?5, \
-             changed_at_ms = ?6 WHERE id = ?1",
+            "UPDATE directory_users SET user_name = $2, external_id = $3, is_active = $4, resource_json = $5, \
+             changed_at_ms = $6 WHERE id = $1",
         )
         .bind(id)
         .bind(&user.user_name)
         .bind(&user.external_id)
-        .bind(user.is_active)
+        .bind(i64::from(user.is_active))
         .bind(serde_json::to_string(&user).map_err(StoreError::Malformed)?)
         .bind(to_millis(now))
         .execute(&mut *transaction)
@@ -190,7 +188,7 @@ impl Store {
     /// # Errors
     /// [`ScimError::NotFound`], [`StoreError::Database`].
     pub async fn remove_directory_user(&self, id: &str, now: SystemTime) -> Result<(), DirectoryError> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_write().await?;
         let theirs = sessions_of(&mut transaction, id).await?;
         end_sessions(&mut transaction, &theirs).await?;
         removed::remove(&mut transaction, id, now).await?;
@@ -207,16 +205,11 @@ impl Store {
         let mut connection = self.inner.pool.acquire().await?;
         Ok(standing(&mut connection, session).await? == Standing::Inactive)
     }
-
-    /// A transaction that writes from the start: what it reads stays true until it ends.
-    async fn begin(&self) -> Result<sqlx::Transaction<'static, Sqlite>, DirectoryError> {
-        Ok(self.inner.pool.begin_with("BEGIN IMMEDIATE").await?)
-    }
 }
 
 /// A session as the directory wants it: `None` for somebody who may not come in.
 pub(super) async fn applied(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     session: Session,
 ) -> Result<Option<Session>, StoreError> {
     Ok(match standing(connection, &session).await? {
@@ -226,7 +219,7 @@ pub(super) async fn applied(
     })
 }
 
-async fn standing(connection: &mut SqliteConnection, session: &Session) -> Result<Standing, StoreError> {
+async fn standing(connection: &mut AnyConnection, session: &Session) -> Result<Standing, StoreError> {
     // A program is nobody in the directory, whatever ids its users may have there.
     if session.idp_id.starts_with(WORKLOAD_IDP_PREFIX) {
         return Ok(Standing::Unknown);
@@ -239,7 +232,7 @@ async fn standing(connection: &mut SqliteConnection, session: &Session) -> Resul
         [one] => {
             let groups = sqlx::query_scalar(
                 "SELECT display_name FROM directory_members JOIN directory_groups ON id = group_id \
-                 WHERE user_id = ?1 ORDER BY display_name",
+                 WHERE user_id = $1 ORDER BY lower(display_name)",
             )
             .bind(&one.id)
             .fetch_all(connection)
@@ -258,38 +251,38 @@ struct Match {
 
 /// The users whom the first rule that finds any finds.
 async fn matching(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     user_id: &str,
     email: &str,
 ) -> Result<Vec<Match>, StoreError> {
     // An empty address or id is nobody's: the directory's are never empty.
     let rows = sqlx::query(
-        "SELECT id, is_active, 0 AS rank FROM directory_users WHERE external_id = ?1 \
-         UNION ALL SELECT id, is_active, 1 FROM directory_users WHERE user_name = ?2 \
+        "SELECT id, is_active, 0 AS rank FROM directory_users WHERE external_id = $1 \
+         UNION ALL SELECT id, is_active, 1 FROM directory_users WHERE lower(user_name) = $2 \
          UNION ALL SELECT id, is_active, 2 FROM directory_users \
-         WHERE id IN (SELECT user_id FROM directory_emails WHERE value = ?2) ORDER BY rank",
+         WHERE id IN (SELECT user_id FROM directory_emails WHERE lower(value) = $2) ORDER BY rank",
     )
     .bind(user_id)
-    .bind(email)
+    .bind(email.to_ascii_lowercase())
     .fetch_all(connection)
     .await?;
-    let rank = |row: &SqliteRow| row.try_get::<i64, _>("rank");
+    let rank = |row: &AnyRow| row.try_get::<i64, _>("rank");
     let Some(first) = rows.first().map(rank).transpose()? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for row in &rows {
         if rank(row)? == first {
-            found.push(Match { id: row.try_get("id")?, is_active: row.try_get("is_active")? });
+            found.push(Match { id: row.try_get("id")?, is_active: flag(row, "is_active")? });
         }
     }
     Ok(found)
 }
 
 /// The sessions of the people whom the directory takes for this user.
-async fn sessions_of(connection: &mut SqliteConnection, id: &str) -> Result<Vec<SessionId>, StoreError> {
+async fn sessions_of(connection: &mut AnyConnection, id: &str) -> Result<Vec<SessionId>, StoreError> {
     let candidates = sqlx::query(
-        "SELECT sessions.id, sessions.user_id, sessions.email FROM sessions JOIN directory_users AS u ON u.id = ?1 \
-         WHERE substr(sessions.idp_id, 1, length(?2)) <> ?2 AND (sessions.user_id = u.external_id OR sessions.email = u.user_name COLLATE NOCASE \
-         OR sessions.email COLLATE NOCASE IN (SELECT value FROM directory_emails WHERE user_id = u.id))",
+        "SELECT sessions.id, sessions.user_id, sessions.email FROM sessions JOIN directory_users AS u ON u.id = $1 \
+         WHERE substr(sessions.idp_id, 1, length($2)) <> $2 AND (sessions.user_id = u.external_id OR lower(sessions.email) = lower(u.user_name) \
+         OR lower(sessions.email) IN (SELECT lower(value) FROM directory_emails WHERE user_id = u.id))",
     )
     .bind(id)
     .bind(WORKLOAD_IDP_PREFIX)
@@ -305,9 +298,9 @@ async fn sessions_of(connection: &mut SqliteConnection, id: &str) -> Result<Vec<
     Ok(theirs)
 }
 
-async fn end_sessions(connection: &mut SqliteConnection, ids: &[SessionId]) -> Result<(), StoreError> {
+async fn end_sessions(connection: &mut AnyConnection, ids: &[SessionId]) -> Result<(), StoreError> {
     for id in ids {
-        sqlx::query("DELETE FROM sessions WHERE id = ?1").bind(id.as_str()).execute(&mut *connection).await?;
+        sqlx::query("DELETE FROM sessions WHERE id = $1").bind(id.as_str()).execute(&mut *connection).await?;
     }
     if !ids.is_empty() {
         tracing::info!(sessions = ids.len(), "the directory ended somebody's sessions");
@@ -315,10 +308,10 @@ async fn end_sessions(connection: &mut SqliteConnection, ids: &[SessionId]) -> R
     Ok(())
 }
 
-async fn put_emails(connection: &mut SqliteConnection, id: &str, user: &User) -> Result<(), DirectoryError> {
-    sqlx::query("DELETE FROM directory_emails WHERE user_id = ?1").bind(id).execute(&mut *connection).await?;
+async fn put_emails(connection: &mut AnyConnection, id: &str, user: &User) -> Result<(), DirectoryError> {
+    sqlx::query("DELETE FROM directory_emails WHERE user_id = $1").bind(id).execute(&mut *connection).await?;
     for email in &user.emails {
-        sqlx::query("INSERT INTO directory_emails (user_id, value) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
+        sqlx::query("INSERT INTO directory_emails (user_id, value) VALUES ($1, $2) ON CONFLICT DO NOTHING")
             .bind(id)
             .bind(&email.value)
             .execute(&mut *connection)
@@ -327,16 +320,16 @@ async fn put_emails(connection: &mut SqliteConnection, id: &str, user: &User) ->
     Ok(())
 }
 
-async fn kept_user(connection: &mut SqliteConnection, id: &str) -> Result<KeptUser, DirectoryError> {
-    let row = sqlx::query("SELECT * FROM directory_users WHERE id = ?1 AND removed_at_ms IS NULL")
+async fn kept_user(connection: &mut AnyConnection, id: &str) -> Result<KeptUser, DirectoryError> {
+    let row = sqlx::query("SELECT * FROM directory_users WHERE id = $1 AND removed_at_ms IS NULL")
         .bind(id)
         .fetch_optional(&mut *connection)
         .await?
         .ok_or(ScimError::NotFound)?;
     let resource: String = row.try_get("resource_json")?;
     let groups = sqlx::query_as(
-        "SELECT id, display_name FROM directory_members JOIN directory_groups ON id = group_id WHERE user_id = ?1 \
-         ORDER BY display_name",
+        "SELECT id, display_name FROM directory_members JOIN directory_groups ON id = group_id WHERE user_id = $1 \
+         ORDER BY lower(display_name)",
     )
     .bind(id)
     .fetch_all(connection)

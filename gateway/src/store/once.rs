@@ -18,17 +18,19 @@ impl Store {
         expires_at: SystemTime,
         now: SystemTime,
     ) -> Result<bool, StoreError> {
-        sqlx::query("DELETE FROM claimed WHERE expires_at_ms < ?1")
+        let mut transaction = self.begin_write().await?;
+        sqlx::query("DELETE FROM claimed WHERE expires_at_ms < $1")
             .bind(to_millis(now))
-            .execute(&self.inner.pool)
+            .execute(&mut *transaction)
             .await?;
         let taken = sqlx::query(
-            "INSERT INTO claimed (key, expires_at_ms) VALUES (?1, ?2) ON CONFLICT (key) DO NOTHING",
+            "INSERT INTO claimed (key, expires_at_ms) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING",
         )
         .bind(key)
         .bind(to_millis(expires_at))
-        .execute(&self.inner.pool)
+        .execute(&mut *transaction)
         .await?;
+        transaction.commit().await?;
         Ok(taken.rows_affected() == 1)
     }
 
@@ -37,13 +39,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn is_claimed(&self, key: &str, now: SystemTime) -> Result<bool, StoreError> {
-        let found: Option<i64> =
-            sqlx::query_scalar("SELECT 1 FROM claimed WHERE key = ?1 AND expires_at_ms >= ?2")
+        let found: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM claimed WHERE key = $1 AND expires_at_ms >= $2")
                 .bind(key)
                 .bind(to_millis(now))
-                .fetch_optional(&self.inner.pool)
+                .fetch_one(&self.inner.pool)
                 .await?;
-        Ok(found.is_some())
+        Ok(found == 1)
     }
 
     /// The key of this name; the first call makes it with `make`, all later ones return the same, sealed at rest.
@@ -59,11 +61,14 @@ impl Store {
             return Ok(key);
         }
         let sealed = aead::seal(self.inner.master_key.expose(), &make(), name.as_bytes())?;
-        sqlx::query("INSERT INTO named_keys (name, sealed) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING")
+        self.write(
+            sqlx::query(
+                "INSERT INTO named_keys (name, sealed) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+            )
             .bind(name)
-            .bind(sealed)
-            .execute(&self.inner.pool)
-            .await?;
+            .bind(sealed),
+        )
+        .await?;
         // Read back: another process may have been first.
         self.stored_key(name).await?.ok_or(StoreError::Database(sqlx::Error::RowNotFound))
     }
@@ -74,11 +79,12 @@ impl Store {
     /// [`StoreError::Database`], [`StoreError::Sealed`].
     pub async fn keep_secret(&self, name: &str, secret: &[u8]) -> Result<(), StoreError> {
         let sealed = aead::seal(self.inner.master_key.expose(), secret, name.as_bytes())?;
-        sqlx::query("INSERT INTO named_keys (name, sealed) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed")
-            .bind(name)
-            .bind(sealed)
-            .execute(&self.inner.pool)
-            .await?;
+        self.write(
+            sqlx::query("INSERT INTO named_keys (name, sealed) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed")
+                .bind(name)
+                .bind(sealed),
+        )
+        .await?;
         Ok(())
     }
 
@@ -91,7 +97,7 @@ impl Store {
     }
 
     async fn stored_key(&self, name: &str) -> Result<Option<Secret<Vec<u8>>>, StoreError> {
-        let sealed: Option<Vec<u8>> = sqlx::query_scalar("SELECT sealed FROM named_keys WHERE name = ?1")
+        let sealed: Option<Vec<u8>> = sqlx::query_scalar("SELECT sealed FROM named_keys WHERE name = $1")
             .bind(name)
             .fetch_optional(&self.inner.pool)
             .await?;

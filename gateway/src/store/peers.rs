@@ -15,9 +15,9 @@ use pomerium_shared::{
     names::Addresses,
     wireguard::{NewPeer, PeerName, PresharedKey, PublicKey},
 };
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{AnyConnection, Row, any::AnyRow};
 
-use super::{Store, StoreError, aead, from_millis, outside, random_key, to_millis};
+use super::{Store, StoreError, aead, from_millis, random_key, to_millis};
 use crate::{
     session::{Session, SessionId, UserId},
     wireguard_peer::{AdmittedPeer, Networks, Peer, PeerId},
@@ -49,18 +49,23 @@ impl From<sqlx::Error> for AddPeerError {
     }
 }
 
-/// The newest session is what its person's peers stand on.
-pub(super) async fn follow(connection: &mut SqliteConnection, session: &Session) -> Result<(), StoreError> {
-    let moved = sqlx::query("UPDATE wireguard_peers SET session_id = ?1 WHERE user_id = ?2 AND idp_id = ?3")
-        .bind(session.id.as_str())
-        .bind(session.user_id.as_str())
-        .bind(&session.idp_id)
-        .execute(&mut *connection)
-        .await?;
-    if moved.rows_affected() > 0 { outside::announce(connection).await } else { Ok(()) }
-}
-
 impl Store {
+    /// The newest session is what its person's peers stand on.
+    pub(super) async fn move_peers(
+        &self,
+        connection: &mut AnyConnection,
+        session: &Session,
+    ) -> Result<(), StoreError> {
+        let moved =
+            sqlx::query("UPDATE wireguard_peers SET session_id = $1 WHERE user_id = $2 AND idp_id = $3")
+                .bind(session.id.as_str())
+                .bind(session.user_id.as_str())
+                .bind(&session.idp_id)
+                .execute(&mut *connection)
+                .await?;
+        if moved.rows_affected() > 0 { self.announce(connection).await } else { Ok(()) }
+    }
+
     /// Enrols a peer of this session's person: gives it addresses and a preshared key.
     ///
     /// # Errors
@@ -79,7 +84,7 @@ impl Store {
         let sealed = aead::seal(self.inner.master_key.expose(), &preshared, id.as_str().as_bytes())
             .map_err(StoreError::Sealed)?;
         // Nobody else writes while this looks for room.
-        let mut transaction = self.inner.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut transaction = self.begin_write().await?;
         check_room(&mut transaction, session, new.public_key, limit).await?;
         let taken = taken_addresses(&mut transaction).await?;
         let random = u32::from_le_bytes([random[0], random[1], random[2], random[3]]);
@@ -98,7 +103,7 @@ impl Store {
         };
         sqlx::query(
             "INSERT INTO wireguard_peers (id, user_id, idp_id, name, public_key, preshared_sealed, address_v4, \
-             address_v6, session_id, created_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+             address_v6, session_id, created_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         )
         .bind(peer.id.as_str())
         .bind(peer.user_id.as_str())
@@ -113,7 +118,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         // Who signs people in may be another process than the one that peers come in at.
-        outside::announce(&mut transaction).await?;
+        self.announce(&mut transaction).await?;
         transaction.commit().await?;
         self.note_peer_change();
         Ok(peer)
@@ -133,12 +138,12 @@ impl Store {
         let rows = sqlx::query(
             "SELECT wireguard_peers.*, sessions.expires_at_ms FROM wireguard_peers \
              JOIN sessions ON sessions.id = wireguard_peers.session_id AND sessions.user_id = wireguard_peers.user_id \
-             WHERE revoked_at_ms IS NULL AND sessions.expires_at_ms > ?1 ORDER BY wireguard_peers.id",
+             WHERE revoked_at_ms IS NULL AND sessions.expires_at_ms > $1 ORDER BY wireguard_peers.id",
         )
         .bind(to_millis(now.checked_sub(grace).unwrap_or(SystemTime::UNIX_EPOCH)))
         .fetch_all(&self.inner.pool)
         .await?;
-        let admitted = |row: &SqliteRow| -> Result<Option<AdmittedPeer>, StoreError> {
+        let admitted = |row: &AnyRow| -> Result<Option<AdmittedPeer>, StoreError> {
             let peer = self.peer_of_row(row)?;
             let until = from_millis(row.try_get("expires_at_ms")?) + grace;
             let session_id = peer.session_id.clone().filter(|_| networks.is_of_peer(peer.addresses));
@@ -170,13 +175,13 @@ impl Store {
         let rows = sqlx::query(
             "SELECT wireguard_peers.*, sessions.expires_at_ms FROM wireguard_peers \
              LEFT JOIN sessions ON sessions.id = wireguard_peers.session_id \
-             WHERE wireguard_peers.user_id = ?1 OR ?1 IS NULL \
+             WHERE wireguard_peers.user_id = $1 OR $1 IS NULL \
              ORDER BY wireguard_peers.user_id, created_at_ms, wireguard_peers.id",
         )
         .bind(of.map(UserId::as_str))
         .fetch_all(&self.inner.pool)
         .await?;
-        let one = |row: &SqliteRow| {
+        let one = |row: &AnyRow| {
             let ends = row.try_get::<Option<i64>, _>("expires_at_ms")?.map(from_millis);
             Ok((self.peer_of_row(row)?, ends))
         };
@@ -193,17 +198,14 @@ impl Store {
         id: &PeerId,
         name: &PeerName,
     ) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "UPDATE wireguard_peers SET name = ?4 WHERE id = ?1 AND user_id = ?2 AND idp_id = ?3",
-        )
-        .bind(id.as_str())
-        .bind(session.user_id.as_str())
-        .bind(&session.idp_id)
-        .bind(name.as_str())
-        .execute(&self.inner.pool)
-        .await?;
+        let rename = sqlx::query(
+            "UPDATE wireguard_peers SET name = $4 WHERE id = $1 AND user_id = $2 AND idp_id = $3",
+        );
+        let rename =
+            rename.bind(id.as_str()).bind(session.user_id.as_str()).bind(&session.idp_id).bind(name.as_str());
+        let changed = self.write(rename).await?;
         self.note_peer_change();
-        Ok(done.rows_affected() == 1)
+        Ok(changed == 1)
     }
 
     /// Removes a peer of this session's person; `false` when they have no such peer. Its key is never a peer's again.
@@ -233,10 +235,10 @@ impl Store {
         owner: Option<(&UserId, &String)>,
         now: SystemTime,
     ) -> Result<bool, StoreError> {
-        let mut transaction = self.inner.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut transaction = self.begin_write().await?;
         let removed = sqlx::query(
-            "DELETE FROM wireguard_peers WHERE id = ?1 AND (?2 IS NULL OR user_id = ?2) \
-             AND (?3 IS NULL OR idp_id = ?3) RETURNING public_key, user_id",
+            "DELETE FROM wireguard_peers WHERE id = $1 AND ($2 IS NULL OR user_id = $2) \
+             AND ($3 IS NULL OR idp_id = $3) RETURNING public_key, user_id",
         )
         .bind(id.as_str())
         .bind(owner.map(|(user_id, _)| user_id.as_str()))
@@ -246,7 +248,7 @@ impl Store {
         let Some(row) = removed else { return Ok(false) };
         let user_id: String = row.try_get("user_id")?;
         sqlx::query(
-            "INSERT INTO wireguard_retired_keys (public_key, user_id, retired_at_ms) VALUES (?1, ?2, ?3)",
+            "INSERT INTO wireguard_retired_keys (public_key, user_id, retired_at_ms) VALUES ($1, $2, $3)",
         )
         .bind(row.try_get::<Vec<u8>, _>("public_key")?)
         .bind(&user_id)
@@ -254,14 +256,14 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         sqlx::query(
-            "DELETE FROM wireguard_retired_keys WHERE user_id = ?1 AND public_key NOT IN (SELECT public_key \
-             FROM wireguard_retired_keys WHERE user_id = ?1 ORDER BY retired_at_ms DESC LIMIT ?2)",
+            "DELETE FROM wireguard_retired_keys WHERE user_id = $1 AND public_key NOT IN (SELECT public_key \
+             FROM wireguard_retired_keys WHERE user_id = $1 ORDER BY retired_at_ms DESC LIMIT $2)",
         )
         .bind(&user_id)
         .bind(RETIRED_KEYS_MAX)
         .execute(&mut *transaction)
         .await?;
-        outside::announce(&mut transaction).await?;
+        self.announce(&mut transaction).await?;
         transaction.commit().await?;
         self.note_peer_change();
         Ok(true)
@@ -272,15 +274,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn revoke_peer(&self, id: &PeerId, now: SystemTime) -> Result<bool, StoreError> {
-        let mut transaction = self.inner.pool.begin().await?;
+        let mut transaction = self.begin_write().await?;
         let done = sqlx::query(
-            "UPDATE wireguard_peers SET revoked_at_ms = ?2 WHERE id = ?1 AND revoked_at_ms IS NULL",
+            "UPDATE wireguard_peers SET revoked_at_ms = $2 WHERE id = $1 AND revoked_at_ms IS NULL",
         )
         .bind(id.as_str())
         .bind(to_millis(now))
         .execute(&mut *transaction)
         .await?;
-        outside::announce(&mut transaction).await?;
+        self.announce(&mut transaction).await?;
         transaction.commit().await?;
         self.note_peer_change();
         Ok(done.rows_affected() == 1)
@@ -291,7 +293,7 @@ impl Store {
         self.inner.changes.send_modify(|count| *count += 1);
     }
 
-    fn peer_of_row(&self, row: &SqliteRow) -> Result<Peer, StoreError> {
+    fn peer_of_row(&self, row: &AnyRow) -> Result<Peer, StoreError> {
         let id: String = row.try_get("id")?;
         let sealed: Vec<u8> = row.try_get("preshared_sealed")?;
         let preshared = aead::open(self.inner.master_key.expose(), &sealed, id.as_bytes())?;
@@ -316,23 +318,23 @@ impl Store {
 }
 
 async fn check_room(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     session: &Session,
     key: PublicKey,
     limit: NonZeroU32,
 ) -> Result<(), AddPeerError> {
-    let is_known: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM wireguard_peers WHERE public_key = ?1) \
-         OR EXISTS (SELECT 1 FROM wireguard_retired_keys WHERE public_key = ?1)",
+    let known: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM (SELECT public_key FROM wireguard_peers WHERE public_key = $1 \
+         UNION SELECT public_key FROM wireguard_retired_keys WHERE public_key = $1) AS known",
     )
     .bind(key.as_bytes().as_slice())
     .fetch_one(&mut *connection)
     .await?;
-    if is_known {
+    if known > 0 {
         return Err(AddPeerError::KeyKnown);
     }
     let count: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM wireguard_peers WHERE user_id = ?1 AND idp_id = ?2")
+        sqlx::query_scalar("SELECT count(*) FROM wireguard_peers WHERE user_id = $1 AND idp_id = $2")
             .bind(session.user_id.as_str())
             .bind(&session.idp_id)
             .fetch_one(connection)
@@ -340,20 +342,20 @@ async fn check_room(
     if count >= i64::from(limit.get()) { Err(AddPeerError::Limit) } else { Ok(()) }
 }
 
-async fn taken_addresses(connection: &mut SqliteConnection) -> Result<HashSet<IpAddr>, AddPeerError> {
+async fn taken_addresses(connection: &mut AnyConnection) -> Result<HashSet<IpAddr>, AddPeerError> {
     let rows: Vec<(String, String)> =
         sqlx::query_as("SELECT address_v4, address_v6 FROM wireguard_peers").fetch_all(connection).await?;
     Ok(rows.iter().flat_map(|(v4, v6)| [v4, v6]).filter_map(|text| text.parse().ok()).collect())
 }
 
-fn public_key_of(row: &SqliteRow) -> Result<PublicKey, StoreError> {
+fn public_key_of(row: &AnyRow) -> Result<PublicKey, StoreError> {
     let bytes: Vec<u8> = row.try_get("public_key")?;
     let key = bytes.try_into().ok().and_then(|bytes| PublicKey::new(bytes).ok());
     key.ok_or(StoreError::Peer("public_key"))
 }
 
 fn parsed<T>(
-    row: &SqliteRow,
+    row: &AnyRow,
     column: &'static str,
     parse: impl FnOnce(&str) -> Option<T>,
 ) -> Result<T, StoreError> {

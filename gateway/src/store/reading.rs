@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
+use sqlx::AnyPool;
+use url::Url;
 
-use super::{BUSY_TIMEOUT, DATABASE_FILE, StoreError, User, directory, sessions};
-use crate::session::Session;
+use super::{DATABASE_FILE, StoreError, User, database, directory, sessions};
+use crate::{secret::Secret, session::Session};
 
 /// A store that can only be read, and holds no key: the providers' tokens stay closed.
 #[derive(Debug)]
 pub struct StoreReader {
-    pub(super) pool: SqlitePool,
+    pub(super) pool: AnyPool,
 }
 
 /// Somebody who signed in at least once, with the newest session that is kept, expired or not.
@@ -32,9 +33,15 @@ impl StoreReader {
         if !database.try_exists().map_err(StoreError::Folder)? {
             return Ok(None);
         }
-        let options =
-            SqliteConnectOptions::new().filename(&database).read_only(true).busy_timeout(BUSY_TIMEOUT);
-        Ok(Some(Self { pool: SqlitePool::connect_with(options).await? }))
+        Ok(Some(Self { pool: database::open_file_for_reading(&database).await? }))
+    }
+
+    /// Opens the PostgreSQL database of `url`, in which a gateway has made its tables.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn open_postgres(url: &Secret<Url>) -> Result<Self, StoreError> {
+        Ok(Self { pool: database::open_postgres_for_reading(url.expose()).await? })
     }
 
     /// The person of this email address or user id; of several, the one who signed in last.
@@ -43,7 +50,7 @@ impl StoreReader {
     /// [`StoreError::Database`], [`StoreError::Malformed`].
     pub async fn person(&self, who: &str) -> Result<Option<Known>, StoreError> {
         let found = sqlx::query(
-            "SELECT * FROM users WHERE id = ?1 OR email = ?1 ORDER BY signed_in_at_ms DESC, id LIMIT 1",
+            "SELECT * FROM users WHERE id = $1 OR email = $1 ORDER BY signed_in_at_ms DESC, id LIMIT 1",
         )
         .bind(who)
         .fetch_optional(&self.pool)
@@ -51,7 +58,7 @@ impl StoreReader {
         let Some(row) = found else { return Ok(None) };
         let user = sessions::user_of_row(&row)?;
         let session =
-            sqlx::query("SELECT * FROM sessions WHERE user_id = ?1 ORDER BY issued_at_ms DESC, id LIMIT 1")
+            sqlx::query("SELECT * FROM sessions WHERE user_id = $1 ORDER BY issued_at_ms DESC, id LIMIT 1")
                 .bind(user.id.as_str())
                 .fetch_optional(&self.pool)
                 .await?;
@@ -72,11 +79,12 @@ impl StoreReader {
         for row in &users {
             people.push(Known { user: sessions::user_of_row(row)?, session: None });
         }
-        // With one `max`, SQLite takes the other columns from the row that has it.
-        let newest =
-            sqlx::query("SELECT *, max(issued_at_ms) FROM sessions GROUP BY user_id ORDER BY user_id")
-                .fetch_all(&self.pool)
-                .await?;
+        let newest = sqlx::query(
+            "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY issued_at_ms DESC, id) AS place \
+             FROM sessions) AS placed WHERE place = 1 ORDER BY user_id",
+        )
+        .fetch_all(&self.pool)
+        .await?;
         let mut connection = self.pool.acquire().await?;
         for row in &newest {
             let applied = directory::applied(&mut connection, sessions::session_of_row(row)?).await?;

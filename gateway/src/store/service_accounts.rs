@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use sqlx::{Row, sqlite::SqliteRow};
+use sqlx::{Row, any::AnyRow};
 use tokio_util::sync::CancellationToken;
 
 use super::{Store, StoreError, from_millis, to_millis};
@@ -72,18 +72,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn add_service_account(&self, account: &ServiceAccount) -> Result<bool, StoreError> {
-        let done = sqlx::query(
+        let add = sqlx::query(
             "INSERT INTO service_accounts (id, name, groups_json, created_at_ms, expires_at_ms) \
-             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
-        )
-        .bind(account.id.as_str())
-        .bind(&account.name)
-        .bind(serde_json::to_string(&account.groups).map_err(StoreError::Malformed)?)
-        .bind(to_millis(account.created_at))
-        .bind(to_millis(account.expires_at))
-        .execute(&self.inner.pool)
-        .await?;
-        Ok(done.rows_affected() == 1)
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+        );
+        let add = add
+            .bind(account.id.as_str())
+            .bind(&account.name)
+            .bind(serde_json::to_string(&account.groups).map_err(StoreError::Malformed)?)
+            .bind(to_millis(account.created_at))
+            .bind(to_millis(account.expires_at));
+        Ok(self.write(add).await? == 1)
     }
 
     /// All accounts, revoked ones as well, by name and age.
@@ -102,15 +101,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn revoke_service_account(&self, name: &str, now: SystemTime) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "UPDATE service_accounts SET revoked_at_ms = ?2 WHERE name = ?1 AND revoked_at_ms IS NULL",
-        )
-        .bind(name)
-        .bind(to_millis(now))
-        .execute(&self.inner.pool)
-        .await?;
+        let revoke = sqlx::query(
+            "UPDATE service_accounts SET revoked_at_ms = $2 WHERE name = $1 AND revoked_at_ms IS NULL",
+        );
+        let changed = self.write(revoke.bind(name).bind(to_millis(now))).await?;
         self.inner.changes.send_modify(|count| *count += 1);
-        Ok(done.rows_affected() == 1)
+        Ok(changed == 1)
     }
 
     /// The session of an account that is not revoked. Never from the cache: commands of another process write here.
@@ -118,7 +114,7 @@ impl Store {
         &self,
         id: &SessionId,
     ) -> Result<Option<Session>, StoreError> {
-        let row = sqlx::query("SELECT * FROM service_accounts WHERE id = ?1 AND revoked_at_ms IS NULL")
+        let row = sqlx::query("SELECT * FROM service_accounts WHERE id = $1 AND revoked_at_ms IS NULL")
             .bind(id.as_str())
             .fetch_optional(&self.inner.pool)
             .await?;
@@ -128,6 +124,10 @@ impl Store {
     /// Tells who follows the store when another process has made or revoked a service account, until `cancel`: what is
     /// open for it is decided again within a second.
     pub async fn follow_service_accounts(self, cancel: CancellationToken) {
+        if self.is_shared() {
+            // Its database tells of them with all other changes.
+            return;
+        }
         let mut seen = None;
         let mut turn = tokio::time::interval(LOOK_INTERVAL);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -154,7 +154,7 @@ impl Store {
     }
 }
 
-fn account_of_row(row: &SqliteRow) -> Result<ServiceAccount, StoreError> {
+fn account_of_row(row: &AnyRow) -> Result<ServiceAccount, StoreError> {
     let groups: String = row.try_get("groups_json")?;
     Ok(ServiceAccount {
         id: SessionId::new(row.try_get::<String, _>("id")?),
@@ -169,16 +169,18 @@ fn account_of_row(row: &SqliteRow) -> Result<ServiceAccount, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::places::{Place, on_both};
+
+    on_both! {
+        a_service_account_is_a_session_until_another_process_revokes_it,
+    }
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    #[tokio::test]
-    async fn a_service_account_is_a_session_until_another_process_revokes_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let (gateway, command) =
-            (Store::open(folder.path()).await.unwrap(), Store::open(folder.path()).await.unwrap());
+    async fn a_service_account_is_a_session_until_another_process_revokes_it(place: &Place) {
+        let (gateway, command) = (place.open().await, place.open().await);
         let account = ServiceAccount::new("ci", vec!["deploy".into()], at(100), at(1));
         assert!(command.add_service_account(&account).await.unwrap());
         let twin = ServiceAccount::new("ci", vec![], at(100), at(1));
@@ -191,6 +193,7 @@ mod tests {
         let cancel = CancellationToken::new();
         let mut follower = tokio::task::JoinSet::new();
         follower.spawn(gateway.clone().follow_service_accounts(cancel.clone()));
+        follower.spawn(gateway.clone().follow_outside_changes(cancel.clone()));
         changes.changed().await.unwrap();
         assert!(command.revoke_service_account("ci", at(2)).await.unwrap());
         changes.changed().await.unwrap();

@@ -6,11 +6,11 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sqlx::{Row, sqlite::SqliteRow};
+use sqlx::{Row, any::AnyRow};
 
 use super::{
-    CACHED_SESSIONS_MAX, ServiceAccount, Store, StoreError, aead, devices, directory, from_millis, peers,
-    to_millis,
+    CACHED_SESSIONS_MAX, ServiceAccount, Store, StoreError, aead, devices, directory, from_millis, to_millis,
+    within_limit,
 };
 use crate::{
     device::Thumbprint,
@@ -20,6 +20,9 @@ use crate::{
 
 /// Rows that one round of refreshing takes at most.
 pub(crate) const DUE_MAX: usize = 100;
+
+/// For one refresh: a gateway that dies amid it holds up the others for so long. Longer than any provider is waited for.
+const REFRESH_TURN: Duration = Duration::from_secs(120);
 
 /// What the identity provider gave for one session. Rests encrypted, and leaves the gateway only
 /// for the apps of routes whose `set_request_headers` ask for it.
@@ -81,9 +84,9 @@ impl Store {
     /// [`StoreError::Database`], also when there is a session of this id.
     pub async fn put_session(&self, session: &Session, tokens: &ProviderTokens) -> Result<(), StoreError> {
         let row = SessionRow::new(self, session, tokens)?;
-        let mut transaction = self.inner.pool.begin().await?;
+        let mut transaction = self.begin_write().await?;
         sqlx::query(
-            "INSERT INTO users (id, email, name, signed_in_at_ms) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO UPDATE \
+            "INSERT INTO users (id, email, name, signed_in_at_ms) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO UPDATE \
              SET email = excluded.email, name = excluded.name, signed_in_at_ms = excluded.signed_in_at_ms",
         )
         .bind(session.user_id.as_str())
@@ -94,8 +97,8 @@ impl Store {
         .await?;
         sqlx::query(
             "INSERT INTO sessions (id, user_id, idp_id, email, name, groups_json, claims_json, issued_at_ms, \
-             expires_at_ms, refresh_at_ms, tokens_sealed, bound_to) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+             expires_at_ms, refresh_at_ms, tokens_sealed, bound_to, subject, provider_session) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         )
         .bind(session.id.as_str())
         .bind(session.user_id.as_str())
@@ -109,10 +112,12 @@ impl Store {
         .bind(row.refresh_at)
         .bind(row.sealed)
         .bind(session.bound_to.as_ref().map(Thumbprint::as_str))
+        .bind(row.subject)
+        .bind(row.provider_session)
         .execute(&mut *transaction)
         .await?;
         devices::enrol(&mut transaction, session).await?;
-        peers::follow(&mut transaction, session).await?;
+        self.move_peers(&mut transaction, session).await?;
         transaction.commit().await?;
         self.note_change(&session.id);
         Ok(())
@@ -129,23 +134,26 @@ impl Store {
         tokens: &ProviderTokens,
     ) -> Result<bool, StoreError> {
         let row = SessionRow::new(self, session, tokens)?;
-        let done = sqlx::query(
-            "UPDATE sessions SET email = ?2, name = ?3, groups_json = ?4, claims_json = ?5, refresh_at_ms = ?6, \
-             tokens_sealed = ?7 WHERE id = ?1 AND user_id = ?8 AND issued_at_ms = ?9",
-        )
-        .bind(session.id.as_str())
-        .bind(&session.email)
-        .bind(&session.name)
-        .bind(row.groups)
-        .bind(row.claims)
-        .bind(row.refresh_at)
-        .bind(row.sealed)
-        .bind(session.user_id.as_str())
-        .bind(to_millis(session.issued_at))
-        .execute(&self.inner.pool)
-        .await?;
+        let replace = sqlx::query(
+            "UPDATE sessions SET email = $2, name = $3, groups_json = $4, claims_json = $5, refresh_at_ms = $6, \
+             tokens_sealed = $7, subject = $8, provider_session = $9 \
+             WHERE id = $1 AND user_id = $10 AND issued_at_ms = $11",
+        );
+        let replace = replace
+            .bind(session.id.as_str())
+            .bind(&session.email)
+            .bind(&session.name)
+            .bind(row.groups)
+            .bind(row.claims)
+            .bind(row.refresh_at)
+            .bind(row.sealed)
+            .bind(row.subject)
+            .bind(row.provider_session)
+            .bind(session.user_id.as_str())
+            .bind(to_millis(session.issued_at));
+        let changed = self.write(replace).await?;
         self.note_change(&session.id);
-        Ok(done.rows_affected() == 1)
+        Ok(changed == 1)
     }
 
     /// Gives a session that its person has begun anew its new claims, tokens and times; `false` when it has ended
@@ -159,10 +167,11 @@ impl Store {
         tokens: &ProviderTokens,
     ) -> Result<bool, StoreError> {
         let row = SessionRow::new(self, session, tokens)?;
-        let mut transaction = self.inner.pool.begin().await?;
+        let mut transaction = self.begin_write().await?;
         let done = sqlx::query(
-            "UPDATE sessions SET email = ?2, name = ?3, groups_json = ?4, claims_json = ?5, refresh_at_ms = ?6, \
-             tokens_sealed = ?7, issued_at_ms = ?8, expires_at_ms = ?9 WHERE id = ?1 AND user_id = ?10 AND idp_id = ?11",
+            "UPDATE sessions SET email = $2, name = $3, groups_json = $4, claims_json = $5, refresh_at_ms = $6, \
+             tokens_sealed = $7, issued_at_ms = $8, expires_at_ms = $9, subject = $10, provider_session = $11 \
+             WHERE id = $1 AND user_id = $12 AND idp_id = $13",
         )
         .bind(session.id.as_str())
         .bind(&session.email)
@@ -173,13 +182,15 @@ impl Store {
         .bind(row.sealed)
         .bind(to_millis(session.issued_at))
         .bind(to_millis(session.expires_at))
+        .bind(row.subject)
+        .bind(row.provider_session)
         .bind(session.user_id.as_str())
         .bind(&session.idp_id)
         .execute(&mut *transaction)
         .await?;
         let is_renewed = done.rows_affected() == 1;
         if is_renewed {
-            peers::follow(&mut transaction, session).await?;
+            self.move_peers(&mut transaction, session).await?;
         }
         transaction.commit().await?;
         self.note_change(&session.id);
@@ -192,6 +203,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`]: nothing is known, which is not "no".
     pub async fn session(&self, id: &SessionId) -> Result<Option<Arc<Session>>, StoreError> {
+        within_limit(self.session_now(id)).await
+    }
+
+    async fn session_now(&self, id: &SessionId) -> Result<Option<Arc<Session>>, StoreError> {
         if ServiceAccount::is_id(id) {
             return Ok(self.service_account_session(id).await?.map(Arc::new));
         }
@@ -203,7 +218,7 @@ impl Store {
             cache.generation
         };
         let mut connection = self.inner.pool.acquire().await?;
-        let row = sqlx::query("SELECT * FROM sessions WHERE id = ?1")
+        let row = sqlx::query("SELECT * FROM sessions WHERE id = $1")
             .bind(id.as_str())
             .fetch_optional(&mut *connection)
             .await?;
@@ -215,7 +230,7 @@ impl Store {
         let session = Arc::new(session);
         let mut cache = self.cache();
         // Something was written since: what was read may be what was ended.
-        if cache.generation == generation && !self.inner.is_beside {
+        if cache.may_keep(generation) {
             if cache.sessions.len() >= CACHED_SESSIONS_MAX {
                 cache.sessions.clear();
             }
@@ -230,7 +245,7 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn sessions_of(&self, user_id: &UserId, now: SystemTime) -> Result<Vec<Session>, StoreError> {
         let rows = sqlx::query(
-            "SELECT * FROM sessions WHERE user_id = ?1 AND expires_at_ms > ?2 ORDER BY issued_at_ms DESC, id LIMIT 100",
+            "SELECT * FROM sessions WHERE user_id = $1 AND expires_at_ms > $2 ORDER BY issued_at_ms DESC, id LIMIT 100",
         )
         .bind(user_id.as_str())
         .bind(to_millis(now))
@@ -251,7 +266,7 @@ impl Store {
         now: SystemTime,
     ) -> Result<Option<SessionId>, StoreError> {
         let id: Option<String> = sqlx::query_scalar(
-            "SELECT id FROM sessions WHERE user_id = ?1 AND idp_id = ?2 AND bound_to = ?3 AND expires_at_ms > ?4 \
+            "SELECT id FROM sessions WHERE user_id = $1 AND idp_id = $2 AND bound_to = $3 AND expires_at_ms > $4 \
              ORDER BY issued_at_ms DESC, id LIMIT 1",
         )
         .bind(user_id.as_str())
@@ -268,7 +283,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Sealed`].
     pub async fn tokens(&self, id: &SessionId) -> Result<Option<ProviderTokens>, StoreError> {
-        let row = sqlx::query("SELECT tokens_sealed FROM sessions WHERE id = ?1")
+        let row = sqlx::query("SELECT tokens_sealed FROM sessions WHERE id = $1")
             .bind(id.as_str())
             .fetch_optional(&self.inner.pool)
             .await?;
@@ -280,12 +295,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn end_session(&self, id: &SessionId) -> Result<bool, StoreError> {
-        let done = sqlx::query("DELETE FROM sessions WHERE id = ?1")
-            .bind(id.as_str())
-            .execute(&self.inner.pool)
-            .await?;
+        let changed = self.write(sqlx::query("DELETE FROM sessions WHERE id = $1").bind(id.as_str())).await?;
         self.note_change(id);
-        Ok(done.rows_affected() == 1)
+        Ok(changed == 1)
     }
 
     /// Ends what a provider's logout token is about, and says how many: the sessions of its own session `sid`; with a
@@ -301,22 +313,21 @@ impl Store {
         provider_session: Option<&str>,
         begun_before: SystemTime,
     ) -> Result<usize, StoreError> {
-        const SUBJECT: &str = "json_extract(claims_json, '$.sub[0]')";
-        const SID: &str = "json_extract(claims_json, '$.sid[0]')";
         if subject.is_none() && provider_session.is_none() {
             return Ok(0);
         }
-        let query = format!(
-            "DELETE FROM sessions WHERE idp_id = ?1 AND issued_at_ms <= ?4 AND (?2 IS NULL OR {SUBJECT} = ?2) \
-             AND (?3 IS NULL OR {SID} = ?3 OR (?2 IS NOT NULL AND {SID} IS NULL)) RETURNING id"
-        );
-        let ids: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(query))
-            .bind(idp_id)
-            .bind(subject)
-            .bind(provider_session)
-            .bind(to_millis(begun_before))
-            .fetch_all(&self.inner.pool)
-            .await?;
+        let mut transaction = self.begin_write().await?;
+        let ids: Vec<String> = sqlx::query_scalar(
+            "DELETE FROM sessions WHERE idp_id = $1 AND issued_at_ms <= $4 AND ($2 IS NULL OR subject = $2) \
+             AND ($3 IS NULL OR provider_session = $3 OR ($2 IS NOT NULL AND provider_session IS NULL)) RETURNING id",
+        )
+        .bind(idp_id)
+        .bind(subject)
+        .bind(provider_session)
+        .bind(to_millis(begun_before))
+        .fetch_all(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
         for id in &ids {
             self.note_change(&SessionId::new(id.as_str()));
         }
@@ -329,16 +340,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn purge_expired(&self, peer_grace: Duration, now: SystemTime) -> Result<u64, StoreError> {
-        let done = sqlx::query(
-            "DELETE FROM sessions WHERE expires_at_ms <= ?2 OR (expires_at_ms <= ?1 \
+        let purge = sqlx::query(
+            "DELETE FROM sessions WHERE expires_at_ms <= $2 OR (expires_at_ms <= $1 \
              AND id NOT IN (SELECT session_id FROM wireguard_peers WHERE session_id IS NOT NULL))",
-        )
-        .bind(to_millis(now))
-        .bind(to_millis(now.checked_sub(peer_grace).unwrap_or(SystemTime::UNIX_EPOCH)))
-        .execute(&self.inner.pool)
-        .await?;
+        );
+        let purge = purge
+            .bind(to_millis(now))
+            .bind(to_millis(now.checked_sub(peer_grace).unwrap_or(SystemTime::UNIX_EPOCH)));
+        let gone = self.write(purge).await?;
         self.cache().sessions.retain(|_, session| session.is_valid_at(now));
-        Ok(done.rows_affected())
+        Ok(gone)
     }
 
     /// Everybody who signed in at least once, by id.
@@ -361,14 +372,14 @@ impl Store {
         before: SystemTime,
     ) -> Result<Vec<RefreshDue>, StoreError> {
         let rows = sqlx::query(
-            "SELECT * FROM sessions WHERE refresh_at_ms < ?1 AND idp_id = ?2 ORDER BY refresh_at_ms, id LIMIT ?3",
+            "SELECT * FROM sessions WHERE refresh_at_ms < $1 AND idp_id = $2 ORDER BY refresh_at_ms, id LIMIT $3",
         )
         .bind(to_millis(before))
         .bind(idp_id)
         .bind(i64::try_from(DUE_MAX).unwrap_or(i64::MAX))
         .fetch_all(&self.inner.pool)
         .await?;
-        let due_of_row = |row: &SqliteRow| -> Result<RefreshDue, StoreError> {
+        let due_of_row = |row: &AnyRow| -> Result<RefreshDue, StoreError> {
             let session = session_of_row(row)?;
             let tokens = self.tokens_of_row(&session.id, row)?;
             Ok(RefreshDue { session, tokens })
@@ -387,7 +398,34 @@ impl Store {
         Ok(readable.collect())
     }
 
-    fn tokens_of_row(&self, id: &SessionId, row: &SqliteRow) -> Result<ProviderTokens, StoreError> {
+    /// Takes the refresh of a session upon this gateway: `false` while another one of the same store is about it, or has
+    /// just done it. A refresh token that is used twice ends the session at careful providers.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], [`StoreError::Sealed`].
+    pub async fn take_refresh(&self, due: &RefreshDue, now: SystemTime) -> Result<bool, StoreError> {
+        if !self.is_shared() {
+            return Ok(true);
+        }
+        if !self.claim_once(&refresh_key(due), now + REFRESH_TURN, now).await? {
+            return Ok(false);
+        }
+        // Since it came due, another gateway may have been through with it.
+        Ok(self.tokens(&due.session.id).await?.as_ref() == Some(&due.tokens))
+    }
+
+    /// Leaves a refresh that came to nothing to whoever tries next.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn leave_refresh(&self, due: &RefreshDue) -> Result<(), StoreError> {
+        if self.is_shared() {
+            self.write(sqlx::query("DELETE FROM claimed WHERE key = $1").bind(refresh_key(due))).await?;
+        }
+        Ok(())
+    }
+
+    fn tokens_of_row(&self, id: &SessionId, row: &AnyRow) -> Result<ProviderTokens, StoreError> {
         let sealed: Vec<u8> = row.try_get("tokens_sealed")?;
         let plain = aead::open(self.inner.master_key.expose(), &sealed, id.as_str().as_bytes())?;
         let tokens: SealedTokens = serde_json::from_slice(&plain).map_err(StoreError::Malformed)?;
@@ -400,12 +438,19 @@ impl Store {
     }
 }
 
+fn refresh_key(due: &RefreshDue) -> String {
+    format!("refresh:{}:{}", due.session.id, due.tokens.access_expires_at.map_or(0, to_millis))
+}
+
 /// The columns of a session that take work to make.
 struct SessionRow {
     groups: String,
     claims: String,
     refresh_at: Option<i64>,
     sealed: Vec<u8>,
+    /// The claims `sub` and `sid`: the provider ends sessions by them.
+    subject: Option<String>,
+    provider_session: Option<String>,
 }
 
 impl SessionRow {
@@ -418,7 +463,10 @@ impl SessionRow {
             access_expires_at_ms,
         })
         .map_err(StoreError::Malformed)?;
+        let claim = |name: &str| Some(session.claims.get(name)?.first()?.as_str()?.to_owned());
         Ok(Self {
+            subject: claim("sub"),
+            provider_session: claim("sid"),
             groups: serde_json::to_string(&session.groups).map_err(StoreError::Malformed)?,
             claims: serde_json::to_string(&session.claims).map_err(StoreError::Malformed)?,
             refresh_at: access_expires_at_ms.filter(|_| tokens.refresh.is_some()),
@@ -427,7 +475,7 @@ impl SessionRow {
     }
 }
 
-pub(super) fn user_of_row(row: &SqliteRow) -> Result<User, StoreError> {
+pub(super) fn user_of_row(row: &AnyRow) -> Result<User, StoreError> {
     Ok(User {
         id: UserId::new(row.try_get::<String, _>("id")?),
         email: row.try_get("email")?,
@@ -436,7 +484,7 @@ pub(super) fn user_of_row(row: &SqliteRow) -> Result<User, StoreError> {
     })
 }
 
-pub(super) fn session_of_row(row: &SqliteRow) -> Result<Session, StoreError> {
+pub(super) fn session_of_row(row: &AnyRow) -> Result<Session, StoreError> {
     let groups: String = row.try_get("groups_json")?;
     let claims: String = row.try_get("claims_json")?;
     Ok(Session {
@@ -455,7 +503,7 @@ pub(super) fn session_of_row(row: &SqliteRow) -> Result<Session, StoreError> {
     })
 }
 
-fn proof_of_row(row: &SqliteRow) -> Result<Option<DeviceProof>, StoreError> {
+fn proof_of_row(row: &AnyRow) -> Result<Option<DeviceProof>, StoreError> {
     let device_id: Option<String> = row.try_get("proven_device")?;
     let until: Option<i64> = row.try_get("proven_until_ms")?;
     let proof = |(device_id, until)| DeviceProof { device_id, expires_at: from_millis(until) };

@@ -1,7 +1,23 @@
+pub(super) mod places;
+mod postgres;
+
 use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
+use self::places::{Place, on_both};
 use super::*;
 use crate::session::UserId;
+
+on_both! {
+    a_session_its_tokens_keys_and_single_uses_survive_a_restart,
+    what_was_acknowledged_is_there_without_an_orderly_close,
+    tokens_moved_to_another_session_do_not_open,
+    what_one_process_ends_has_ended_in_the_one_beside_it,
+    a_provider_ends_its_own_session_and_what_it_never_named_with_its_person,
+    a_refresh_never_brings_back_an_ended_session_nor_moves_its_end,
+    one_of_many_at_once_claims_and_a_row_goes_when_it_expires,
+    only_sessions_with_a_refresh_token_come_due,
+    people_are_read_with_their_newest_session_beside_an_open_store,
+}
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
@@ -40,17 +56,15 @@ fn folder_holds(folder: &Path, needle: &[u8]) -> bool {
         .any(|bytes| bytes.windows(needle.len()).any(|window| window == needle))
 }
 
-#[tokio::test]
-async fn a_session_its_tokens_keys_and_single_uses_survive_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
+async fn a_session_its_tokens_keys_and_single_uses_survive_a_restart(place: &Place) {
+    let store = place.open().await;
     store.put_session(&session("s1"), &tokens()).await.unwrap();
     let key = store.named_key("shared", || vec![7; 32]).await.unwrap();
     assert!(store.claim_once("k", at(100), at(1)).await.unwrap());
     store.close().await;
     drop(store);
 
-    let store = Store::open(folder.path()).await.unwrap();
+    let store = place.open().await;
     assert_eq!(store.session(&SessionId::new("s1")).await.unwrap(), Some(Arc::new(session("s1"))));
     assert_eq!(store.tokens(&SessionId::new("s1")).await.unwrap(), Some(tokens()));
     assert_eq!(store.named_key("shared", || vec![8; 32]).await.unwrap(), key);
@@ -58,12 +72,10 @@ async fn a_session_its_tokens_keys_and_single_uses_survive_a_restart() {
     assert_eq!(store.users().await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn what_was_acknowledged_is_there_without_an_orderly_close() {
-    let folder = tempfile::tempdir().unwrap();
-    let first = Store::open(folder.path()).await.unwrap();
+async fn what_was_acknowledged_is_there_without_an_orderly_close(place: &Place) {
+    let first = place.open().await;
     first.put_session(&session("s1"), &tokens()).await.unwrap();
-    let second = Store::open(folder.path()).await.unwrap();
+    let second = place.open().await;
     assert_eq!(second.session(&SessionId::new("s1")).await.unwrap(), Some(Arc::new(session("s1"))));
 }
 
@@ -100,9 +112,8 @@ async fn a_foreign_master_key_opens_nothing_and_is_never_overwritten() {
     assert_eq!(std::fs::read(folder.path().join(MASTER_KEY_FILE)).unwrap(), b"short");
 }
 
-#[tokio::test]
-async fn tokens_moved_to_another_session_do_not_open() {
-    let store = Store::in_memory().await.unwrap();
+async fn tokens_moved_to_another_session_do_not_open(place: &Place) {
+    let store = place.open().await;
     store.put_session(&session("s1"), &tokens()).await.unwrap();
     store.put_session(&session("s2"), &tokens()).await.unwrap();
     sqlx::query("UPDATE sessions SET tokens_sealed = (SELECT tokens_sealed FROM sessions WHERE id = 's1')")
@@ -130,11 +141,9 @@ async fn an_ended_session_is_gone_from_the_cache_and_followers_hear_of_it() {
     assert!(!store.end_session(&id).await.unwrap());
 }
 
-#[tokio::test]
-async fn what_one_process_ends_has_ended_in_the_one_beside_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let writer = Store::open(folder.path()).await.unwrap();
-    let beside = Store::open_beside(folder.path()).await.unwrap();
+async fn what_one_process_ends_has_ended_in_the_one_beside_it(place: &Place) {
+    let writer = place.open().await;
+    let beside = place.open_beside().await;
     writer.put_session(&session("s1"), &tokens()).await.unwrap();
     let id = SessionId::new("s1");
     assert!(beside.session(&id).await.unwrap().is_some());
@@ -142,9 +151,37 @@ async fn what_one_process_ends_has_ended_in_the_one_beside_it() {
     assert_eq!(beside.session(&id).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn a_refresh_never_brings_back_an_ended_session_nor_moves_its_end() {
-    let store = Store::in_memory().await.unwrap();
+async fn a_provider_ends_its_own_session_and_what_it_never_named_with_its_person(place: &Place) {
+    let store = place.open().await;
+    let with = |id: &str, claims: &[(&str, serde_json::Value)]| {
+        let claims = claims.iter().map(|(name, value)| ((*name).to_owned(), vec![value.clone()]));
+        Session { claims: claims.collect(), ..session(id) }
+    };
+    let (alice, first) = (("sub", "alice".into()), ("sid", "1".into()));
+    let all = [
+        with("named", &[alice.clone(), first.clone()]),
+        with("other", &[alice.clone(), ("sid", "2".into())]),
+        with("unnamed", &[alice.clone()]),
+        with("number", &[("sub", 7.into())]),
+        Session { issued_at: at(2_000), ..with("later", &[alice, first]) },
+    ];
+    for one in &all {
+        store.put_session(one, &tokens()).await.unwrap();
+    }
+    let end = async |subject, sid| store.end_provider_sessions("idp", subject, sid, at(1_000)).await.unwrap();
+    assert_eq!(end(None, None).await, 0);
+    assert_eq!(end(Some("7"), None).await, 0, "a number is no subject");
+    assert_eq!(end(Some("bob"), Some("1")).await, 0);
+    assert_eq!(end(Some("alice"), Some("1")).await, 2, "its own, and the one whose name it never told");
+    assert_eq!(end(None, Some("1")).await, 0, "what began later is not meant");
+    let renewed = with("other", &[("sub", "alice".into()), ("sid", "3".into())]);
+    assert!(store.replace_session(&renewed, &tokens()).await.unwrap());
+    assert_eq!(end(None, Some("2")).await, 0);
+    assert_eq!(end(Some("alice"), None).await, 1);
+}
+
+async fn a_refresh_never_brings_back_an_ended_session_nor_moves_its_end(place: &Place) {
+    let store = place.open().await;
     store.put_session(&session("s1"), &tokens()).await.unwrap();
     let changed = Session { email: "new@example.com".into(), expires_at: at(999_999), ..session("s1") };
     assert!(store.replace_session(&changed, &tokens()).await.unwrap());
@@ -155,10 +192,8 @@ async fn a_refresh_never_brings_back_an_ended_session_nor_moves_its_end() {
     assert_eq!(store.session(&changed.id).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn one_of_many_at_once_claims_and_a_row_goes_when_it_expires() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
+async fn one_of_many_at_once_claims_and_a_row_goes_when_it_expires(place: &Place) {
+    let store = place.open().await;
     let claims = (0..8).map(|_| store.claim_once("k", at(100), at(1)));
     let won = futures_util::future::join_all(claims)
         .await
@@ -172,9 +207,8 @@ async fn one_of_many_at_once_claims_and_a_row_goes_when_it_expires() {
     assert_eq!(rows, 1);
 }
 
-#[tokio::test]
-async fn only_sessions_with_a_refresh_token_come_due() {
-    let store = Store::in_memory().await.unwrap();
+async fn only_sessions_with_a_refresh_token_come_due(place: &Place) {
+    let store = place.open().await;
     store.put_session(&session("s1"), &tokens()).await.unwrap();
     store.put_session(&session("s2"), &ProviderTokens { refresh: None, ..tokens() }).await.unwrap();
     assert!(store.sessions_due_for_refresh("idp", at(4_600)).await.unwrap().is_empty());
@@ -195,10 +229,8 @@ fn files_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-#[tokio::test]
-async fn people_are_read_with_their_newest_session_beside_an_open_store() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
+async fn people_are_read_with_their_newest_session_beside_an_open_store(place: &Place) {
+    let store = place.open().await;
     let bob = Session { user_id: UserId::new("u2"), email: "bob@example.com".into(), ..session("b1") };
     let newer = Session { issued_at: at(2_000), groups: vec!["sre".into()], ..session("s2") };
     for one in [&session("s1"), &newer, &bob] {
@@ -206,7 +238,7 @@ async fn people_are_read_with_their_newest_session_beside_an_open_store() {
     }
     store.end_session(&bob.id).await.unwrap();
 
-    let reader = StoreReader::open(folder.path()).await.unwrap().unwrap();
+    let reader = place.reader().await;
     for who in ["u1", "alice@example.com"] {
         assert_eq!(reader.person(who).await.unwrap().unwrap().session.as_ref(), Some(&newer), "{who}");
     }
@@ -237,12 +269,45 @@ async fn reading_people_makes_and_changes_nothing() {
     assert_eq!(database(files_of(folder.path())), before);
 }
 
+#[tokio::test]
+async fn sessions_from_before_their_claims_had_columns_are_found_by_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).await.unwrap();
+    let claims = [("sub".to_owned(), vec!["alice".into()]), ("sid".to_owned(), vec![7.into()])].into();
+    store.put_session(&Session { claims, ..session("s1") }, &tokens()).await.unwrap();
+    for undo in [
+        "DROP INDEX sessions_by_subject",
+        "DROP INDEX sessions_by_provider_session",
+        "ALTER TABLE sessions DROP COLUMN subject",
+        "ALTER TABLE sessions DROP COLUMN provider_session",
+        "DROP INDEX directory_users_by_name",
+        "DELETE FROM _sqlx_migrations WHERE version = 9",
+        "CREATE INDEX sessions_by_subject ON sessions (idp_id, json_extract(claims_json, '$.sub[0]'))",
+        "CREATE INDEX sessions_by_provider_session ON sessions (idp_id, json_extract(claims_json, '$.sid[0]'))",
+    ] {
+        sqlx::query(undo).execute(&store.inner.pool).await.unwrap();
+    }
+    store.close().await;
+    let store = Store::open(folder.path()).await.unwrap();
+    assert_eq!(store.end_provider_sessions("idp", None, Some("7"), at(9_999)).await.unwrap(), 0);
+    assert_eq!(store.end_provider_sessions("idp", Some("alice"), Some("1"), at(9_999)).await.unwrap(), 1);
+}
+
 mod devices {
     use pomerium_shared::posture::PostureReport;
     use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
     use super::*;
     use crate::device::{Device, Thumbprint};
+
+    on_both! {
+        the_first_bound_session_enrols_its_device_and_the_next_keeps_it,
+        a_device_is_its_persons_alone,
+        whoever_follows_hears_of_posture_and_approval_and_reads_the_new,
+        a_removed_device_takes_its_sessions_along_and_nobody_elses,
+        idle_devices_of_one_person_are_bounded,
+        what_another_process_changes_is_heard_of,
+    }
 
     fn bound(id: &str, key: &[u8]) -> Session {
         Session { bound_to: Some(Thumbprint::of(key)), ..session(id) }
@@ -252,9 +317,8 @@ mod devices {
         store.device_of(&bound("s1", b"a"), at(0)).await.unwrap().unwrap()
     }
 
-    #[tokio::test]
-    async fn the_first_bound_session_enrols_its_device_and_the_next_keeps_it() {
-        let store = Store::in_memory().await.unwrap();
+    async fn the_first_bound_session_enrols_its_device_and_the_next_keeps_it(place: &Place) {
+        let store = place.open().await;
         store.put_session(&session("s0"), &tokens()).await.unwrap();
         assert_eq!(store.device_of(&session("s0"), at(0)).await.unwrap(), None);
         store.put_session(&bound("s1", b"a"), &tokens()).await.unwrap();
@@ -265,9 +329,8 @@ mod devices {
         assert_eq!(store.devices(Some(&UserId::new("other"))).await.unwrap(), []);
     }
 
-    #[tokio::test]
-    async fn a_device_is_its_persons_alone() {
-        let store = Store::in_memory().await.unwrap();
+    async fn a_device_is_its_persons_alone(place: &Place) {
+        let store = place.open().await;
         store.put_session(&bound("s1", b"a"), &tokens()).await.unwrap();
         store.approve_device(&device(&store).await, true).await.unwrap();
         let bobs = Session { user_id: UserId::new("u2"), ..bound("s2", b"a") };
@@ -275,9 +338,8 @@ mod devices {
         assert!(!store.device_of(&bobs, at(0)).await.unwrap().unwrap().is_approved);
     }
 
-    #[tokio::test]
-    async fn whoever_follows_hears_of_posture_and_approval_and_reads_the_new() {
-        let store = Store::in_memory().await.unwrap();
+    async fn whoever_follows_hears_of_posture_and_approval_and_reads_the_new(place: &Place) {
+        let store = place.open().await;
         store.put_session(&bound("s1", b"a"), &tokens()).await.unwrap();
         let known = device(&store).await;
         let mut changes = store.changes();
@@ -291,9 +353,8 @@ mod devices {
         assert!(device(&store).await.is_approved);
     }
 
-    #[tokio::test]
-    async fn a_removed_device_takes_its_sessions_along_and_nobody_elses() {
-        let store = Store::in_memory().await.unwrap();
+    async fn a_removed_device_takes_its_sessions_along_and_nobody_elses(place: &Place) {
+        let store = place.open().await;
         for session in [bound("s1", b"a"), bound("s2", b"a"), bound("s3", b"b"), session("s4")] {
             store.put_session(&session, &tokens()).await.unwrap();
         }
@@ -304,9 +365,8 @@ mod devices {
         }
     }
 
-    #[tokio::test]
-    async fn idle_devices_of_one_person_are_bounded() {
-        let store = Store::in_memory().await.unwrap();
+    async fn idle_devices_of_one_person_are_bounded(place: &Place) {
+        let store = place.open().await;
         for number in 0..50_u8 {
             let session = bound(&number.to_string(), &[number]);
             store.put_session(&session, &tokens()).await.unwrap();
@@ -315,17 +375,15 @@ mod devices {
         assert!(store.devices(None).await.unwrap().len() <= 33);
     }
 
-    #[tokio::test]
-    async fn what_another_process_changes_is_heard_of() {
-        let folder = tempfile::tempdir().unwrap();
-        let gateway = Store::open(folder.path()).await.unwrap();
+    async fn what_another_process_changes_is_heard_of(place: &Place) {
+        let gateway = place.open().await;
         gateway.put_session(&bound("s1", b"a"), &tokens()).await.unwrap();
         let known = device(&gateway).await;
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         let mut changes = gateway.changes();
         tracker.spawn(gateway.clone().follow_outside_changes(stop.clone()));
 
-        let command = Store::open(folder.path()).await.unwrap();
+        let command = place.open().await;
         command.approve_device(&known, true).await.unwrap();
         let heard = async {
             // The first look may come after the first announcement: announce until one is heard.

@@ -37,7 +37,7 @@ impl Store {
         hosts: &[Host],
     ) -> Result<AddressBook, VirtualAddressError> {
         // Nobody else gives addresses while this looks for free ones.
-        let mut transaction = self.inner.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut transaction = self.begin_write().await?;
         let rows = sqlx::query("SELECT host, address_v4, address_v6 FROM virtual_addresses")
             .fetch_all(&mut *transaction)
             .await?;
@@ -55,12 +55,18 @@ impl Store {
         for host in hosts {
             let (before, addresses) = (all.addresses_of(host), all.allocate(host)?);
             if before.is_none() {
-                sqlx::query("INSERT OR REPLACE INTO virtual_addresses VALUES (?1, ?2, ?3)")
-                    .bind(host.as_str())
-                    .bind(addresses.v4.to_string())
-                    .bind(addresses.v6.to_string())
-                    .execute(&mut *transaction)
-                    .await?;
+                // What it had outside of the pools goes, and what another host had that has none of its own any more.
+                for statement in [
+                    "DELETE FROM virtual_addresses WHERE host = $1 OR address_v4 = $2 OR address_v6 = $3",
+                    "INSERT INTO virtual_addresses (host, address_v4, address_v6) VALUES ($1, $2, $3)",
+                ] {
+                    sqlx::query(statement)
+                        .bind(host.as_str())
+                        .bind(addresses.v4.to_string())
+                        .bind(addresses.v6.to_string())
+                        .execute(&mut *transaction)
+                        .await?;
+                }
             }
             // What is in the one without a contradiction is so in the other.
             let restored = book.restore(host, addresses);
@@ -74,6 +80,12 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::places::{Place, on_both};
+
+    on_both! {
+        a_host_keeps_its_addresses_over_restarts_and_while_it_is_away,
+        reserved_addresses_and_those_of_other_pools_are_given_to_nobody,
+    }
 
     fn hosts(names: &[&str]) -> Vec<Host> {
         names.iter().map(|name| name.parse().unwrap()).collect()
@@ -83,14 +95,12 @@ mod tests {
         store.virtual_addresses(Pools::default(), &[], &hosts(names)).await.unwrap()
     }
 
-    #[tokio::test]
-    async fn a_host_keeps_its_addresses_over_restarts_and_while_it_is_away() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).await.unwrap();
+    async fn a_host_keeps_its_addresses_over_restarts_and_while_it_is_away(place: &Place) {
+        let store = place.open().await;
         let (db, ssh) = ("db.corp.test".parse().unwrap(), "ssh.corp.test".parse().unwrap());
         let first = book(&store, &["db.corp.test"]).await.addresses_of(&db).unwrap();
         store.close().await;
-        let store = Store::open(folder.path()).await.unwrap();
+        let store = place.open().await;
         let away = book(&store, &["ssh.corp.test"]).await;
         assert_eq!((away.addresses_of(&db), away.host_of(first.v4.into())), (None, None));
         let back = book(&store, &["ssh.corp.test", "db.corp.test", "db.corp.test"]).await;
@@ -98,9 +108,8 @@ mod tests {
         assert_eq!(back.addresses_of(&ssh), away.addresses_of(&ssh));
     }
 
-    #[tokio::test]
-    async fn reserved_addresses_and_those_of_other_pools_are_given_to_nobody() {
-        let store = Store::in_memory().await.unwrap();
+    async fn reserved_addresses_and_those_of_other_pools_are_given_to_nobody(place: &Place) {
+        let store = place.open().await;
         let pools = Pools::new("10.9.0.0/30".parse().unwrap(), "fd00::/64".parse().unwrap()).unwrap();
         let _old = book(&store, &["a.corp.test"]).await;
         let reserved = [IpAddr::from([10, 9, 0, 1])];

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use sqlx::Row;
+use sqlx::{Row, any::AnyRow};
 
 use super::{Store, StoreError, to_millis};
 use crate::{
@@ -56,23 +56,23 @@ impl Store {
         expires_at: SystemTime,
         now: SystemTime,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.inner.pool.begin().await?;
+        let mut transaction = self.begin_write().await?;
         sqlx::query(
-            "INSERT INTO webauthn_challenges (challenge, ceremony, session_id, expires_at_ms) VALUES (?1, ?2, ?3, ?4)",
+            "DELETE FROM webauthn_challenges WHERE expires_at_ms <= $1 OR (session_id = $2 AND challenge NOT IN \
+             (SELECT challenge FROM webauthn_challenges WHERE session_id = $2 ORDER BY expires_at_ms DESC LIMIT $3))",
+        )
+        .bind(to_millis(now))
+        .bind(session.as_str())
+        .bind(CHALLENGES_MAX - 1)
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query(
+            "INSERT INTO webauthn_challenges (challenge, ceremony, session_id, expires_at_ms) VALUES ($1, $2, $3, $4)",
         )
         .bind(challenge)
         .bind(word(ceremony))
         .bind(session.as_str())
         .bind(to_millis(expires_at))
-        .execute(&mut *transaction)
-        .await?;
-        sqlx::query(
-            "DELETE FROM webauthn_challenges WHERE expires_at_ms <= ?1 OR (session_id = ?2 AND rowid NOT IN \
-             (SELECT rowid FROM webauthn_challenges WHERE session_id = ?2 ORDER BY rowid DESC LIMIT ?3))",
-        )
-        .bind(to_millis(now))
-        .bind(session.as_str())
-        .bind(CHALLENGES_MAX)
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
@@ -90,17 +90,12 @@ impl Store {
         challenge: &[u8],
         now: SystemTime,
     ) -> Result<bool, StoreError> {
-        let done = sqlx::query(
+        let take = sqlx::query(
             "DELETE FROM webauthn_challenges \
-             WHERE challenge = ?1 AND ceremony = ?2 AND session_id = ?3 AND expires_at_ms > ?4",
-        )
-        .bind(challenge)
-        .bind(word(ceremony))
-        .bind(session.as_str())
-        .bind(to_millis(now))
-        .execute(&self.inner.pool)
-        .await?;
-        Ok(done.rows_affected() == 1)
+             WHERE challenge = $1 AND ceremony = $2 AND session_id = $3 AND expires_at_ms > $4",
+        );
+        let take = take.bind(challenge).bind(word(ceremony)).bind(session.as_str()).bind(to_millis(now));
+        Ok(self.write(take).await? == 1)
     }
 
     /// Makes a credential a device of this person, which waits for approval.
@@ -115,9 +110,9 @@ impl Store {
         now: SystemTime,
     ) -> Result<Enrolled, StoreError> {
         let id = device_id_of(&credential.id);
-        let mut transaction = self.inner.pool.begin().await?;
+        let mut transaction = self.begin_write().await?;
         let device = sqlx::query(
-            "INSERT INTO devices (user_id, id, name, kind, is_approved, enrolled_at_ms) VALUES (?1, ?2, ?3, ?4, 0, ?5) \
+            "INSERT INTO devices (user_id, id, name, kind, is_approved, enrolled_at_ms) VALUES ($1, $2, $3, $4, 0, $5) \
              ON CONFLICT (user_id, id) DO NOTHING",
         )
         .bind(owner.as_str())
@@ -128,7 +123,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         let key = sqlx::query(
-            "INSERT INTO webauthn_credentials (device_id, user_id, cose_key, sign_count) VALUES (?1, ?2, ?3, ?4) \
+            "INSERT INTO webauthn_credentials (device_id, user_id, cose_key, sign_count) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (device_id) DO NOTHING",
         )
         .bind(&id)
@@ -140,7 +135,7 @@ impl Store {
         if device.rows_affected() == 0 || key.rows_affected() == 0 {
             return Ok(Enrolled::Known);
         }
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM webauthn_credentials WHERE user_id = ?1")
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM webauthn_credentials WHERE user_id = $1")
             .bind(owner.as_str())
             .fetch_one(&mut *transaction)
             .await?;
@@ -157,11 +152,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn credentials(&self, owner: &UserId) -> Result<Vec<Credential>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM webauthn_credentials WHERE user_id = ?1 ORDER BY device_id")
+        let rows = sqlx::query("SELECT * FROM webauthn_credentials WHERE user_id = $1 ORDER BY device_id")
             .bind(owner.as_str())
             .fetch_all(&self.inner.pool)
             .await?;
-        let credential = |row: &sqlx::sqlite::SqliteRow| {
+        let credential = |row: &AnyRow| {
             let id: String = row.try_get("device_id")?;
             let count: i64 = row.try_get("sign_count")?;
             Ok(Credential {
@@ -185,10 +180,10 @@ impl Store {
         proof: &DeviceProof,
         count: u32,
     ) -> Result<bool, StoreError> {
-        let mut transaction = self.inner.pool.begin().await?;
+        let mut transaction = self.begin_write().await?;
         let counted = sqlx::query(
-            "UPDATE webauthn_credentials SET sign_count = ?3 WHERE user_id = ?1 AND device_id = ?2 \
-             AND (sign_count < ?3 OR (sign_count = 0 AND ?3 = 0))",
+            "UPDATE webauthn_credentials SET sign_count = $3 WHERE user_id = $1 AND device_id = $2 \
+             AND (sign_count < $3 OR (sign_count = 0 AND $3 = 0))",
         )
         .bind(session.user_id.as_str())
         .bind(&proof.device_id)
@@ -196,7 +191,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         let written = sqlx::query(
-            "UPDATE sessions SET proven_device = ?3, proven_until_ms = ?4 WHERE id = ?1 AND user_id = ?2",
+            "UPDATE sessions SET proven_device = $3, proven_until_ms = $4 WHERE id = $1 AND user_id = $2",
         )
         .bind(session.id.as_str())
         .bind(session.user_id.as_str())

@@ -42,7 +42,7 @@ fn a_healthy_gateway_gets_good_marks_alone() {
 #[test]
 fn each_trouble_is_one_finding_with_its_next_step() {
     type Change = fn(&mut Facts);
-    let cases: [(Change, &str, Grade, &str); 18] = [
+    let cases: [(Change, &str, Grade, &str); 19] = [
         (|f| f.provider.discovery = Err("x".to_owned()), "provider", Grade::Bad, "idp_provider_url"),
         (
             |f| f.provider.answer = Some(Answer::NoSuchRedirect),
@@ -73,6 +73,12 @@ fn each_trouble_is_one_finding_with_its_next_step() {
             "store",
             Grade::Bad,
             "user that the gateway runs as",
+        ),
+        (
+            |f| f.store = Store::Postgres { opened: Err("refused".to_owned()) },
+            "store",
+            Grade::Bad,
+            "databroker_storage_connection_string",
         ),
         (|f| f.here = Door::OtherCertificate, "this machine", Grade::Bad, "ss -ltnp"),
         (|f| f.outside = Door::Closed("refused".to_owned()), "way in", Grade::Bad, "firewalls"),

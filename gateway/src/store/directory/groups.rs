@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::SystemTime};
 
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use sqlx::{AnyConnection, Row};
 
 use super::{
     DirectoryError, Page, Store, Window,
@@ -28,11 +28,11 @@ impl Store {
         now: SystemTime,
     ) -> Result<(Meta, Group), DirectoryError> {
         let meta = new_meta(now);
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_write().await?;
         sql::room_for_one_more(&mut transaction, Kind::Groups).await?;
         sqlx::query(
             "INSERT INTO directory_groups (id, display_name, external_id, created_at_ms, changed_at_ms) \
-             VALUES (?1, ?2, ?3, ?4, ?4)",
+             VALUES ($1, $2, $3, $4, $4)",
         )
         .bind(&meta.id)
         .bind(&group.display_name)
@@ -65,22 +65,17 @@ impl Store {
         filter: &Filter<GroupAttribute>,
         window: Window,
     ) -> Result<Page<(Meta, Group)>, DirectoryError> {
-        let condition = |query: &mut QueryBuilder<Sqlite>| {
-            for (attribute, value) in &filter.all {
-                query.push(match attribute {
-                    GroupAttribute::Id => " AND id = ",
-                    GroupAttribute::DisplayName => " AND display_name = ",
-                    GroupAttribute::ExternalId => " AND external_id = ",
-                    GroupAttribute::Member => {
-                        " AND id IN (SELECT group_id FROM directory_members WHERE user_id = "
-                    }
-                });
-                query.push_bind(value.clone());
-                query.push(if *attribute == GroupAttribute::Member { ")" } else { "" });
+        let condition = |(attribute, value): &(GroupAttribute, String)| match attribute {
+            GroupAttribute::Id => ("id = ?", value.clone()),
+            GroupAttribute::DisplayName => ("lower(display_name) = ?", value.to_ascii_lowercase()),
+            GroupAttribute::ExternalId => ("external_id = ?", value.clone()),
+            GroupAttribute::Member => {
+                ("id IN (SELECT group_id FROM directory_members WHERE user_id = ?)", value.clone())
             }
         };
+        let conditions: Vec<_> = filter.all.iter().map(condition).collect();
         let mut connection = self.inner.pool.acquire().await?;
-        let (total, ids) = sql::window(&mut connection, Kind::Groups, condition, window).await?;
+        let (total, ids) = sql::window(&mut connection, Kind::Groups, &conditions, window).await?;
         let mut items = Vec::with_capacity(ids.len());
         for id in &ids {
             match kept_group(&mut connection, id).await {
@@ -103,14 +98,14 @@ impl Store {
         change: impl FnOnce(Group) -> Result<Group, ScimError> + Send,
         now: SystemTime,
     ) -> Result<(Meta, Group), DirectoryError> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_write().await?;
         let (meta, old) = kept_group(&mut transaction, id).await?;
         let group = change(old.clone())?;
         if group == old {
             return Ok((meta, old));
         }
         sqlx::query(
-            "UPDATE directory_groups SET display_name = ?2, external_id = ?3, changed_at_ms = ?4 WHERE id = ?1",
+            "UPDATE directory_groups SET display_name = $2, external_id = $3, changed_at_ms = $4 WHERE id = $1",
         )
         .bind(id)
         .bind(&group.display_name)
@@ -130,8 +125,8 @@ impl Store {
     /// # Errors
     /// [`ScimError::NotFound`], [`DirectoryError::Store`].
     pub async fn remove_directory_group(&self, id: &str) -> Result<(), DirectoryError> {
-        let mut transaction = self.begin().await?;
-        let done = sqlx::query("DELETE FROM directory_groups WHERE id = ?1")
+        let mut transaction = self.begin_write().await?;
+        let done = sqlx::query("DELETE FROM directory_groups WHERE id = $1")
             .bind(id)
             .execute(&mut *transaction)
             .await?;
@@ -145,13 +140,13 @@ impl Store {
 }
 
 async fn put_members(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     id: &str,
     old: &BTreeSet<String>,
     new: &BTreeSet<String>,
 ) -> Result<(), DirectoryError> {
     for gone in old.difference(new) {
-        sqlx::query("DELETE FROM directory_members WHERE group_id = ?1 AND user_id = ?2")
+        sqlx::query("DELETE FROM directory_members WHERE group_id = $1 AND user_id = $2")
             .bind(id)
             .bind(gone)
             .execute(&mut *connection)
@@ -160,7 +155,7 @@ async fn put_members(
     for added in new.difference(old) {
         let done = sqlx::query(
             "INSERT INTO directory_members (group_id, user_id) \
-             SELECT ?1, id FROM directory_users WHERE id = ?2 AND removed_at_ms IS NULL",
+             SELECT $1, id FROM directory_users WHERE id = $2 AND removed_at_ms IS NULL",
         )
         .bind(id)
         .bind(added)
@@ -173,14 +168,14 @@ async fn put_members(
     Ok(())
 }
 
-async fn kept_group(connection: &mut SqliteConnection, id: &str) -> Result<(Meta, Group), DirectoryError> {
-    let row = sqlx::query("SELECT * FROM directory_groups WHERE id = ?1")
+async fn kept_group(connection: &mut AnyConnection, id: &str) -> Result<(Meta, Group), DirectoryError> {
+    let row = sqlx::query("SELECT * FROM directory_groups WHERE id = $1")
         .bind(id)
         .fetch_optional(&mut *connection)
         .await?
         .ok_or(ScimError::NotFound)?;
     let members: Vec<String> =
-        sqlx::query_scalar("SELECT user_id FROM directory_members WHERE group_id = ?1")
+        sqlx::query_scalar("SELECT user_id FROM directory_members WHERE group_id = $1")
             .bind(id)
             .fetch_all(connection)
             .await?;

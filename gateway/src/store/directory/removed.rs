@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use sqlx::SqliteConnection;
+use sqlx::AnyConnection;
 
 use super::{DirectoryError, Store, StoreError};
 use crate::{
@@ -18,7 +18,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn forget_directory(&self) -> Result<u64, StoreError> {
-        let mut transaction = self.inner.pool.begin().await?;
+        let mut transaction = self.begin_write().await?;
         sqlx::query("DELETE FROM directory_groups").execute(&mut *transaction).await?;
         let done = sqlx::query("DELETE FROM directory_users").execute(&mut *transaction).await?;
         transaction.commit().await?;
@@ -29,12 +29,12 @@ impl Store {
 
 /// Leaves of a user what keeps them out.
 pub(super) async fn remove(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     id: &str,
     now: SystemTime,
 ) -> Result<(), DirectoryError> {
     let done = sqlx::query(
-        "UPDATE directory_users SET is_active = FALSE, removed_at_ms = ?2 WHERE id = ?1 AND removed_at_ms IS NULL",
+        "UPDATE directory_users SET is_active = 0, removed_at_ms = $2 WHERE id = $1 AND removed_at_ms IS NULL",
     )
     .bind(id)
     .bind(to_millis(now))
@@ -43,20 +43,20 @@ pub(super) async fn remove(
     if done.rows_affected() == 0 {
         return Err(ScimError::NotFound.into());
     }
-    sqlx::query("DELETE FROM directory_members WHERE user_id = ?1").bind(id).execute(connection).await?;
+    sqlx::query("DELETE FROM directory_members WHERE user_id = $1").bind(id).execute(connection).await?;
     Ok(())
 }
 
 /// Forgets the removed users whose id, name or one of whose addresses `user` has: the directory speaks of them again.
-pub(super) async fn name_again(connection: &mut SqliteConnection, user: &User) -> Result<(), DirectoryError> {
+pub(super) async fn name_again(connection: &mut AnyConnection, user: &User) -> Result<(), DirectoryError> {
     let addresses = user.emails.iter().map(|email| email.value.as_str());
     for name in addresses.chain([user.user_name.as_str()]) {
         sqlx::query(
-            "DELETE FROM directory_users WHERE removed_at_ms IS NOT NULL AND (external_id = ?1 OR user_name = ?2 \
-             OR id IN (SELECT user_id FROM directory_emails WHERE value = ?2))",
+            "DELETE FROM directory_users WHERE removed_at_ms IS NOT NULL AND (external_id = $1 OR lower(user_name) = $2 \
+             OR id IN (SELECT user_id FROM directory_emails WHERE lower(value) = $2))",
         )
         .bind(&user.external_id)
-        .bind(name)
+        .bind(name.to_ascii_lowercase())
         .execute(&mut *connection)
         .await?;
     }

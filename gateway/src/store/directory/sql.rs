@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{AnyConnection, AssertSqlSafe, Row, any::AnyRow};
 
 use super::{DirectoryError, StoreError};
 use crate::{
@@ -54,32 +54,39 @@ impl Kind {
     }
 }
 
-/// How many rows meet `condition`, and the ids of those in the window.
+/// A condition with `?` in the place of its value, and the value.
+pub(super) type Condition = (&'static str, String);
+
+/// How many rows meet all `conditions`, and the ids of those in the window.
 pub(super) async fn window(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     kind: Kind,
-    condition: impl Fn(&mut QueryBuilder<Sqlite>),
+    conditions: &[Condition],
     window: Window,
 ) -> Result<(usize, Vec<String>), StoreError> {
-    let mut count =
-        QueryBuilder::new(format!("SELECT count(*) FROM {} WHERE {}", kind.table(), kind.visible()));
-    condition(&mut count);
-    let total: i64 = count.build_query_scalar().fetch_one(&mut *connection).await?;
-    let mut query = QueryBuilder::new(format!("SELECT id FROM {} WHERE {}", kind.table(), kind.visible()));
-    condition(&mut query);
-    query.push(" ORDER BY created_at_ms, id LIMIT ").push_bind(to_i64(window.count));
-    query.push(" OFFSET ").push_bind(to_i64(window.skip));
-    let ids = query.build_query_scalar().fetch_all(connection).await?;
+    let mut found = format!("FROM {} WHERE {}", kind.table(), kind.visible());
+    for (index, (condition, _)) in conditions.iter().enumerate() {
+        found += &format!(" AND {}", condition.replace('?', &format!("${}", index + 1)));
+    }
+    let (limit, offset) = (conditions.len() + 1, conditions.len() + 2);
+    let part = format!("SELECT id {found} ORDER BY created_at_ms, id LIMIT ${limit} OFFSET ${offset}");
+    let mut count = sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) {found}")));
+    let mut ids = sqlx::query_scalar(AssertSqlSafe(part));
+    for (_, value) in conditions {
+        (count, ids) = (count.bind(value.as_str()), ids.bind(value.as_str()));
+    }
+    let total: i64 = count.fetch_one(&mut *connection).await?;
+    let ids = ids.bind(to_i64(window.count)).bind(to_i64(window.skip)).fetch_all(connection).await?;
     Ok((usize::try_from(total).unwrap_or(0), ids))
 }
 
 /// Refuses what would be one too many.
 pub(super) async fn room_for_one_more(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     kind: Kind,
 ) -> Result<(), DirectoryError> {
-    let mut query = QueryBuilder::<Sqlite>::new(format!("SELECT count(*) FROM {}", kind.table()));
-    let kept: i64 = query.build_query_scalar().fetch_one(connection).await?;
+    let count = format!("SELECT count(*) FROM {}", kind.table());
+    let kept: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(connection).await?;
     if kept >= KEPT_MAX { Err(ScimError::Full.into()) } else { Ok(()) }
 }
 
@@ -94,7 +101,7 @@ pub(super) fn changed(meta: Meta, now: SystemTime) -> Meta {
     Meta { changed_at: from_millis(to_millis(now)), ..meta }
 }
 
-pub(super) fn meta_of_row(row: &SqliteRow) -> Result<Meta, StoreError> {
+pub(super) fn meta_of_row(row: &AnyRow) -> Result<Meta, StoreError> {
     Ok(Meta {
         id: row.try_get("id")?,
         created_at: from_millis(row.try_get("created_at_ms")?),

@@ -6,8 +6,27 @@ use crate::{
         filter::{Filter, GroupAttribute},
         resource::{Email, Group, Name},
     },
-    store::{ProviderTokens, StoreReader},
+    store::{
+        ProviderTokens,
+        tests::places::{Place, on_both},
+    },
 };
+
+on_both! {
+    the_directory_says_the_groups_of_those_whom_it_knows_and_of_nobody_else,
+    the_id_goes_before_the_name_and_the_name_before_an_address,
+    an_address_of_two_people_gives_the_groups_of_neither_and_keeps_out_if_one_of_them_is_out,
+    who_is_deactivated_is_out_at_once_and_old_sessions_do_not_come_back,
+    a_session_that_begins_while_its_person_is_out_counts_for_nothing,
+    who_is_removed_has_no_session_left,
+    who_is_removed_stays_out_until_the_directory_names_them_again_or_is_forgotten,
+    letters_that_look_alike_are_different_people,
+    a_session_without_an_address_is_nobodys_by_address,
+    a_program_is_nobody_in_the_directory,
+    names_are_unique_and_members_are_there,
+    what_is_looked_for_is_found_in_parts,
+    the_directory_survives_a_restart_and_is_seen_from_beside,
+}
 
 const NOW: SystemTime = UNIX_EPOCH;
 
@@ -45,8 +64,8 @@ fn session(id: &str, user_id: &str, email: &str) -> Session {
     }
 }
 
-async fn with_alice() -> (Store, SessionId) {
-    let store = Store::in_memory().await.unwrap();
+async fn with_alice(place: &Place) -> (Store, SessionId) {
+    let store = place.open().await;
     let alice = session("s1", "sub-alice", "alice@corp.example");
     store.put_session(&alice, &ProviderTokens::none()).await.unwrap();
     (store, alice.id)
@@ -63,9 +82,8 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, DirectoryError>) -> ScimError {
     }
 }
 
-#[tokio::test]
-async fn the_directory_says_the_groups_of_those_whom_it_knows_and_of_nobody_else() {
-    let (store, id) = with_alice().await;
+async fn the_directory_says_the_groups_of_those_whom_it_knows_and_of_nobody_else(place: &Place) {
+    let (store, id) = with_alice(place).await;
     assert_eq!(groups_of(&store, &id).await.unwrap(), ["claimed"]);
     let bob = store.add_directory_user(&user("bob@corp.example", None, &[]), NOW).await.unwrap();
     store.add_directory_group(&group("admins", &[&bob]), NOW).await.unwrap();
@@ -88,9 +106,8 @@ async fn the_directory_says_the_groups_of_those_whom_it_knows_and_of_nobody_else
     assert!(groups_of(&store, &id).await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn the_id_goes_before_the_name_and_the_name_before_an_address() {
-    let (store, id) = with_alice().await;
+async fn the_id_goes_before_the_name_and_the_name_before_an_address(place: &Place) {
+    let (store, id) = with_alice(place).await;
     let address = user("a1", None, &["ALICE@corp.example"]);
     let named = user("alice@corp.example", None, &["x@corp.example"]);
     let by_id = user("z", Some("sub-alice"), &[]);
@@ -101,9 +118,10 @@ async fn the_id_goes_before_the_name_and_the_name_before_an_address() {
     }
 }
 
-#[tokio::test]
-async fn an_address_of_two_people_gives_the_groups_of_neither_and_keeps_out_if_one_of_them_is_out() {
-    let (store, id) = with_alice().await;
+async fn an_address_of_two_people_gives_the_groups_of_neither_and_keeps_out_if_one_of_them_is_out(
+    place: &Place,
+) {
+    let (store, id) = with_alice(place).await;
     let one = store.add_directory_user(&user("a1", None, &["alice@corp.example"]), NOW).await.unwrap();
     store.add_directory_group(&group("admins", &[&one]), NOW).await.unwrap();
     assert_eq!(groups_of(&store, &id).await.unwrap(), ["admins"]);
@@ -114,9 +132,8 @@ async fn an_address_of_two_people_gives_the_groups_of_neither_and_keeps_out_if_o
     assert_eq!(groups_of(&store, &id).await, None);
 }
 
-#[tokio::test]
-async fn who_is_deactivated_is_out_at_once_and_old_sessions_do_not_come_back() {
-    let (store, id) = with_alice().await;
+async fn who_is_deactivated_is_out_at_once_and_old_sessions_do_not_come_back(place: &Place) {
+    let (store, id) = with_alice(place).await;
     let other = session("s2", "sub-bob", "bob@corp.example");
     store.put_session(&other, &ProviderTokens::none()).await.unwrap();
     let alice = store.add_directory_user(&user("alice@corp.example", None, &[]), NOW).await.unwrap();
@@ -132,9 +149,8 @@ async fn who_is_deactivated_is_out_at_once_and_old_sessions_do_not_come_back() {
     assert_eq!(groups_of(&store, &id).await, None);
 }
 
-#[tokio::test]
-async fn a_session_that_begins_while_its_person_is_out_counts_for_nothing() {
-    let (store, id) = with_alice().await;
+async fn a_session_that_begins_while_its_person_is_out_counts_for_nothing(place: &Place) {
+    let (store, id) = with_alice(place).await;
     let out = User { is_active: false, ..user("alice@corp.example", None, &[]) };
     store.add_directory_user(&out, NOW).await.unwrap();
     assert_eq!(groups_of(&store, &id).await, None);
@@ -145,9 +161,8 @@ async fn a_session_that_begins_while_its_person_is_out_counts_for_nothing() {
     assert!(!store.is_deactivated(&session("s4", "sub-bob", "")).await.unwrap());
 }
 
-#[tokio::test]
-async fn who_is_removed_has_no_session_left() {
-    let (store, id) = with_alice().await;
+async fn who_is_removed_has_no_session_left(place: &Place) {
+    let (store, id) = with_alice(place).await;
     let alice = store.add_directory_user(&user("a", Some("sub-alice"), &[]), NOW).await.unwrap();
     store.remove_directory_user(&alice.meta.id, NOW).await.unwrap();
     assert_eq!(groups_of(&store, &id).await, None);
@@ -155,9 +170,8 @@ async fn who_is_removed_has_no_session_left() {
     assert_eq!(refusal(store.remove_directory_user(&alice.meta.id, NOW).await), ScimError::NotFound);
 }
 
-#[tokio::test]
-async fn who_is_removed_stays_out_until_the_directory_names_them_again_or_is_forgotten() {
-    let store = Store::in_memory().await.unwrap();
+async fn who_is_removed_stays_out_until_the_directory_names_them_again_or_is_forgotten(place: &Place) {
+    let store = place.open().await;
     let alice = session("s1", "sub-alice", "alice@corp.example");
     let named = user("alice@corp.example", None, &["a@corp.example"]);
     let kept = store.add_directory_user(&named, NOW).await.unwrap();
@@ -182,9 +196,8 @@ async fn who_is_removed_stays_out_until_the_directory_names_them_again_or_is_for
     assert!(!store.is_deactivated(&alice).await.unwrap());
 }
 
-#[tokio::test]
-async fn letters_that_look_alike_are_different_people() {
-    let store = Store::in_memory().await.unwrap();
+async fn letters_that_look_alike_are_different_people(place: &Place) {
+    let store = place.open().await;
     // The Kelvin sign, whose lower case is an ordinary k.
     let kate = session("s1", "sub", "\u{212a}ate@corp.example");
     store.put_session(&kate, &ProviderTokens::none()).await.unwrap();
@@ -193,9 +206,8 @@ async fn letters_that_look_alike_are_different_people() {
     assert_eq!(groups_of(&store, &kate.id).await.unwrap(), ["claimed"]);
 }
 
-#[tokio::test]
-async fn a_session_without_an_address_is_nobodys_by_address() {
-    let store = Store::in_memory().await.unwrap();
+async fn a_session_without_an_address_is_nobodys_by_address(place: &Place) {
+    let store = place.open().await;
     let silent = session("s1", "sub-silent", "");
     store.put_session(&silent, &ProviderTokens::none()).await.unwrap();
     let alice = user("alice@corp.example", None, &["alice@corp.example"]);
@@ -204,9 +216,8 @@ async fn a_session_without_an_address_is_nobodys_by_address() {
     assert_eq!(groups_of(&store, &silent.id).await.unwrap(), ["claimed"]);
 }
 
-#[tokio::test]
-async fn a_program_is_nobody_in_the_directory() {
-    let store = Store::in_memory().await.unwrap();
+async fn a_program_is_nobody_in_the_directory(place: &Place) {
+    let store = place.open().await;
     let job = Session { idp_id: "workload/x".to_owned(), ..session("s1", "workload/ci/job", "") };
     store.put_session(&job, &ProviderTokens::none()).await.unwrap();
     let named_alike = user("j", Some("workload/ci/job"), &[]);
@@ -217,9 +228,8 @@ async fn a_program_is_nobody_in_the_directory() {
     assert_eq!(groups_of(&store, &job.id).await.unwrap(), ["claimed"]);
 }
 
-#[tokio::test]
-async fn names_are_unique_and_members_are_there() {
-    let store = Store::in_memory().await.unwrap();
+async fn names_are_unique_and_members_are_there(place: &Place) {
+    let store = place.open().await;
     let alice = store.add_directory_user(&user("alice", Some("1"), &[]), NOW).await.unwrap();
     let bob = store.add_directory_user(&user("bob", None, &[]), NOW).await.unwrap();
     for taken in [user("ALICE", None, &[]), user("other", Some("1"), &[])] {
@@ -239,9 +249,8 @@ async fn names_are_unique_and_members_are_there() {
     assert_eq!(kept, group("staff", &[&alice]), "all of a change or nothing");
 }
 
-#[tokio::test]
-async fn what_is_looked_for_is_found_in_parts() {
-    let store = Store::in_memory().await.unwrap();
+async fn what_is_looked_for_is_found_in_parts(place: &Place) {
+    let store = place.open().await;
     let mut people = Vec::new();
     for name in ["a", "b", "c"] {
         people.push(store.add_directory_user(&user(name, None, &["x@corp.example"]), NOW).await.unwrap());
@@ -266,22 +275,20 @@ async fn what_is_looked_for_is_found_in_parts() {
     assert_eq!(kept.groups.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), ["one", "two"]);
 }
 
-#[tokio::test]
-async fn the_directory_survives_a_restart_and_is_seen_from_beside() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
+async fn the_directory_survives_a_restart_and_is_seen_from_beside(place: &Place) {
+    let store = place.open().await;
     let alice = session("s1", "sub-alice", "alice@corp.example");
     store.put_session(&alice, &ProviderTokens::none()).await.unwrap();
     let kept = store.add_directory_user(&user("a", Some("sub-alice"), &[]), NOW).await.unwrap();
     store.add_directory_group(&group("staff", &[&kept]), NOW).await.unwrap();
-    let beside = Store::open_beside(folder.path()).await.unwrap();
+    let beside = place.open_beside().await;
     assert_eq!(groups_of(&beside, &alice.id).await.unwrap(), ["staff"]);
-    let reader = StoreReader::open(folder.path()).await.unwrap().unwrap();
+    let reader = place.reader().await;
     let groups = |session: Option<Session>| session.map(|session| session.groups).unwrap_or_default();
     let person = reader.person("alice@corp.example").await.unwrap().unwrap();
     assert_eq!(groups(person.session), ["staff"]);
     assert_eq!(groups(reader.people().await.unwrap().remove(0).session), ["staff"]);
     store.close().await;
-    let store = Store::open(folder.path()).await.unwrap();
+    let store = place.open().await;
     assert_eq!(groups_of(&store, &alice.id).await.unwrap(), ["staff"]);
 }

@@ -3,7 +3,21 @@ use std::{collections::HashSet, time::UNIX_EPOCH};
 use pomerium_shared::wireguard::{PeerState, PrivateKey};
 
 use super::*;
-use crate::store::ProviderTokens;
+use crate::store::{
+    ProviderTokens,
+    tests::places::{Place, on_both},
+};
+
+on_both! {
+    addresses_are_of_one_peer_and_free_again_when_it_is_removed,
+    a_person_has_so_many_peers_and_no_more,
+    a_key_is_one_persons_and_never_anybodys_again,
+    nobody_touches_somebody_elses_peer,
+    a_peer_stands_on_the_newest_sign_in_and_waits_for_the_next_when_that_ends,
+    a_session_that_lapsed_is_kept_for_its_peers_until_the_grace_is_over,
+    a_peer_of_other_networks_does_not_come_in,
+    what_another_process_does_with_peers_is_heard,
+}
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
@@ -65,9 +79,8 @@ async fn a_peer_survives_a_restart_and_its_secret_rests_sealed() {
     }
 }
 
-#[tokio::test]
-async fn addresses_are_of_one_peer_and_free_again_when_it_is_removed() {
-    let store = Store::in_memory().await.unwrap();
+async fn addresses_are_of_one_peer_and_free_again_when_it_is_removed(place: &Place) {
+    let store = place.open().await;
     let alice = session("s1", "alice", 0);
     signed_in(&store, &alice).await;
     // Room for two.
@@ -82,9 +95,8 @@ async fn addresses_are_of_one_peer_and_free_again_when_it_is_removed() {
     assert_eq!(add(3).await.unwrap().addresses, one.addresses);
 }
 
-#[tokio::test]
-async fn a_person_has_so_many_peers_and_no_more() {
-    let store = Store::in_memory().await.unwrap();
+async fn a_person_has_so_many_peers_and_no_more(place: &Place) {
+    let store = place.open().await;
     let (alice, bob) = (session("s1", "alice", 0), session("s2", "bob", 0));
     signed_in(&store, &alice).await;
     signed_in(&store, &bob).await;
@@ -103,9 +115,8 @@ async fn a_person_has_so_many_peers_and_no_more() {
     assert!(add(&store, &bob, 9).await.is_ok());
 }
 
-#[tokio::test]
-async fn a_key_is_one_persons_and_never_anybodys_again() {
-    let store = Store::in_memory().await.unwrap();
+async fn a_key_is_one_persons_and_never_anybodys_again(place: &Place) {
+    let store = place.open().await;
     let (alice, bob) = (session("s1", "alice", 0), session("s2", "bob", 0));
     signed_in(&store, &alice).await;
     signed_in(&store, &bob).await;
@@ -119,9 +130,8 @@ async fn a_key_is_one_persons_and_never_anybodys_again() {
     }
 }
 
-#[tokio::test]
-async fn nobody_touches_somebody_elses_peer() {
-    let store = Store::in_memory().await.unwrap();
+async fn nobody_touches_somebody_elses_peer(place: &Place) {
+    let store = place.open().await;
     let (alice, bob) = (session("s1", "alice", 0), session("s2", "bob", 0));
     // The same id at another provider is another person.
     let other = Session { idp_id: "other".into(), ..session("s3", "alice", 0) };
@@ -141,9 +151,8 @@ async fn nobody_touches_somebody_elses_peer() {
     assert!(!store.remove_peer(&alice, &PeerId::new("none"), at(11)).await.unwrap());
 }
 
-#[tokio::test]
-async fn a_peer_stands_on_the_newest_sign_in_and_waits_for_the_next_when_that_ends() {
-    let store = Store::in_memory().await.unwrap();
+async fn a_peer_stands_on_the_newest_sign_in_and_waits_for_the_next_when_that_ends(place: &Place) {
+    let store = place.open().await;
     let first = session("s1", "alice", 0);
     signed_in(&store, &first).await;
     let peer = add(&store, &first, 1).await.unwrap();
@@ -171,9 +180,8 @@ async fn a_peer_stands_on_the_newest_sign_in_and_waits_for_the_next_when_that_en
     assert_eq!(admitted(&store, 0, 600).await, [""; 0], "a sign-in does not undo an administrator's word");
 }
 
-#[tokio::test]
-async fn a_session_that_lapsed_is_kept_for_its_peers_until_the_grace_is_over() {
-    let store = Store::in_memory().await.unwrap();
+async fn a_session_that_lapsed_is_kept_for_its_peers_until_the_grace_is_over(place: &Place) {
+    let store = place.open().await;
     let (alice, bob) = (session("s1", "alice", 0), session("s2", "bob", 0));
     signed_in(&store, &alice).await;
     signed_in(&store, &bob).await;
@@ -192,9 +200,8 @@ async fn a_session_that_lapsed_is_kept_for_its_peers_until_the_grace_is_over() {
     assert_eq!(peer.state(&Networks::default(), ends, grace, at(1_100)), PeerState::SignedOut);
 }
 
-#[tokio::test]
-async fn a_peer_of_other_networks_does_not_come_in() {
-    let store = Store::in_memory().await.unwrap();
+async fn a_peer_of_other_networks_does_not_come_in(place: &Place) {
+    let store = place.open().await;
     let alice = session("s1", "alice", 0);
     signed_in(&store, &alice).await;
     let peer = add(&store, &alice, 1).await.unwrap();
@@ -203,17 +210,15 @@ async fn a_peer_of_other_networks_does_not_come_in() {
     assert_eq!(peer.state(&others, Some(at(1_000)), Duration::ZERO, at(20)), PeerState::Misplaced);
 }
 
-#[tokio::test]
-async fn what_another_process_does_with_peers_is_heard() {
-    let folder = tempfile::tempdir().unwrap();
-    let gateway = Store::open(folder.path()).await.unwrap();
+async fn what_another_process_does_with_peers_is_heard(place: &Place) {
+    let gateway = place.open().await;
     let alice = session("s1", "alice", 0);
     signed_in(&gateway, &alice).await;
     let stop = tokio_util::sync::CancellationToken::new();
     let mut follower = tokio::task::JoinSet::new();
     follower.spawn(gateway.clone().follow_outside_changes(stop.clone()));
     let mut changes = gateway.changes();
-    let other = Store::open(folder.path()).await.unwrap();
+    let other = place.open().await;
     let heard = async |changes: &mut tokio::sync::watch::Receiver<u64>| {
         tokio::time::timeout(Duration::from_secs(2), changes.changed()).await.is_ok()
     };
