@@ -1,14 +1,11 @@
 //! Which certificates of a gateway are believed.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::WebPkiSupportedAlgorithms,
-};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
+use pomerium_shared::tls;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 /// Bytes of a CA file at most.
 const CA_FILE_LEN_MAX: u64 = 4 * 1024 * 1024;
@@ -88,12 +85,8 @@ impl Trust {
     }
 
     /// Takes the verification out of a connection's settings when the person asked for that.
-    pub(crate) fn apply(&self, mut config: ClientConfig) -> ClientConfig {
-        if self.anything {
-            let algorithms = config.crypto_provider().signature_verification_algorithms;
-            config.dangerous().set_certificate_verifier(Arc::new(BelieveAnything { algorithms }));
-        }
-        config
+    pub(crate) fn apply(&self, config: ClientConfig) -> ClientConfig {
+        if self.anything { tls::unverified(config) } else { config }
     }
 }
 
@@ -105,47 +98,6 @@ fn add_pem(roots: &mut RootCertStore, pem: &[u8], option: &'static str) -> Resul
         added += 1;
     }
     if added == 0 { Err(TrustError::NoCertificate { option }) } else { Ok(()) }
-}
-
-/// Believes any certificate, but still demands that the other side holds its key.
-#[derive(Debug)]
-struct BelieveAnything {
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for BelieveAnything {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

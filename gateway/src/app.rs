@@ -12,7 +12,6 @@ use std::{
 
 use anyhow::Context as _;
 use pomerium_shared::telemetry;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::reload::Reloader;
 use crate::{
@@ -22,7 +21,7 @@ use crate::{
     ext_authz::ExtAuthz,
     forward_auth::ForwardAuth,
     listen::{
-        Lifetime, TlsKeys, bind, https::Https, inner::Inner, quic::Quic, redirect, staples,
+        Lifetime, TlsKeys, Waits, bind, https::Https, inner::Inner, quic::Quic, redirect, staples,
         wireguard::WireGuard,
     },
     proxy::Proxy,
@@ -100,12 +99,7 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
     }
     let settings = Arc::new(loaded.settings);
     let store = open_store(&settings).await?;
-    let lifetime = Lifetime {
-        drain: CancellationToken::new(),
-        cut: CancellationToken::new(),
-        doors: TaskTracker::new(),
-        tracker: TaskTracker::new(),
-    };
+    let lifetime = Lifetime::new(Waits::USUAL);
     let secrets = keys::secrets(&settings, &store).await?;
     let live = keys::live(settings.clone(), &secrets, &store)?;
     let proxy = Arc::new(Proxy::new(

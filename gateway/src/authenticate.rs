@@ -31,6 +31,7 @@ mod state;
 mod targets;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod token_endpoint;
 mod workload;
 

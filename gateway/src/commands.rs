@@ -3,6 +3,7 @@
 pub mod device;
 mod directory;
 mod doctor;
+mod people;
 pub mod policy;
 mod service_account;
 mod wireguard;

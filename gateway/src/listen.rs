@@ -29,9 +29,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::tls::{TlsError, TlsKeys};
 
-/// For a TLS handshake: a client that needs longer is not there.
-pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Connections per listener at most; further ones wait in the kernel's queue.
 pub(crate) const CONNECTIONS_MAX: usize = 20_000;
 
@@ -44,11 +41,25 @@ pub(crate) const HEADER_LEN_MAX: u32 = 64 * 1024;
 /// Fields in a request's header at most.
 pub(crate) const HEADERS_MAX: usize = 1_000;
 
-/// For a client to send a request's header, from the handshake's end or from the request's beginning.
-pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long clients are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waits {
+    /// For a TLS handshake: a client that needs longer is not there.
+    pub(crate) handshake: Duration,
+    /// For a request's header, from the handshake's end or from the request's beginning.
+    pub(crate) header: Duration,
+    /// For another request on a connection on which none is under way.
+    pub(crate) idle: Duration,
+}
 
-/// For a connection on which no request is under way.
-pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+impl Waits {
+    /// What the gateway runs with.
+    pub(crate) const USUAL: Self = Self {
+        handshake: Duration::from_secs(10),
+        header: Duration::from_secs(30),
+        idle: Duration::from_secs(300),
+    };
+}
 
 /// When the doors close, and who waits for what went through them.
 #[derive(Debug, Clone)]
@@ -61,4 +72,19 @@ pub(crate) struct Lifetime {
     pub(crate) doors: TaskTracker,
     /// Owns what came in through them.
     pub(crate) tracker: TaskTracker,
+    /// How long who comes through them is waited for.
+    pub(crate) waits: Waits,
+}
+
+impl Lifetime {
+    /// Doors that are open until somebody says otherwise.
+    pub(crate) fn new(waits: Waits) -> Self {
+        Self {
+            drain: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            doors: TaskTracker::new(),
+            tracker: TaskTracker::new(),
+            waits,
+        }
+    }
 }

@@ -4,6 +4,8 @@
 //! the rule that it speaks with its own addresses alone. [`table`] finds peers by key and by index, [`train`] puts datagrams into as
 //! few calls of the system as they need. What must not live here: sockets, tasks, the store, and who may reach what.
 
+#[cfg(test)]
+pub(crate) mod client;
 pub mod counters;
 pub mod front;
 pub mod peer;

@@ -1,8 +1,12 @@
 //! TLS settings of both ends: one crypto provider, and what a client asks of a server.
 
+mod unverified;
+
 use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore, crypto::CryptoProvider};
+
+pub use self::unverified::unverified;
 
 /// The ALPN protocol that a client with a device key offers last, on TCP: it is never spoken, and tells the gateway that
 /// it may ask for a certificate. Browsers do not offer it, and so never ask a person to choose one.

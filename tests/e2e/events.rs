@@ -170,9 +170,8 @@ async fn strangers_hear_nothing() {
     let echo = Echo::start().await.unwrap();
     let gateway = Gateway::start(&[Route::tcp(DESTINATION, echo.address)]).await.unwrap();
     let tls = gateway.authority.client_config(&[b"http/1.1"]).unwrap();
-    // Who names no credential is taken for a browser and sent to sign in.
     for (method, more, status) in [
-        ("GET", "", "302"),
+        ("GET", "", "401"),
         ("GET", "Authorization: Pomerium e30.e30.e30\r\n", "401"),
         ("POST", "", "405"),
         ("HEAD", "", "405"),

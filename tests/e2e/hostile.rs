@@ -15,7 +15,7 @@ use support::{
     gateway::{Gateway, Route},
     http::FAR,
     liar::{Answer, Liar, Over},
-    process::{Input, Process},
+    process::{Input, Process, run_by},
     wait,
 };
 use tempfile::TempDir;
@@ -293,17 +293,9 @@ async fn another_user_of_the_machine_gets_no_word_from_the_daemon_however_open_i
 
 /// The command, on a machine that `prepare` makes of this one in a shell.
 fn on(command: &Command, prepare: &str) -> Command {
-    let mut all = Command::new("unshare");
-    all.args(["-m", "sh", "-ec", &format!("{prepare}exec \"$@\""), "sh"]);
-    let inner = command.as_std();
-    all.arg(inner.get_program()).args(inner.get_args());
-    for (name, value) in inner.get_envs() {
-        match value {
-            Some(value) => all.env(name, value),
-            None => all.env_remove(name),
-        };
-    }
-    all
+    let mut other = Command::new("unshare");
+    other.args(["-m", "sh", "-ec", &format!("{prepare}exec \"$@\""), "sh"]);
+    run_by(other, command)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,10 +8,10 @@ use std::{process::Stdio, time::Duration};
 use anyhow::{Context as _, ensure};
 use support::{
     cli::{Cli, loopback_port},
-    gateway::{Gateway, Options, Route},
+    gateway::{Gateway, Route},
     log::Log,
     namespace::inside,
-    network::{Far, Weather, Wire},
+    network::{Far, Weather, Wire, signed_in},
     process::{Input, Process},
     sshd::Sshd,
     wait,
@@ -46,16 +46,7 @@ struct Parts {
 
 async fn parts() -> anyhow::Result<Parts> {
     let sshd = Sshd::start().await?;
-    let options = Options { ip: "0.0.0.0", ..Options::default() };
-    let gateway = Gateway::start_with(&[Route::tcp(DESTINATION, sshd.address)], &options).await?;
-    let mut cli = Cli::new(&gateway, "alice")?;
-    // Elsewhere than on loopback, `localhost` is not the gateway's.
-    cli.speak_to(&gateway, "authenticate.localhost");
-    // The browser is on this machine.
-    let mut signing_in = cli.command(&["tcp", DESTINATION, "--listen", "-"])?;
-    let signed_in = signing_in.stdin(Stdio::null()).output().await?;
-    ensure!(cli.sign_ins() == 1, "{}\n{}", String::from_utf8_lossy(&signed_in.stderr), cli.trouble());
-
+    let (gateway, cli) = signed_in(&[Route::tcp(DESTINATION, sshd.address)], DESTINATION).await?;
     let far = Far::new().await?;
     let wires = [far.wire(0).await?, far.wire(1).await?];
     far.join(&wires[0]).await?;

@@ -22,7 +22,7 @@ use crate::{
     gateway::{Gateway, binary},
     log::Log,
     person::Person,
-    process::{Input, Process},
+    process::{Input, Process, run_by},
     wait,
 };
 
@@ -173,7 +173,7 @@ impl Cli {
     /// # Errors
     /// It cannot be started.
     pub fn daemon(&self) -> anyhow::Result<Process> {
-        Process::spawn("pomerium-cli daemon", &mut self.daemon_command()?, Input::None)
+        Process::spawn("pomerium-cli daemon", &mut self.daemon_command(&[], None)?, Input::None)
     }
 
     /// The same with more words, and beside another system bus than the machine's.
@@ -181,11 +181,7 @@ impl Cli {
     /// # Errors
     /// As [`Cli::daemon`].
     pub fn daemon_with(&self, words: &[&str], system_bus: Option<&str>) -> anyhow::Result<Process> {
-        let mut command = self.daemon_command()?;
-        command.args(words);
-        if let Some(bus) = system_bus {
-            command.env("DBUS_SYSTEM_BUS_ADDRESS", bus);
-        }
+        let mut command = self.daemon_command(words, system_bus)?;
         Process::spawn(&format!("pomerium-cli daemon {}", words.join(" ")), &mut command, Input::None)
     }
 
@@ -210,11 +206,7 @@ impl Cli {
     /// # Errors
     /// As [`Cli::daemon`].
     pub fn daemon_of_person(&self, system_bus: Option<&str>) -> anyhow::Result<Process> {
-        let mut command = self.daemon_command()?;
-        command.arg("--tun");
-        if let Some(bus) = system_bus {
-            command.env("DBUS_SYSTEM_BUS_ADDRESS", bus);
-        }
+        let command = self.daemon_command(&["--tun"], system_bus)?;
         let given = ["--inh-caps=-all,+net_admin", "--ambient-caps=-all,+net_admin"];
         Process::spawn("pomerium-cli daemon --tun", &mut as_person(&command, &given), Input::None)
     }
@@ -224,13 +216,18 @@ impl Cli {
     /// # Errors
     /// As [`Cli::daemon`].
     pub fn daemon_on(&self, desktop: &Desktop) -> anyhow::Result<Process> {
-        let mut command = self.daemon_command()?;
+        let mut command = self.daemon_command(&[], None)?;
         command.env("DBUS_SESSION_BUS_ADDRESS", &desktop.address);
         Process::spawn("pomerium-cli daemon", &mut command, Input::None)
     }
 
-    fn daemon_command(&self) -> anyhow::Result<Command> {
-        self.by_itself(&["daemon"])
+    fn daemon_command(&self, words: &[&str], system_bus: Option<&str>) -> anyhow::Result<Command> {
+        let mut command = self.by_itself(&["daemon"])?;
+        command.args(words);
+        if let Some(bus) = system_bus {
+            command.env("DBUS_SYSTEM_BUS_ADDRESS", bus);
+        }
+        Ok(command)
     }
 
     /// A command that trusts the gateway by itself and opens this person's browser; the gateway is in `POMERIUM_URL`.
@@ -329,7 +326,6 @@ impl Cli {
 /// A command as a person without rights; `given` is what `setpriv` is to hand on.
 #[must_use]
 pub fn as_person(command: &Command, given: &[&str]) -> Command {
-    let command = command.as_std();
     let mut other = Command::new("setpriv");
     let person = format!("--reuid={PERSON}");
     let group = format!("--regid={PERSON}");
@@ -340,31 +336,16 @@ pub fn as_person(command: &Command, given: &[&str]) -> Command {
         "--bounding-set=-all,+net_admin",
         "--no-new-privs",
     ]);
-    other.args(given).arg(command.get_program()).args(command.get_args()).kill_on_drop(true);
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => other.env(name, value),
-            None => other.env_remove(name),
-        };
-    }
-    other
+    other.args(given);
+    run_by(other, command)
 }
 
-/// The port in the first line with `127.0.0.1:PORT` and `part`, on either output of the client.
+/// The port of [`loopback_address`].
 ///
 /// # Errors
-/// There is no such line within the limit.
+/// As there.
 pub async fn loopback_port(process: &Process, part: &str) -> anyhow::Result<u16> {
-    let find = |log: Log| async move {
-        log.find(&format!("127.0.0.1:PORT and {part}"), |line| {
-            line.contains(part).then(|| port_in(line)).flatten()
-        })
-        .await
-    };
-    tokio::select! {
-        port = find(process.output.clone()) => port,
-        port = find(process.errors.clone()) => port,
-    }
+    Ok(loopback_address(process, part).await?.port())
 }
 
 /// The loopback address in the first line with one and `part`, on either output of the client.
@@ -384,14 +365,11 @@ pub async fn loopback_address(process: &Process, part: &str) -> anyhow::Result<S
     }
 }
 
+/// An address may stand in a URL, or at the end of a sentence.
 fn address_in(line: &str) -> Option<SocketAddr> {
-    let mut addresses = line.split_whitespace().filter_map(|word| word.parse::<SocketAddr>().ok());
+    let words = line.split(|c: char| !matches!(c, '0'..='9' | '.' | ':'));
+    let mut addresses = words.filter_map(|word| word.trim_matches(['.', ':']).parse::<SocketAddr>().ok());
     addresses.find(|address| address.ip().is_loopback() && address.port() != 0)
-}
-
-fn port_in(line: &str) -> Option<u16> {
-    let digits: String = line.split("127.0.0.1:").nth(1)?.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().ok().filter(|port| *port != 0)
 }
 
 /// Opens what the client asks for.
@@ -423,8 +401,12 @@ mod tests {
 
     #[test]
     fn the_port_is_found_in_a_line() {
-        assert_eq!(port_in("db.corp.test:5432 -> 127.0.0.1:40001 (tcp)"), Some(40_001));
-        assert_eq!(port_in("listening on 127.0.0.1:0"), None);
-        assert_eq!(port_in("nothing"), None);
+        let port = |line| address_in(line).map(|address| address.port());
+        assert_eq!(port("db.corp.test:5432 -> 127.0.0.1:40001 (tcp)"), Some(40_001));
+        assert_eq!(port("a proxy at socks5h://127.0.0.1:1080."), Some(1080));
+        assert_eq!(address_in("at 127.4.5.6:22"), Some(([127, 4, 5, 6], 22).into()));
+        assert_eq!(port("at 10.0.0.1:22"), None);
+        assert_eq!(port("listening on 127.0.0.1:0"), None);
+        assert_eq!(port("nothing"), None);
     }
 }

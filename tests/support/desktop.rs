@@ -6,18 +6,19 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
-use crate::process::{Input, Process};
+use crate::{
+    bus::{Bus, Kind},
+    process::{Input, Process},
+};
 
 /// A running session bus.
 #[derive(Debug)]
 pub struct Desktop {
     /// `DBUS_SESSION_BUS_ADDRESS` of programs on it.
     pub address: String,
-    folder: TempDir,
-    _bus: Process,
+    bus: Bus,
     keyring: Option<Process>,
     screen: Option<Screen>,
 }
@@ -35,8 +36,7 @@ impl Desktop {
     /// # Errors
     /// `dbus-daemon` is not installed.
     pub async fn start() -> anyhow::Result<Self> {
-        // Services that are installed on this machine are not started: a test has those that it starts.
-        Self::on_bus("").await
+        Self::on_bus(false).await
     }
 
     /// Starts a bus, and a screen with a panel that shows the icons of programs.
@@ -45,7 +45,7 @@ impl Desktop {
     /// `Xvfb` or `xfce4-panel` is not installed.
     pub async fn with_panel() -> anyhow::Result<Self> {
         // The panel has its settings from a service that the bus starts.
-        let mut desktop = Self::on_bus("<standard_session_servicedirs/>").await?;
+        let mut desktop = Self::on_bus(true).await?;
         let mut server = Command::new("Xvfb");
         server.args(["-displayfd", "1", "-screen", "0", "800x480x24", "-nolisten", "tcp"]);
         let server = Process::spawn("screen", &mut server, Input::None)?;
@@ -126,25 +126,9 @@ impl Desktop {
         Ok(())
     }
 
-    async fn on_bus(services: &str) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let config = folder.path().join("bus.conf");
-        std::fs::write(
-            &config,
-            format!(
-                "<busconfig><type>session</type><listen>unix:path={}/bus</listen>{services}<policy context=\"default\">\
-                 <allow send_destination=\"*\" eavesdrop=\"true\"/><allow eavesdrop=\"true\"/><allow own=\"*\"/></policy></busconfig>",
-                folder.path().display()
-            ),
-        )?;
-        let mut command = Command::new("dbus-daemon");
-        command.args(["--nofork", "--print-address", "--config-file"]).arg(config);
-        let bus = Process::spawn("session bus", &mut command, Input::None)?;
-        let address = bus
-            .output
-            .find("the address of the bus", |line| line.starts_with("unix:").then(|| line.trim().to_owned()));
-        let address = address.await?;
-        Ok(Self { address, folder, _bus: bus, keyring: None, screen: None })
+    async fn on_bus(with_services: bool) -> anyhow::Result<Self> {
+        let bus = Bus::start(Kind::Session { with_services }).await?;
+        Ok(Self { address: bus.address.clone(), bus, keyring: None, screen: None })
     }
 
     /// Starts the keyring and unlocks it, as signing in to the desktop does.
@@ -197,6 +181,6 @@ impl Desktop {
     }
 
     fn home(&self) -> PathBuf {
-        self.folder.path().to_owned()
+        self.bus.folder().to_owned()
     }
 }

@@ -8,6 +8,7 @@
 pub mod app;
 pub mod authority;
 pub mod browser;
+pub mod bus;
 pub mod caddy;
 pub mod cli;
 pub mod crowd;

@@ -7,11 +7,12 @@ use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    process::Stdio,
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use tokio::{
     process::Command,
     sync::watch,
@@ -20,7 +21,11 @@ use tokio::{
 };
 use tun::AsyncDevice;
 
-use crate::namespace::ip;
+use crate::{
+    cli::Cli,
+    gateway::{Gateway, Options, Route},
+    namespace::ip,
+};
 
 /// The story's machine, from wherever the far one is connected.
 pub const NEAR: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
@@ -165,6 +170,22 @@ impl Wire {
     pub fn weather(&self, weather: Weather) {
         self.weather.send_replace(weather);
     }
+}
+
+/// A gateway for the far machine, and a client that has signed in, by asking for `destination`: the browser is on this machine.
+///
+/// # Errors
+/// The gateway does not start, or nobody has signed in.
+pub async fn signed_in(routes: &[Route], destination: &str) -> anyhow::Result<(Gateway, Cli)> {
+    let options = Options { ip: "0.0.0.0", ..Options::default() };
+    let gateway = Gateway::start_with(routes, &options).await?;
+    let mut cli = Cli::new(&gateway, "alice")?;
+    // Elsewhere than on loopback, `localhost` is not the gateway's.
+    cli.speak_to(&gateway, "authenticate.localhost");
+    let mut signing_in = cli.command(&["tcp", destination, "--listen", "-"])?;
+    let output = signing_in.stdin(Stdio::null()).output().await?;
+    ensure!(cli.sign_ins() == 1, "{}\n{}", String::from_utf8_lossy(&output.stderr), cli.trouble());
+    Ok((gateway, cli))
 }
 
 fn device(name: &str) -> anyhow::Result<AsyncDevice> {

@@ -105,6 +105,20 @@ impl Process {
     }
 }
 
+/// A command that another program is to run, in the environment that was meant for it: `outer` takes it as its last words.
+#[must_use]
+pub fn run_by(mut outer: Command, command: &Command) -> Command {
+    let command = command.as_std();
+    outer.arg(command.get_program()).args(command.get_args()).kill_on_drop(true);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer
+}
+
 /// Has a program do something, and gives what it says.
 ///
 /// # Errors

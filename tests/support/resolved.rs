@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::{
+    bus::{Bus, Kind},
     process::{Input, Process, run},
     wait,
 };
@@ -26,7 +27,7 @@ pub struct Resolved {
     /// `DBUS_SYSTEM_BUS_ADDRESS` of programs beside it.
     pub bus: String,
     service: Process,
-    _bus: Process,
+    _bus: Bus,
     _folder: TempDir,
 }
 
@@ -38,8 +39,6 @@ impl Resolved {
     /// It is not there: see `tests/install`.
     pub async fn start(server: IpAddr) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        // A service drops its rights, and has to get to its bus.
-        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         for place in ["/run/systemd", "/etc/systemd"] {
             run("mount", &["-t", "tmpfs", "tmpfs", place]).await?;
         }
@@ -53,21 +52,9 @@ impl Resolved {
             fs::write(&own, fs::read_to_string(&machines)? + &line)?;
             run("mount", &["--bind", &own.display().to_string(), &machines]).await?;
         }
-        let config = folder.path().join("bus.conf");
-        let socket = folder.path().join("bus");
-        let text = format!(
-            "<busconfig><type>system</type><listen>unix:path={}</listen><policy context=\"default\">\
-             <allow user=\"*\"/><allow send_destination=\"*\" eavesdrop=\"true\"/><allow eavesdrop=\"true\"/><allow own=\"*\"/></policy></busconfig>",
-            socket.display()
-        );
-        fs::write(&config, text)?;
-        let mut command = Command::new("dbus-daemon");
-        command.args(["--nofork", "--print-address", "--config-file"]).arg(config);
-        let bus = Process::spawn("system bus", &mut command, Input::None)?;
-        let address = |line: &str| line.starts_with("unix:").then(|| line.trim().to_owned());
-        let address = bus.output.find("the address of the bus", address).await?;
-        let service = service(&address)?;
-        let resolved = Self { bus: address, service, _bus: bus, _folder: folder };
+        let bus = Bus::start(Kind::System).await?;
+        let service = service(&bus.address)?;
+        let resolved = Self { bus: bus.address.clone(), service, _bus: bus, _folder: folder };
         resolved.ready().await?;
         Ok(resolved)
     }

@@ -121,7 +121,7 @@ impl Access {
     }
 
     async fn piece(&self, body: &mut Streamed) -> Result<Option<Bytes>, LinkError> {
-        timeout(SILENCE_MAX, body.next(&self.link)).await.map_err(|_| self.link.no_answer())?
+        heard(body.next(&self.link)).await.unwrap_or_else(|| Err(self.link.no_answer()))
     }
 
     /// Asks for the list of routes as it is now. One that cannot be had changes nothing.
@@ -151,5 +151,29 @@ impl Access {
                 "the session was ended; run pomerium-cli login to sign in again"
             }
         });
+    }
+}
+
+/// What the gateway says next; `None`: it was silent for too long.
+async fn heard<T>(next: impl Future<Output = T>) -> Option<T> {
+    timeout(SILENCE_MAX, next).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_that_pings_is_there_and_one_that_has_missed_three_pings_is_gone() {
+        for _ in 0..10 {
+            assert!(heard(sleep(PING_EVERY)).await.is_some());
+        }
+        let began = Instant::now();
+        assert_eq!(heard(pending::<()>()).await, None);
+        assert_eq!(began.elapsed(), 3 * PING_EVERY);
     }
 }

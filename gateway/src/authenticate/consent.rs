@@ -3,10 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use base64::{Engine, engine::general_purpose::URL_SAFE};
 use bytes::Bytes;
 use http::Response;
-use pomerium_shared::clock::unix_seconds;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,11 +13,12 @@ use super::{
     sign_out::is_same_origin,
     store_failed,
     targets::is_loopback,
+    ticket,
     token_endpoint::Form,
 };
 use crate::{
     session::{Session, SessionId},
-    store::{StoreError, aead},
+    store::StoreError,
 };
 
 /// Where the answer goes.
@@ -29,12 +28,11 @@ const LIFE: Duration = Duration::from_secs(300);
 /// Names the field of the form, and keeps the ticket apart from all else that is sealed.
 const TICKET: &str = "ticket";
 
-/// What was asked, of whom: sealed, so that an answer is one to this very question.
+/// What was asked, of whom: in a ticket, so that an answer is one to this very question.
 #[derive(Serialize, Deserialize)]
-struct Ticket {
+struct Asked {
     wish: Wish,
     session_id: SessionId,
-    expires_at_seconds: u64,
 }
 
 /// What the page says.
@@ -84,19 +82,14 @@ impl Authenticate {
     }
 
     fn question(&self, wish: &Wish, session: &Session, now: SystemTime) -> Option<Question> {
-        let ticket = Ticket {
-            wish: wish.clone(),
-            session_id: session.id.clone(),
-            expires_at_seconds: unix_seconds(now + LIFE),
-        };
-        let plain = serde_json::to_vec(&ticket).ok()?;
-        let sealed = aead::seal(self.config.cookie_secret.expose(), &plain, TICKET.as_bytes()).ok()?;
+        let asked = Asked { wish: wish.clone(), session_id: session.id.clone() };
+        let ticket = ticket::seal(self.config.cookie_secret.expose(), TICKET, asked, now + LIFE)?;
         let program = wish.is_programmatic.then(|| Program {
             is_on_this_computer: is_loopback(&wish.redirect),
             by_way_of: wish.callback.host_str().unwrap_or_default().to_owned(),
         });
         let to = wish.redirect.origin().ascii_serialization();
-        Some(Question { to, program, ticket: URL_SAFE.encode(sealed) })
+        Some(Question { to, program, ticket })
     }
 
     /// The person's "continue": from our own form, by whom it was asked of, once.
@@ -105,36 +98,30 @@ impl Authenticate {
             return bad_request("This form was not sent from here.");
         }
         let form = Form::of(&req.form);
-        let Some((text, ticket)) = form.one(TICKET).and_then(|text| Some((text, self.opened(text, now)?)))
-        else {
+        let key = self.config.cookie_secret.expose();
+        let open = |text| ticket::open::<Asked>(key, TICKET, text, now);
+        let Some((text, (asked, _end))) = form.one(TICKET).and_then(|text| Some((text, open(text)?))) else {
             return bad_request("This question is too old. Open the application again.");
         };
         let session = match self.sign_in_host_session(req, now).await {
-            Ok(session) => session.filter(|session| session.id == ticket.session_id),
+            Ok(session) => session.filter(|session| session.id == asked.session_id),
             Err(error) => return store_failed(&error),
         };
         let Some(session) = session else {
             return bad_request("You are not signed in here any more. Open the application again.");
         };
-        match self.answered(text, &ticket, &session, now).await {
-            Ok(true) => self.hand_over(&ticket.wish, &session, now),
+        match self.answered(text, &asked, &session, now).await {
+            Ok(true) => self.hand_over(&asked.wish, &session, now),
             Ok(false) => bad_request("This question was already answered. Open the application again."),
             Err(error) => store_failed(&error),
         }
-    }
-
-    fn opened(&self, text: &str, now: SystemTime) -> Option<Ticket> {
-        let sealed = URL_SAFE.decode(text).ok()?;
-        let plain = aead::open(self.config.cookie_secret.expose(), &sealed, TICKET.as_bytes()).ok()?;
-        let ticket: Ticket = serde_json::from_slice(&plain).ok()?;
-        (unix_seconds(now) < ticket.expires_at_seconds).then_some(ticket)
     }
 
     /// Uses the ticket up; the word for a host holds as long as the session, that for a program this once.
     async fn answered(
         &self,
         text: &str,
-        ticket: &Ticket,
+        asked: &Asked,
         session: &Session,
         now: SystemTime,
     ) -> Result<bool, StoreError> {
@@ -142,8 +129,8 @@ impl Authenticate {
         if !self.store.claim_once(&key, now + LIFE, now).await? {
             return Ok(false);
         }
-        if !ticket.wish.is_programmatic {
-            let host = ticket.wish.redirect.host_str().unwrap_or_default();
+        if !asked.wish.is_programmatic {
+            let host = asked.wish.redirect.host_str().unwrap_or_default();
             // Another tab may have said so already.
             let _first =
                 self.store.claim_once(&remembered(&session.id, host), session.expires_at, now).await?;

@@ -1,19 +1,18 @@
 //! What a browser carries to a program that asked for proof: a code instead of the token, worth something once, for a minute,
 //! and only to the process that knows the verifier (RFC 7636).
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use pomerium_shared::clock::unix_seconds;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{
-    AuthRequest, Authenticate, Holder, cookies,
+    AuthRequest, Authenticate, Holder, cookies, ticket,
     token_endpoint::{Form, Issued, TokenRefusal},
 };
-use crate::{secret::Secret, store::aead};
+use crate::secret::Secret;
 
 /// The parameter of a program's question where to sign in, and of the URLs that follow from it.
 pub(super) const CODE_CHALLENGE: &str = "pomerium_code_challenge";
@@ -27,8 +26,6 @@ pub(super) const GRANT_TYPE: &str = "authorization_code";
 const LIFE: Duration = Duration::from_secs(60);
 /// Octets of an encoded SHA-256.
 const CHALLENGE_LEN: usize = 43;
-/// Octets of a code at most: it came in a URL.
-const CODE_LEN_MAX: usize = 8192;
 
 /// SHA-256 of a verifier, base64url without padding (RFC 7636, 4.2); the plain method is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,12 +57,11 @@ impl CodeChallenge {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NoChallenge;
 
-/// What a code stands for: sealed, since it travels through a browser.
+/// What a code stands for.
 #[derive(Serialize, Deserialize)]
-struct Sealed {
+struct HandOver {
     handle: String,
     challenge: CodeChallenge,
-    expires_at_seconds: u64,
 }
 
 impl Authenticate {
@@ -76,11 +72,8 @@ impl Authenticate {
         challenge: CodeChallenge,
         now: SystemTime,
     ) -> Option<String> {
-        let expires_at_seconds = unix_seconds(now + LIFE);
-        let sealed = Sealed { handle: handle.expose().clone(), challenge, expires_at_seconds };
-        let plain = serde_json::to_vec(&sealed).ok()?;
-        let key = self.config.shared_secret.expose();
-        aead::seal(key, &plain, CODE.as_bytes()).ok().map(|octets| URL_SAFE_NO_PAD.encode(octets))
+        let hand_over = HandOver { handle: handle.expose().clone(), challenge };
+        ticket::seal(self.config.shared_secret.expose(), CODE, hand_over, now + LIFE)
     }
 
     /// The token for a code, to whoever proves to have asked for it. A wrong proof uses the code up as a right one does:
@@ -94,36 +87,26 @@ impl Authenticate {
         const STALE: &str = "the code is unknown, used or too old: begin again";
         let code = form.one("code").ok_or(TokenRefusal::request("code is missing"))?;
         let verifier = form.one("code_verifier").ok_or(TokenRefusal::request("code_verifier is missing"))?;
-        let sealed = self.opened_code(code, now).ok_or(TokenRefusal::grant(STALE))?;
-        let expires_at = UNIX_EPOCH + Duration::from_secs(sealed.expires_at_seconds);
+        let opened = ticket::open(self.config.shared_secret.expose(), CODE, code, now);
+        let (HandOver { handle, challenge }, end) = opened.ok_or(TokenRefusal::grant(STALE))?;
         let name = format!("code:{}", cookies::fingerprint(code));
-        if !self.store.claim_once(&name, expires_at, now).await? {
+        if !self.store.claim_once(&name, end, now).await? {
             tracing::warn!("a code of a sign-in was shown again: somebody may have copied it");
             return Err(TokenRefusal::grant(STALE));
         }
-        if !sealed.challenge.is_met_by(verifier) {
+        if !challenge.is_met_by(verifier) {
             tracing::warn!(
                 "a code of a sign-in was shown by a process that did not ask for it: the code is void"
             );
             return Err(TokenRefusal::grant("the code was given to another process"));
         }
         let holder = Holder::Connection(req.key);
-        let found = self.session_of_token(&sealed.handle, req.url.host_str(), holder, now).await?;
+        let found = self.session_of_token(&handle, req.url.host_str(), holder, now).await?;
         let session = found.map_err(|error| {
             tracing::debug!(%error, "a code of a sign-in stands for nothing any more");
             TokenRefusal::grant("the session of this code has ended, or is for another host or device")
         })?;
-        Ok(Issued { token: Secret::new(sealed.handle), session })
-    }
-
-    fn opened_code(&self, code: &str, now: SystemTime) -> Option<Sealed> {
-        if code.len() > CODE_LEN_MAX {
-            return None;
-        }
-        let octets = URL_SAFE_NO_PAD.decode(code).ok()?;
-        let plain = aead::open(self.config.shared_secret.expose(), &octets, CODE.as_bytes()).ok()?;
-        let sealed: Sealed = serde_json::from_slice(&plain).ok()?;
-        (unix_seconds(now) < sealed.expires_at_seconds).then_some(sealed)
+        Ok(Issued { token: Secret::new(handle), session })
     }
 }
 

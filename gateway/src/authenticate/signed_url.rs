@@ -35,7 +35,7 @@ pub enum SignedUrlError {
 /// A URL whose signature and dates held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedUrl {
-    /// When it ends; after this moment (plus the leeway) it does not verify any more.
+    /// From this moment on it does not verify any more, not with the leeway that it was given here.
     pub expires_at: SystemTime,
     /// The signature as text: names this very URL.
     pub signature: String,
@@ -104,7 +104,9 @@ pub fn verify(
     if now.saturating_add(leeway) < issued {
         return Err(SignedUrlError::FromTheFuture);
     }
-    let expires_at = UNIX_EPOCH.checked_add(Duration::from_secs(expiry)).ok_or(SignedUrlError::Malformed)?;
+    // The second that it names is its last.
+    let end = expiry.saturating_add(leeway).saturating_add(1);
+    let expires_at = UNIX_EPOCH.checked_add(Duration::from_secs(end)).ok_or(SignedUrlError::Malformed)?;
     Ok(VerifiedUrl { expires_at, signature, parameters: pairs })
 }
 
@@ -186,6 +188,21 @@ mod tests {
         assert_eq!(check(MINUTE, 1_360), Ok(()));
         assert_eq!(check(MINUTE, 1_361), Err(SignedUrlError::Expired));
         assert_eq!(check(Duration::ZERO, 1_301), Err(SignedUrlError::Expired));
+    }
+
+    #[test]
+    fn a_url_is_worth_nothing_from_the_end_on_that_is_told_of_it() {
+        let signed = sign(&[0; 32], &base(), &[("a", "b")], LIFE, at(1_000));
+        for leeway in [Duration::ZERO, MINUTE] {
+            let last = at(1_300) + leeway + Duration::from_millis(999);
+            let verified = verify(&[0; 32], &signed, leeway, last).unwrap();
+            assert!(
+                last < verified.expires_at,
+                "what is used up until then is used up as long as it is good"
+            );
+            let after = verify(&[0; 32], &signed, leeway, verified.expires_at);
+            assert_eq!(after, Err(SignedUrlError::Expired));
+        }
     }
 
     #[test]

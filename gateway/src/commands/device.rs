@@ -6,10 +6,9 @@ use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 
-use super::on_store;
+use super::{on_store, people};
 use crate::{
     device::Device,
-    session::UserId,
     store::{Store, User},
 };
 
@@ -64,17 +63,17 @@ async fn act(store: &Store, command: &Command) -> anyhow::Result<String> {
         Command::Approve(which) => {
             let device = one(&devices, &users, which)?;
             store.approve_device(device, true).await?;
-            format!("Approved {} of {}.\n", device.id, person(&users, &device.user_id))
+            format!("Approved {} of {}.\n", device.id, people::name(&users, &device.user_id))
         }
         Command::Revoke(which) => {
             let device = one(&devices, &users, which)?;
             store.approve_device(device, false).await?;
-            format!("{} of {} is not approved any more.\n", device.id, person(&users, &device.user_id))
+            format!("{} of {} is not approved any more.\n", device.id, people::name(&users, &device.user_id))
         }
         Command::Remove(which) => {
             let device = one(&devices, &users, which)?;
             let ended = store.remove_device(device).await?;
-            let whose = person(&users, &device.user_id);
+            let whose = people::name(&users, &device.user_id);
             format!("Removed {} of {whose}; sessions ended: {ended}.\n", device.id)
         }
     };
@@ -83,9 +82,9 @@ async fn act(store: &Store, command: &Command) -> anyhow::Result<String> {
 }
 
 fn one<'a>(devices: &'a [Device], users: &[User], which: &Which) -> anyhow::Result<&'a Device> {
-    let mut found = devices
-        .iter()
-        .filter(|device| device.id.starts_with(&which.id) && is_whose(device, users, which.user.as_deref()));
+    let mut found = devices.iter().filter(|device| {
+        device.id.starts_with(&which.id) && people::is_meant(users, &device.user_id, which.user.as_deref())
+    });
     let first = found.next().with_context(|| {
         format!("no device begins with {}: `pomerium-gateway device list` shows them", which.id)
     })?;
@@ -95,21 +94,10 @@ fn one<'a>(devices: &'a [Device], users: &[User], which: &Which) -> anyhow::Resu
     Ok(first)
 }
 
-fn is_whose(device: &Device, users: &[User], person: Option<&str>) -> bool {
-    let Some(wanted) = person else { return true };
-    device.user_id.as_str() == wanted
-        || users.iter().any(|user| user.id == device.user_id && user.email.eq_ignore_ascii_case(wanted))
-}
-
-fn person(users: &[User], id: &UserId) -> String {
-    let user = users.iter().find(|user| user.id == *id);
-    user.map(|user| user.email.clone()).filter(|email| !email.is_empty()).unwrap_or_else(|| id.to_string())
-}
-
 fn table(devices: &[Device], users: &[User], of: Option<&str>) -> String {
     let mut text =
         format!("{:43}  {:8}  {:20}  {:20}  {}\n", "DEVICE", "APPROVED", "ENROLLED", "REPORTED", "WHOSE");
-    for device in devices.iter().filter(|device| is_whose(device, users, of)) {
+    for device in devices.iter().filter(|device| people::is_meant(users, &device.user_id, of)) {
         let moment = |at| jiff::Timestamp::try_from(at).map(|at| format!("{at:.0}")).unwrap_or_default();
         let (os, reported) = match &device.posture {
             Some((report, at)) => (format!("{} {}", report.os.as_str(), report.os_version), moment(*at)),
@@ -123,7 +111,7 @@ fn table(devices: &[Device], users: &[User], of: Option<&str>) -> String {
             if device.is_approved { "yes" } else { "no" },
             moment(device.enrolled_at),
             reported,
-            person(users, &device.user_id),
+            people::name(users, &device.user_id),
             device.name,
             os.trim(),
         );

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use pomerium_shared::clock::Now;
 
-use super::on_store;
+use super::{on_store, people};
 use crate::{
     config::Settings,
     store::{Store, User},
@@ -63,7 +63,7 @@ async fn act(settings: &Settings, store: &Store, command: &Command) -> anyhow::R
     let now = Now::read().wall;
     let text = match command {
         Command::List { user } => {
-            let whose = |(peer, _): &&(Peer, _)| is_whose(peer, &users, user.as_deref());
+            let whose = |(peer, _): &&(Peer, _)| people::is_meant(&users, &peer.user_id, user.as_deref());
             return Ok(table(settings, peers.iter().filter(whose), &users, now));
         }
         Command::Revoke(which) => {
@@ -71,12 +71,12 @@ async fn act(settings: &Settings, store: &Store, command: &Command) -> anyhow::R
             if !store.revoke_peer(&peer.id, now).await? {
                 bail!("{} is revoked already", peer.id);
             }
-            format!("Revoked {} ({}) of {}.\n", peer.id, peer.name, person(&users, peer))
+            format!("Revoked {} ({}) of {}.\n", peer.id, peer.name, people::name(&users, &peer.user_id))
         }
         Command::Remove(which) => {
             let peer = one(&peers, which)?;
             store.remove_any_peer(&peer.id, now).await?;
-            format!("Removed {} ({}) of {}.\n", peer.id, peer.name, person(&users, peer))
+            format!("Removed {} ({}) of {}.\n", peer.id, peer.name, people::name(&users, &peer.user_id))
         }
     };
     store.announce_outside_change().await?;
@@ -93,18 +93,6 @@ fn one<'a>(peers: &'a [(Peer, Option<SystemTime>)], which: &Which) -> anyhow::Re
         bail!("several WireGuard devices begin with {}: give the whole id", which.id);
     }
     Ok(first)
-}
-
-fn is_whose(peer: &Peer, users: &[User], person: Option<&str>) -> bool {
-    let Some(wanted) = person else { return true };
-    peer.user_id.as_str() == wanted
-        || users.iter().any(|user| user.id == peer.user_id && user.email.eq_ignore_ascii_case(wanted))
-}
-
-fn person(users: &[User], peer: &Peer) -> String {
-    let user = users.iter().find(|user| user.id == peer.user_id);
-    let email = user.map(|user| user.email.clone()).filter(|email| !email.is_empty());
-    email.unwrap_or_else(|| peer.user_id.to_string())
 }
 
 fn table<'a>(
@@ -129,7 +117,7 @@ fn table<'a>(
             peer.state(&networks, *session_ends, grace, now).as_str(),
             peer.addresses.v4.to_string(),
             moment(peer.created_at),
-            person(users, peer),
+            people::name(users, &peer.user_id),
             peer.name,
         );
     }

@@ -122,7 +122,10 @@ mod tests {
     use futures_util::StreamExt as _;
     use http_body_util::{BodyExt as _, StreamBody};
 
-    use super::{super::idle::Activity, *};
+    use super::{
+        super::{Waits, idle::Activity},
+        *,
+    };
     use crate::body::boxed;
 
     const IDLE: Duration = Duration::from_secs(300);
@@ -134,7 +137,7 @@ mod tests {
             Ok::<_, BodyError>(Frame::data(Bytes::from_static(b"piece")))
         });
         let limit = Limit { idle: Some(IDLE), tracker: TaskTracker::new() };
-        Held::new(boxed(StreamBody::new(Box::pin(frames))), Activity::new().begin(), limit)
+        Held::new(boxed(StreamBody::new(Box::pin(frames))), Activity::new(Waits::USUAL).begin(), limit)
     }
 
     #[tokio::test(start_paused = true)]

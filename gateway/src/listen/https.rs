@@ -1,9 +1,11 @@
 //! HTTPS on TCP: HTTP/1.1 and HTTP/2 for browsers, and `CONNECT` for clients that QUIC does not reach.
 
+mod handshake;
+mod tunnels;
+
 use std::{convert::Infallible, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwapOption;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{
     body::Incoming,
     ext::Protocol,
@@ -11,34 +13,24 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use pomerium_shared::{
-    clock::Now,
-    relay::{self, Leg},
-    udp::{self, Carriage},
-};
-use rustls::{ServerConfig, server::Acceptor};
+use pomerium_shared::{relay, udp};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tracing::Instrument as _;
 
+use self::{handshake::Tls, tunnels::asks_for_udp};
 use super::{
-    CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HEADER_LEN_MAX, HEADER_TIMEOUT, HEADERS_MAX, Lifetime, STREAMS_MAX,
-    TlsError, TlsKeys,
-    client_certificate::Asked,
-    device_key,
+    CONNECTIONS_MAX, HEADER_LEN_MAX, HEADERS_MAX, Lifetime, STREAMS_MAX, TlsError, TlsKeys, device_key,
     held::{Held, Limit},
     idle::{Activity, UnderWay},
-    proxy_protocol,
-    tls::ClientKey,
-    websocket,
+    proxy_protocol, websocket,
 };
 use crate::{
     body::{self, Body},
     config::Codec,
-    proxy::{Connection, KeptOpen, Proxy},
+    proxy::{Connection, Proxy},
 };
 
 /// Octets of an answer that wait for one HTTP/2 client to take them; an app that is faster than that waits too.
@@ -56,24 +48,6 @@ pub(crate) struct Https {
     listener: TcpListener,
     door: Arc<Door>,
     limit: Arc<Semaphore>,
-}
-
-/// The TLS settings: which of them a connection gets is decided by its first message.
-struct Tls {
-    keys: TlsKeys,
-    alpn: &'static [&'static [u8]],
-    /// For browsers and strangers, where no authority stands for clients' certificates.
-    plain: Arc<ServerConfig>,
-    /// For clients that say that they have a device key.
-    asking: Arc<ServerConfig>,
-    /// For browsers and strangers, where one does: made anew when others do.
-    naming: ArcSwapOption<Naming>,
-}
-
-/// Settings that name the authorities from which a certificate is asked for.
-struct Naming {
-    asked: Arc<Asked>,
-    config: Arc<ServerConfig>,
 }
 
 struct Door {
@@ -116,7 +90,7 @@ impl Https {
             http3_port.and_then(|port| HeaderValue::from_str(&format!("h3=\":{port}\"; ma=86400")).ok());
         let is_behind_balancer = proxy.settings().use_proxy_protocol;
         let is_http2_alone = matches!(codec, Codec::Http2);
-        let (http1, http2) = (http1(), http2());
+        let (http1, http2) = (http1(lifetime.waits.header), http2());
         let door = Door { tls, http1, http2, is_http2_alone, proxy, lifetime, is_behind_balancer, alt_svc };
         Ok(Self { listener, door: Arc::new(door), limit: Arc::new(Semaphore::new(CONNECTIONS_MAX)) })
     }
@@ -158,11 +132,11 @@ async fn accept(
     }
 }
 
-fn http1() -> http1::Builder {
+fn http1(wait_for_header: Duration) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(wait_for_header)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEADER_LEN_MAX as usize);
     builder
@@ -181,57 +155,6 @@ fn http2() -> http2::Builder<TokioExecutor> {
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_INTERVAL);
     builder
-}
-
-impl Tls {
-    fn new(keys: &TlsKeys, alpn: &'static [&'static [u8]]) -> Result<Self, TlsError> {
-        Ok(Self {
-            keys: keys.clone(),
-            alpn,
-            plain: Arc::new(keys.server_config(alpn, ClientKey::NotAsked)?),
-            asking: Arc::new(keys.server_config(alpn, ClientKey::Welcome)?),
-            naming: ArcSwapOption::empty(),
-        })
-    }
-
-    /// `None` for a certificate authority that has seen what it asked for (RFC 8737).
-    async fn accept(&self, stream: TcpStream) -> io::Result<Option<TlsStream<TcpStream>>> {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        if let Some(config) = self.keys.proof(&start.client_hello()) {
-            start.into_stream(config.map_err(io::Error::other)?).await?;
-            return Ok(None);
-        }
-        let has_key = device_key::is_offered(start.client_hello().alpn());
-        let config = self.config(has_key).map_err(io::Error::other)?;
-        let tls = start.into_stream(config).await?;
-        // A resumed session brings the certificate of the one before, which was looked at in other times.
-        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
-        if self.keys.asked().admits(chain, Now::read().wall) {
-            Ok(Some(tls))
-        } else {
-            Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "the client's certificate is not valid any more",
-            ))
-        }
-    }
-
-    fn config(&self, has_key: bool) -> Result<Arc<ServerConfig>, TlsError> {
-        let asked = self.keys.asked();
-        if has_key {
-            return Ok(self.asking.clone());
-        } else if !asked.is_for_everybody() {
-            return Ok(self.plain.clone());
-        }
-        if let Some(naming) = &*self.naming.load()
-            && Arc::ptr_eq(&naming.asked, &asked)
-        {
-            return Ok(naming.config.clone());
-        }
-        let config = Arc::new(self.keys.server_config(self.alpn, ClientKey::From(asked.hints()))?);
-        self.naming.store(Some(Arc::new(Naming { asked, config: config.clone() })));
-        Ok(config)
-    }
 }
 
 impl Door {
@@ -253,7 +176,8 @@ impl Door {
         if !self.is_behind_balancer {
             return Ok(peer);
         }
-        let told = tokio::time::timeout(HANDSHAKE_TIMEOUT, proxy_protocol::client_of(stream)).await??;
+        let told =
+            tokio::time::timeout(self.lifetime.waits.handshake, proxy_protocol::client_of(stream)).await??;
         Ok(told.unwrap_or(peer))
     }
 
@@ -261,7 +185,7 @@ impl Door {
         if let Err(error) = relay::keepalive(&stream) {
             tracing::debug!(%error, "no keepalive on a client's connection");
         }
-        let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.tls.accept(stream)).await {
+        let tls = match tokio::time::timeout(self.lifetime.waits.handshake, self.tls.accept(stream)).await {
             Ok(Ok(Some(tls))) => tls,
             Ok(Ok(None)) => return tracing::debug!("a certificate authority has looked"),
             Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
@@ -276,7 +200,7 @@ impl Door {
             proven: device_key::proven(state.peer_certificates()),
             roaming: None,
         });
-        let (door, activity) = (self.clone(), Activity::new());
+        let (door, activity) = (self.clone(), Activity::new(self.lifetime.waits));
         let at_work = activity.clone();
         let service = service_fn(move |request| {
             let (door, connection, under_way) = (door.clone(), connection.clone(), at_work.begin());
@@ -313,7 +237,7 @@ impl Door {
             () = activity.idle() => {
                 say_goodbye(serving.as_mut());
                 // Whoever does not even say goodbye is not waited for.
-                tokio::time::timeout(HANDSHAKE_TIMEOUT, serving.as_mut()).await.unwrap_or(Ok(()))
+                tokio::time::timeout(self.lifetime.waits.handshake, serving.as_mut()).await.unwrap_or(Ok(()))
             }
             () = self.lifetime.drain.cancelled() => {
                 say_goodbye(serving.as_mut());
@@ -362,103 +286,12 @@ impl Door {
         response
     }
 
-    /// Opens a stream; the bytes flow once the 200 is out and the connection or h2 stream is ours.
-    async fn connect(
-        &self,
-        mut request: Request<Incoming>,
-        connection: &Connection,
-        under_way: UnderWay,
-    ) -> Response<Body> {
-        let upgrade = hyper::upgrade::on(&mut request);
-        let (parts, _) = request.into_parts();
-        let stream = match self.proxy.open_stream(&parts, connection).await {
-            Ok(stream) => stream,
-            Err(refusal) => return refusal,
-        };
-        let mut response = Response::new(body::empty());
-        stream.head(response.headers_mut());
-        let proxy = self.proxy.clone();
-        self.proxy.tracker().spawn(async move {
-            match upgrade.await {
-                Ok(upgraded) => {
-                    let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
-                    proxy.carry(stream, Leg::io(reader, writer).holding(under_way)).await;
-                }
-                Err(error) => tracing::debug!(%error, "the client left before its stream began"),
-            }
-        });
-        response
-    }
-
-    /// Opens a WebSocket on a stream of HTTP/2 (RFC 8441): to policy and app the same as on HTTP/1.1.
-    async fn websocket(
-        &self,
-        request: Request<Incoming>,
-        connection: &Connection,
-        under_way: UnderWay,
-    ) -> Response<Body> {
-        let (mut request, key) = websocket::as_http1(request);
-        request.extensions_mut().insert(KeptOpen::new(under_way.clone()));
-        let response = self.proxy.handle(request.map(body::boxed), connection).await;
-        self.held(websocket::as_http2(response, &key), under_way)
-    }
-
     /// Keeps a request under way for as long as its client takes the answer.
     fn held(&self, response: Response<Body>, under_way: UnderWay) -> Response<Body> {
         let limit =
             Limit { idle: self.proxy.settings().timeouts.idle, tracker: self.lifetime.tracker.clone() };
         response.map(|body| body::boxed(Held::new(body, under_way, limit)))
     }
-
-    /// Opens a flow of datagrams (RFC 9298, 3), which go as capsules once the answer is out and the connection or h2 stream is
-    /// ours.
-    async fn connect_udp(
-        &self,
-        mut request: Request<Incoming>,
-        connection: &Connection,
-        under_way: UnderWay,
-    ) -> Response<Body> {
-        let upgrade = hyper::upgrade::on(&mut request);
-        let (parts, _) = request.into_parts();
-        let flow = match self.proxy.open_flow(&parts, connection).await {
-            Ok(flow) => flow,
-            Err(refusal) => return refusal,
-        };
-        let mut response = Response::new(body::empty());
-        if parts.method != Method::CONNECT {
-            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static(udp::UPGRADE));
-        }
-        let headers = response.headers_mut();
-        let (name, value) = udp::CAPSULE_PROTOCOL;
-        headers.insert(name, HeaderValue::from_static(value));
-        if let Ok(value) = HeaderValue::from_str(&flow.request_id) {
-            headers.insert("x-request-id", value);
-        }
-        let proxy = self.proxy.clone();
-        self.proxy.tracker().spawn(async move {
-            match upgrade.await {
-                Ok(upgraded) => {
-                    let (reader, writer) = tokio::io::split(TokioIo::new(upgraded));
-                    let carriage = Carriage { stream: Leg::io(reader, writer), flow: None };
-                    proxy.carry_flow(flow, carriage).await;
-                    drop(under_way);
-                }
-                Err(error) => tracing::debug!(%error, "the client left before its flow began"),
-            }
-        });
-        response
-    }
-}
-
-/// Whether an HTTP/1.1 client asks for a flow of datagrams (RFC 9298, 3.2).
-fn asks_for_udp(request: &Request<Incoming>) -> bool {
-    let upgrade = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok());
-    request.version() == Version::HTTP_11
-        && request.method() == Method::GET
-        && upgrade.is_some_and(|value| value.eq_ignore_ascii_case(udp::UPGRADE))
-        && request.uri().path().starts_with(udp::path::PREFIX)
 }
 
 #[cfg(test)]
@@ -470,13 +303,15 @@ mod tests {
 
     use super::*;
 
+    const WAIT: Duration = Duration::from_secs(30);
+
     /// The time is the test's own: nothing is waited for.
     #[tokio::test(start_paused = true)]
     async fn a_head_that_does_not_come_to_its_end_ends_its_connection() {
         for begin in ["", "GET / HTTP/1.1\r\nHost: a\r\nX: "] {
             let (mut client, server) = tokio::io::duplex(4096);
             let answer = service_fn(|_| async { Ok::<_, Infallible>(Response::new(body::empty())) });
-            let serving = http1().serve_connection(TokioIo::new(server), answer);
+            let serving = http1(WAIT).serve_connection(TokioIo::new(server), answer);
             let began = Instant::now();
             let dribble = async {
                 client.write_all(begin.as_bytes()).await.unwrap();
@@ -491,7 +326,7 @@ mod tests {
             assert!(served.is_err() || begin.is_empty(), "{served:?}");
             assert!(!rest.starts_with(b"HTTP/1.1 2"), "{rest:?}");
             let waited = began.elapsed();
-            assert!((HEADER_TIMEOUT..HEADER_TIMEOUT * 2).contains(&waited), "{waited:?}");
+            assert!((WAIT..WAIT * 2).contains(&waited), "{waited:?}");
         }
     }
 }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{HEADER_TIMEOUT, IDLE_TIMEOUT};
+use super::Waits;
 
 /// What is under way on one connection.
 #[derive(Debug, Clone)]
 pub(super) struct Activity {
     requests: watch::Sender<Count>,
+    waits: Waits,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,8 +25,8 @@ pub(super) struct UnderWay(watch::Sender<Count>);
 
 impl Activity {
     /// A connection that has just been opened.
-    pub(super) fn new() -> Self {
-        Self { requests: watch::Sender::new(Count::default()) }
+    pub(super) fn new(waits: Waits) -> Self {
+        Self { requests: watch::Sender::new(Count::default()), waits }
     }
 
     /// A request begins.
@@ -40,8 +41,8 @@ impl Activity {
         loop {
             let Count { under_way, any_ever } = *requests.borrow_and_update();
             let limit = match under_way {
-                0 if any_ever => IDLE_TIMEOUT,
-                0 => HEADER_TIMEOUT,
+                0 if any_ever => self.waits.idle,
+                0 => self.waits.header,
                 _ => Duration::MAX,
             };
             tokio::select! {
@@ -74,13 +75,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stranger_who_asks_nothing_is_not_waited_for() {
         let begin = Instant::now();
-        Activity::new().idle().await;
-        assert_eq!(begin.elapsed().as_secs(), HEADER_TIMEOUT.as_secs());
+        Activity::new(Waits::USUAL).idle().await;
+        assert_eq!(begin.elapsed().as_secs(), Waits::USUAL.header.as_secs());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_under_way_keeps_its_connection_and_the_last_one_leaves_it_a_while() {
-        let activity = Activity::new();
+        let activity = Activity::new(Waits::USUAL);
         let (one, two) = (activity.begin(), activity.begin());
         let ending = async {
             tokio::time::sleep(Duration::from_secs(3600)).await;
@@ -90,6 +91,6 @@ mod tests {
         };
         let begin = Instant::now();
         tokio::join!(activity.idle(), ending);
-        assert_eq!(begin.elapsed().as_secs(), 7200 + IDLE_TIMEOUT.as_secs());
+        assert_eq!(begin.elapsed().as_secs(), 7200 + Waits::USUAL.idle.as_secs());
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tracing::Instrument as _;
 
-use super::{HANDSHAKE_TIMEOUT, HEADER_LEN_MAX, Lifetime};
+use super::{HEADER_LEN_MAX, Lifetime};
 use crate::body::Body;
 
 /// Connections at most: proxies keep a few open each.
@@ -122,7 +122,7 @@ async fn meet<S: Answers>(
         return converse(stream, caller, service, lifetime).await;
     };
     let handshake = TlsAcceptor::from(config).accept(stream);
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+    match tokio::time::timeout(lifetime.waits.handshake, handshake).await {
         Ok(Ok(stream)) => {
             // The handshake ends without one that the door's authorities do not vouch for.
             let has_certificate =

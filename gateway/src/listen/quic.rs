@@ -1,32 +1,22 @@
 //! QUIC on UDP: HTTP/3 for browsers, and the tunnels of `pomerium-cli`, each stream a `CONNECT`.
 
-use std::{sync::Arc, time::Duration};
+mod answer;
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
+use std::sync::Arc;
+
 use pomerium_shared::{
     clock::Now,
-    quic::BIDI_STREAMS_MAX,
-    reason::EndReason,
-    tunnel::{self, Protocol, ServerConnection, ServerSend, ServerStream},
-    udp::{self, datagrams::Datagrams},
+    tunnel::{self, ServerConnection},
+    udp::datagrams::Datagrams,
 };
 use rustls_pki_types::CertificateDer;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use super::{
-    HANDSHAKE_TIMEOUT, HEADER_TIMEOUT, HEADERS_MAX, Lifetime, TlsError, TlsKeys, device_key,
-    h3_body::{self, RequestBody},
-    held::NotTaken,
-    reset,
-    tls::ClientKey,
-    websocket,
-};
+use self::answer::answer;
+use super::{Lifetime, TlsError, TlsKeys, Waits, device_key, reset, tls::ClientKey};
 use crate::{
-    body::{self, Body, BodyError},
-    proxy::{Connection, LegToCome, Proxy, Roaming},
+    proxy::{Connection, Proxy, Roaming},
     secret::Secret,
 };
 
@@ -46,6 +36,7 @@ struct Quinn {
     datagrams: Datagrams,
     /// Owns what goes over it.
     streams: TaskTracker,
+    waits: Waits,
 }
 
 /// The UDP door.
@@ -149,7 +140,7 @@ async fn serve(incoming: quinn::Incoming, keys: TlsKeys, proxy: Arc<Proxy>, life
         Ok(connecting) => connecting,
         Err(error) => return tracing::debug!(%error, "QUIC connection refused"),
     };
-    let quic = match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
+    let quic = match tokio::time::timeout(lifetime.waits.handshake, connecting).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return tracing::debug!(%error, "QUIC handshake failed"),
         Err(_) => return tracing::debug!("QUIC handshake timed out"),
@@ -173,13 +164,17 @@ async fn serve(incoming: quinn::Incoming, keys: TlsKeys, proxy: Arc<Proxy>, life
         roaming: Some(roaming(&quic)),
     };
     tracing::info!(peer = %facts.peer, "quic connection opened");
-    let mut connection = match tunnel::accept(quic.clone()).await {
-        Ok(connection) => connection,
-        Err(error) => return tracing::debug!(%error, "HTTP/3 did not begin"),
-    };
+    let mut connection =
+        match tokio::time::timeout(lifetime.waits.handshake, tunnel::accept(quic.clone())).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return tracing::debug!(%error, "HTTP/3 did not begin"),
+            // A client that grants no room for our settings.
+            Err(_) => return tracing::debug!("HTTP/3 did not begin in time"),
+        };
     let streams = TaskTracker::new();
     let datagrams = Datagrams::new(quic.clone());
-    let carrier = Quinn { connection: quic.clone(), datagrams, streams: streams.clone() };
+    let waits = lifetime.waits;
+    let carrier = Quinn { connection: quic.clone(), datagrams, streams: streams.clone(), waits };
     let accepting = accept_streams(&mut connection, &carrier, &facts, &proxy, &lifetime, &streams);
     tokio::select! {
         () = accepting => {}
@@ -247,193 +242,11 @@ async fn accept_streams(
         let facts = Connection { peer: quic.connection.remote_address(), ..facts.clone() };
         let (proxy, quic) = (proxy.clone(), quic.clone());
         streams.spawn(async move {
-            match tokio::time::timeout(HEADER_TIMEOUT, tunnel::request(coming)).await {
+            match tokio::time::timeout(quic.waits.header, tunnel::request(coming)).await {
                 Ok(Ok((request, stream))) => answer(request, stream, &quic, &facts, &proxy).await,
                 Ok(Err(error)) => tracing::debug!(%error, "a malformed HTTP/3 request"),
                 Err(_) => tracing::debug!("an HTTP/3 request did not come in time"),
             }
         });
     }
-}
-
-async fn answer(
-    request: Request<()>,
-    stream: ServerStream,
-    quic: &Quinn,
-    facts: &Connection,
-    proxy: &Arc<Proxy>,
-) {
-    if request.headers().len() > HEADERS_MAX {
-        return refuse_with(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, stream).await;
-    }
-    let Ok(length) = h3_body::length(request.headers()) else {
-        tracing::debug!("a malformed HTTP/3 request");
-        return refuse_with(StatusCode::BAD_REQUEST, stream).await;
-    };
-    match (request.method(), request.extensions().get::<Protocol>()) {
-        (&Method::CONNECT, None) => return connect(request, stream, quic, facts, proxy).await,
-        (&Method::CONNECT, Some(Protocol::ConnectUdp)) => {
-            return connect_udp(request, stream, quic, facts, proxy).await;
-        }
-        (&Method::CONNECT, Some(Protocol::WebSocket)) => {
-            return open_websocket(request, stream, facts, proxy).await;
-        }
-        // Never taken for a plain one.
-        (&Method::CONNECT, Some(_)) => {
-            tracing::debug!("an extended CONNECT was refused");
-            return refuse_with(StatusCode::NOT_IMPLEMENTED, stream).await;
-        }
-        // RFC 8441, 4: with CONNECT alone.
-        (_, Some(_)) => return refuse_with(StatusCode::BAD_REQUEST, stream).await,
-        (_, None) => {}
-    }
-    let (send, recv) = stream.split();
-    let wants_body = request.method() != Method::HEAD;
-    let request = request.map(|()| body::boxed(RequestBody::new(recv, length)));
-    let response = proxy.handle(request, facts).await;
-    respond(response, send, wants_body, proxy.settings().timeouts.idle).await;
-}
-
-/// Streams a response; one that breaks off, or of which the client takes nothing for `idle`, is reset, so that it does not look
-/// whole.
-async fn respond(response: Response<Body>, mut send: ServerSend, wants_body: bool, idle: Option<Duration>) {
-    let (parts, mut body) = response.into_parts();
-    if let Err(error) = send.respond(Response::from_parts(parts, ())).await {
-        return tracing::debug!(%error, "a response was not delivered");
-    }
-    while wants_body && let Some(frame) = body.frame().await {
-        let frame = match frame {
-            Ok(frame) => frame,
-            Err(error) => {
-                tracing::debug!(error = &*error, "a response was broken off by the app");
-                return send.abort(EndReason::App);
-            }
-        };
-        let sent = match frame.into_data().map_err(http_body::Frame::into_trailers) {
-            Ok(bytes) => match within(idle, send.send(bytes)).await {
-                Ok(sent) => sent,
-                Err(error) => {
-                    tracing::debug!(%error, "a response was broken off");
-                    return send.abort(EndReason::Idle);
-                }
-            },
-            Err(Ok(trailers)) => send.trailers(trailers).await,
-            Err(Err(_)) => Ok(()),
-        };
-        if let Err(error) = sent {
-            return tracing::debug!(%error, "a response was not delivered");
-        }
-    }
-    if let Err(error) = send.finish().await {
-        tracing::debug!(%error, "a response was not delivered");
-    }
-}
-
-/// Waits for a client to take something.
-async fn within<T>(idle: Option<Duration>, taking: impl Future<Output = T>) -> Result<T, NotTaken> {
-    match idle {
-        Some(idle) => tokio::time::timeout(idle, taking).await.map_err(|_elapsed| NotTaken),
-        None => Ok(taking.await),
-    }
-}
-
-async fn connect(
-    request: Request<()>,
-    mut stream: ServerStream,
-    quic: &Quinn,
-    facts: &Connection,
-    proxy: &Arc<Proxy>,
-) {
-    let (parts, ()) = request.into_parts();
-    match proxy.open_stream(&parts, facts).await {
-        Ok(open) => {
-            // No stranger any more.
-            quic.connection.set_max_concurrent_bi_streams(BIDI_STREAMS_MAX);
-            let mut response = Response::new(());
-            open.head(response.headers_mut());
-            if let Err(error) = stream.respond(response).await {
-                return tracing::debug!(%error, "the client left before its stream began");
-            }
-            proxy.carry(open, stream.into_leg().holding(quic.streams.token())).await;
-        }
-        Err(refusal) => {
-            if let Err(error) = refuse(refusal, &mut stream).await {
-                tracing::debug!(error = &*error, "a refusal was not delivered");
-            }
-        }
-    }
-}
-
-async fn connect_udp(
-    request: Request<()>,
-    mut stream: ServerStream,
-    quic: &Quinn,
-    facts: &Connection,
-    proxy: &Arc<Proxy>,
-) {
-    let (parts, ()) = request.into_parts();
-    match proxy.open_flow(&parts, facts).await {
-        Ok(open) => {
-            // No stranger any more.
-            quic.connection.set_max_concurrent_bi_streams(BIDI_STREAMS_MAX);
-            // Payloads may come right behind the answer.
-            let flow = quic.datagrams.flow(stream.id());
-            let (name, value) = udp::CAPSULE_PROTOCOL;
-            let response =
-                Response::builder().header("x-request-id", &open.request_id).header(name, value).body(());
-            let Ok(response) = response else { return };
-            if let Err(error) = stream.respond(response).await {
-                return tracing::debug!(%error, "the client left before its flow began");
-            }
-            proxy.carry_flow(open, stream.into_carriage(flow)).await;
-        }
-        Err(refusal) => {
-            if let Err(error) = refuse(refusal, &mut stream).await {
-                tracing::debug!(error = &*error, "a refusal was not delivered");
-            }
-        }
-    }
-}
-
-/// Opens a WebSocket (RFC 9220): to policy and app the same as on HTTP/1.1.
-async fn open_websocket(
-    request: Request<()>,
-    mut stream: ServerStream,
-    facts: &Connection,
-    proxy: &Arc<Proxy>,
-) {
-    let (mut request, key) = websocket::as_http1(request);
-    let (opened, to_come) = LegToCome::new();
-    request.extensions_mut().insert(to_come);
-    let response = proxy.handle(request.map(|()| body::empty()), facts).await;
-    let response = websocket::as_http2(response, &key);
-    if response.status() != StatusCode::OK {
-        let idle = proxy.settings().timeouts.idle;
-        return respond(response, stream.split().0, true, idle).await;
-    }
-    match stream.respond(response.map(drop)).await {
-        Ok(()) => opened.with(stream.into_leg()),
-        Err(error) => tracing::debug!(%error, "the client left before its WebSocket began"),
-    }
-}
-
-async fn refuse_with(status: StatusCode, mut stream: ServerStream) {
-    let mut refusal = Response::new(());
-    *refusal.status_mut() = status;
-    let answered = match stream.respond(refusal).await {
-        Ok(()) => stream.finish().await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = answered {
-        tracing::debug!(%error, "a refusal was not delivered");
-    }
-}
-
-async fn refuse(refusal: Response<Body>, stream: &mut ServerStream) -> Result<(), BodyError> {
-    let (parts, body) = refusal.into_parts();
-    let body: Bytes = body.collect().await?.to_bytes();
-    stream.respond(Response::from_parts(parts, ())).await?;
-    stream.send(body).await?;
-    stream.finish().await?;
-    Ok(())
 }

@@ -95,9 +95,8 @@ mod tests {
         net::TcpStream,
         task::JoinSet,
     };
-    use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-    use super::*;
+    use super::{super::Waits, *};
 
     /// The door, and what it answers to a request.
     struct Door {
@@ -109,12 +108,7 @@ mod tests {
         async fn open(challenges: &Arc<Challenges>) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let lifetime = Lifetime {
-                drain: CancellationToken::new(),
-                cut: CancellationToken::new(),
-                doors: TaskTracker::new(),
-                tracker: TaskTracker::new(),
-            };
+            let lifetime = Lifetime::new(Waits::USUAL);
             let mut task = JoinSet::new();
             task.spawn(run(listener, false, challenges.clone(), lifetime));
             Self { address, _task: task }

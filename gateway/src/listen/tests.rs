@@ -1,5 +1,6 @@
 //! What a client's key is worth at each door: the same session, the same token, and other hands.
 
+mod events;
 mod frames;
 mod grace;
 mod mtls;
@@ -33,9 +34,9 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
-use super::{Lifetime, TlsKeys, https::Https, quic::Quic};
+use super::{Lifetime, TlsKeys, Waits, https::Https, quic::Quic};
 use crate::{
     authenticate::{Authenticate, AuthenticateConfig, LOGIN_PATH},
     config::{self, Codec, Settings},
@@ -118,16 +119,16 @@ enum Way {
 const WAYS: [Way; 3] = [Way::Http1, Way::Http2, Way::Http3];
 
 /// A gateway with both doors, and nothing behind it.
-struct Doors {
+pub(super) struct Doors {
     folder: TempDir,
     keys: TlsKeys,
     app: Arc<TcpListener>,
     address: SocketAddr,
     roots: RootCertStore,
-    store: Store,
+    pub(super) store: Store,
     tracker: TaskTracker,
-    proxy: Arc<Proxy>,
-    lifetime: Lifetime,
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) lifetime: Lifetime,
 }
 
 impl Drop for Doors {
@@ -138,7 +139,7 @@ impl Drop for Doors {
 }
 
 /// A key with its certificate, as a client has it.
-struct Key {
+pub(super) struct Key {
     certificate: rcgen::Certificate,
     pair: rcgen::KeyPair,
 }
@@ -184,7 +185,12 @@ impl Doors {
     }
 
     /// With more lines of configuration, about files in `folder`.
-    async fn open_with(folder: TempDir, more: &str) -> Self {
+    pub(super) async fn open_with(folder: TempDir, more: &str) -> Self {
+        Self::open_for(folder, more, Waits::USUAL).await
+    }
+
+    /// With less patience.
+    async fn open_for(folder: TempDir, more: &str, waits: Waits) -> Self {
         let app = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
         let (settings, roots) = settings(&folder, app.local_addr().unwrap(), more);
         let settings = Arc::new(settings);
@@ -209,12 +215,7 @@ impl Doors {
         let authenticate = Arc::new(Authenticate::new(authenticate, store.clone()).unwrap());
         let keys = TlsKeys::new(&settings).unwrap();
         let live = Live::new(settings, &SECRET, authenticate).unwrap();
-        let lifetime = Lifetime {
-            drain: CancellationToken::new(),
-            cut: CancellationToken::new(),
-            doors: TaskTracker::new(),
-            tracker: TaskTracker::new(),
-        };
+        let lifetime = Lifetime::new(waits);
         let proxy = Arc::new(Proxy::new(
             live,
             store.clone(),
@@ -238,7 +239,11 @@ impl Doors {
         self.token_of("alice", id, bound_to).await
     }
 
-    async fn token_of(&self, user: &str, id: &str, bound_to: Option<&Key>) -> String {
+    pub(super) async fn token_of(&self, user: &str, id: &str, bound_to: Option<&Key>) -> String {
+        self.token_for(user, id, bound_to, Duration::from_secs(3600)).await
+    }
+
+    async fn token_for(&self, user: &str, id: &str, bound_to: Option<&Key>, life: Duration) -> String {
         let now = Now::read().wall;
         let session = Session {
             id: SessionId::new(id),
@@ -249,7 +254,7 @@ impl Doors {
             groups: Vec::new(),
             claims: std::collections::BTreeMap::new(),
             issued_at: now,
-            expires_at: now + Duration::from_secs(3600),
+            expires_at: now + life,
             bound_to: bound_to.map(Key::thumbprint),
             vouched_until: None,
             proof: None,

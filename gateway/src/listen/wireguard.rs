@@ -1,14 +1,17 @@
 //! The door for WireGuard apps: sockets, and a task for each peer that runs its tunnel and netstack.
 //!
 //! [`receive`] reads datagrams in batches and hands each to its peer's task, or to the one that finds out whose handshake it is;
-//! [`roster`] knows who may come in, [`worker`] is the life of one peer, [`flows`] what comes out of its tunnel. What a datagram means
-//! is decided in [`crate::wireguard`], who may reach what in [`crate::proxy`].
+//! [`roster`] knows who may come in, [`worker`] is the life of one peer, [`flows`] what comes out of its tunnel, [`drops`] tells what was
+//! thrown away. What a datagram means is decided in [`crate::wireguard`], who may reach what in [`crate::proxy`].
 
 mod buffers;
+mod drops;
 mod flows;
 mod receive;
 mod roster;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::sync::Arc;
@@ -21,12 +24,17 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use self::{buffers::Pool, roster::Handle, socket::Socket};
+use self::{
+    buffers::Pool,
+    drops::{Drops, Seen},
+    roster::Handle,
+    socket::Socket,
+};
 use super::Lifetime;
 use crate::{
     proxy::Proxy,
     secret::Secret,
-    wireguard::{counters::Counters, front::HANDSHAKES_PER_SECOND, table::Table, tunnel::Identity},
+    wireguard::{front::HANDSHAKES_PER_SECOND, table::Table, tunnel::Identity},
     wireguard_peer::Networks,
 };
 
@@ -50,7 +58,7 @@ struct Door {
     networks: Networks,
     proxy: Arc<Proxy>,
     lifetime: Lifetime,
-    counters: Counters,
+    drops: Drops,
     /// Who may come in now.
     peers: ArcSwap<Table<Arc<Handle>>>,
     /// Which address inside tunnels is which host.
@@ -79,7 +87,7 @@ impl WireGuard {
             networks,
             proxy,
             lifetime,
-            counters: Counters::default(),
+            drops: Drops::default(),
             peers: ArcSwap::default(),
             book: ArcSwap::from_pointee(AddressBook::new(networks.routes(), &[])),
             waiting: Arc::new(Semaphore::new(WAITING_MAX_KIB)),
@@ -96,6 +104,7 @@ impl WireGuard {
         let mut tasks = JoinSet::new();
         tasks.spawn(roster::follow(door.clone()));
         tasks.spawn(flows::follow_names(door.clone()));
+        tasks.spawn(drops::tell(door.clone()));
         tasks.spawn(receive::find_out(door.clone(), handshakes));
         for socket in sockets {
             tasks.spawn(receive::run(door.clone(), socket, strangers.clone()));
@@ -113,6 +122,7 @@ impl WireGuard {
         }
         door.workers.close();
         door.workers.wait().await;
-        tracing::info!(dropped = door.counters.to_text(), "wireguard has stopped");
+        door.drops.seen().tell_since(&Seen::default());
+        tracing::info!("wireguard has stopped");
     }
 }

@@ -8,12 +8,12 @@ use std::{
 use http::{HeaderMap, Uri};
 use pomerium_shared::clock::Now;
 
-use super::{Connection, Live, Proxy, Refusal};
+use super::{Connection, Live, Proxy, Refusal, respond::WayIn};
 use crate::{
     authenticate::{InvalidCredential, Resolved},
     authorize::{CheckRequest, RequestFacts},
     device::Device,
-    session::{Session, demand::SignInDemand},
+    session::{Session, credentials::CredentialSource, demand::SignInDemand},
     store::{Store, StoreError},
 };
 
@@ -106,6 +106,24 @@ impl Proxy {
             Caller::of_session(session, &self.store, now).await.map_err(|error| store_failed(&error))?;
         Ok(Caller { rejected, ..caller })
     }
+}
+
+/// The session whose token came in a header, as programs send it. A cookie is no such thing: each page of a host may use it, and
+/// an app would speak for its visitors.
+pub(super) async fn session_in_header(
+    live: &Live,
+    headers: &HeaderMap,
+    host: Option<&str>,
+    connection: &Connection,
+    now: Now,
+) -> Result<Arc<Session>, Refusal> {
+    let resolved = live.authenticate.resolve(headers, None, host, connection.key(), now.wall).await;
+    let rejected = match resolved.map_err(|error| store_failed(&error))? {
+        Resolved::Valid(source, session) if source != CredentialSource::Cookie => return Ok(session),
+        Resolved::Invalid(_, why) => Some(why),
+        Resolved::Valid(..) | Resolved::Absent => None,
+    };
+    Err(Refusal::SignIn { way: WayIn::Itself(None), rejected })
 }
 
 pub(super) fn store_failed(error: &StoreError) -> Refusal {

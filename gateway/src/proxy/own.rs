@@ -17,7 +17,7 @@ pub(super) use self::events::Listeners;
 use super::{
     Connection, Live, Proxy, Refusal,
     authority::Authority,
-    caller::{Caller, store_failed},
+    caller::{Caller, session_in_header, store_failed},
     gate::{Lack, Whereto, sign_in},
     respond,
 };
@@ -150,12 +150,15 @@ impl Proxy {
             return Ok(status(StatusCode::METHOD_NOT_ALLOWED));
         }
         let host = Some(whereto.authority.host());
+        if whereto.path.as_str() == wire::PATH {
+            let session = session_in_header(live, &parts.headers, host, connection, now).await?;
+            return self.events(live, session, connection, now).await;
+        }
         let caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
         let Some(session) = &caller.session else {
             return Err(sign_in(live, whereto, &parts, Lack::of_anybody(caller.rejected), now)?);
         };
         match whereto.path.as_str() {
-            wire::PATH => self.events(live, session, &caller, connection, now),
             ROUTES_API_PATH => Ok(routes::document(live, &caller, connection, now)),
             ROUTES_PATH => Ok(routes::page(live, &caller, connection, &url, now)),
             _ => Ok(user_page(live, session)),

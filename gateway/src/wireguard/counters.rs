@@ -1,6 +1,9 @@
 //! What was thrown away, by reason, and what went through.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// Why a datagram, or the packet in it, was thrown away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -98,14 +101,38 @@ impl Counters {
         self.0.get(reason as usize).map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 
-    /// The reasons that happened, in words, for the log; empty if none did.
+    /// How often each has happened so far.
     #[must_use]
-    pub fn to_text(&self) -> String {
-        let happened = Dropped::ALL.into_iter().map(|reason| (reason, self.of(reason)));
-        let words: Vec<_> =
-            happened.filter(|(_, times)| *times > 0).map(|(why, times)| format!("{why}: {times}")).collect();
-        words.join(", ")
+    pub fn read(&self) -> Counts {
+        Counts(Dropped::ALL.map(|reason| self.of(reason)))
     }
+}
+
+/// How often each [`Dropped`] had happened at a moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts([u64; Dropped::ALL.len()]);
+
+impl Counts {
+    /// What has happened since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut since = *self;
+        for (count, before) in since.0.iter_mut().zip(before.0) {
+            *count = count.saturating_sub(before);
+        }
+        since
+    }
+
+    /// The reasons that happened at all, and how often.
+    pub fn seen(&self) -> impl Iterator<Item = (Dropped, u64)> {
+        Dropped::ALL.into_iter().zip(self.0).filter(|(_, times)| *times > 0)
+    }
+}
+
+/// Reasons in words, for the log.
+pub fn to_text<R: fmt::Display>(seen: impl Iterator<Item = (R, u64)>) -> String {
+    let words: Vec<_> = seen.map(|(why, times)| format!("{why}: {times}")).collect();
+    words.join(", ")
 }
 
 #[cfg(test)]
@@ -115,13 +142,24 @@ mod tests {
     #[test]
     fn each_reason_has_its_place_and_words() {
         let counters = Counters::default();
-        assert_eq!(counters.to_text(), "");
+        assert_eq!(to_text(counters.read().seen()), "");
         for (index, reason) in Dropped::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, index);
             counters.count(reason);
             assert_eq!(counters.of(reason), 1);
         }
         counters.count_many(Dropped::Replayed, 2);
-        assert!(counters.to_text().contains("replayed: 3, not an IP packet: 1"), "{}", counters.to_text());
+        let text = to_text(counters.read().seen());
+        assert!(text.contains("replayed: 3, not an IP packet: 1"), "{text}");
+    }
+
+    #[test]
+    fn what_was_told_is_not_told_again() {
+        let counters = Counters::default();
+        counters.count(Dropped::BadMac);
+        let before = counters.read();
+        assert_eq!(counters.read().since(&before).seen().count(), 0);
+        counters.count_many(Dropped::CookieSent, 3);
+        assert_eq!(counters.read().since(&before).seen().collect::<Vec<_>>(), [(Dropped::CookieSent, 3)]);
     }
 }

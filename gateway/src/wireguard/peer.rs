@@ -16,8 +16,10 @@ use super::{
 
 /// Between two looks at the timers of a tunnel in use. WireGuard's own are of seconds.
 pub const TICK: Duration = Duration::from_millis(250);
-/// Events that wait to be told at most; a peer that moves faster than that is told of once.
+/// Events that wait to be told at most.
 const EVENTS_MAX: usize = 8;
+/// Between two moves that are told: a peer may send each datagram from another place.
+const MOVES_EVERY: Duration = Duration::from_secs(1);
 
 /// What a person would notice of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,9 @@ pub struct Peer {
     tunnel: Tunnel,
     addresses: Addresses,
     endpoint: Option<SocketAddr>,
+    /// Where it was said to be last, and when it was said to have moved.
+    told: Option<SocketAddr>,
+    moved: Option<Instant>,
     ticked: Option<Instant>,
     is_up: bool,
     /// No session, and none is asked for: there is nothing to look at the clock for.
@@ -52,6 +57,8 @@ impl Peer {
             tunnel,
             addresses,
             endpoint: None,
+            told: None,
+            moved: None,
             ticked: None,
             is_up: false,
             is_idle: true,
@@ -78,15 +85,15 @@ impl Peer {
         match opened {
             Opened::Cookie => Ok(None),
             Opened::Handshake => {
-                self.heard_from(from);
+                self.heard_from(from, now);
                 Ok(None)
             }
             Opened::Keepalive => {
-                self.confirmed(from);
+                self.confirmed(from, now);
                 Ok(None)
             }
             Opened::Packet(len) => {
-                self.confirmed(from);
+                self.confirmed(from, now);
                 let source = packet.get(..len).and_then(source_of).ok_or(Dropped::NotIp)?;
                 let is_own = match source {
                     IpAddr::V4(source) => source == self.addresses.v4,
@@ -160,16 +167,19 @@ impl Peer {
         }
     }
 
-    fn confirmed(&mut self, from: SocketAddr) {
-        self.heard_from(from);
+    fn confirmed(&mut self, from: SocketAddr, now: Instant) {
+        self.heard_from(from, now);
         if !std::mem::replace(&mut self.is_up, true) {
+            self.told = Some(from);
             self.tell(Event::Up);
         }
     }
 
-    fn heard_from(&mut self, from: SocketAddr) {
-        let before = self.endpoint.replace(from);
-        if self.is_up && before.is_some_and(|before| before != from) {
+    fn heard_from(&mut self, from: SocketAddr, now: Instant) {
+        self.endpoint = Some(from);
+        let may_tell = self.moved.is_none_or(|at| now.saturating_duration_since(at) >= MOVES_EVERY);
+        if self.is_up && may_tell && self.told != Some(from) {
+            (self.told, self.moved) = (Some(from), Some(now));
             self.tell(Event::Moved);
         }
     }

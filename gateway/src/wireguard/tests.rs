@@ -5,15 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use boringtun::{
-    noise::{Tunn, TunnResult},
-    x25519::{PublicKey, StaticSecret},
-};
+use boringtun::noise::TunnResult;
 use pomerium_shared::{clock::Now, names::Addresses};
 use proptest::prelude::*;
 
 use super::{
     DATAGRAM_MAX,
+    client::{Client, public},
     counters::Dropped,
     front::{Front, HANDSHAKES_PER_ADDRESS, HANDSHAKES_PER_SECOND},
     peer::{Event, Peer, TICK},
@@ -40,55 +38,9 @@ fn addresses() -> Addresses {
     Addresses { v4: [100, 96, 0, 5].into(), v6: "fd5a::5".parse().unwrap() }
 }
 
-/// The other end.
-struct Client {
-    tunn: Tunn,
-}
-
-impl Client {
-    fn new(private: [u8; 32], gateway: &Identity) -> Self {
-        let tunn = Tunn::new(
-            StaticSecret::from(private),
-            PublicKey::from(gateway.public()),
-            Some(PRESHARED),
-            None,
-            1,
-            None,
-        );
-        Self { tunn }
-    }
-
-    fn initiation(&mut self) -> Vec<u8> {
-        let mut buffer = [0; DATAGRAM_MAX];
-        written(self.tunn.format_handshake_initiation(&mut buffer, true))
-    }
-
-    fn wrap(&mut self, packet: &[u8]) -> Vec<u8> {
-        let mut buffer = [0; DATAGRAM_MAX];
-        written(self.tunn.encapsulate(packet, &mut buffer))
-    }
-
-    /// What comes out of a datagram: a packet, or an answer.
-    fn take(&mut self, datagram: &[u8]) -> Vec<u8> {
-        let mut buffer = [0; DATAGRAM_MAX];
-        match self.tunn.decapsulate(None, datagram, &mut buffer) {
-            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
-                packet.to_vec()
-            }
-            TunnResult::WriteToNetwork(answer) => answer.to_vec(),
-            TunnResult::Done => Vec::new(),
-            TunnResult::Err(error) => panic!("{error:?}"),
-        }
-    }
-}
-
-fn written(result: TunnResult<'_>) -> Vec<u8> {
-    let TunnResult::WriteToNetwork(datagram) = result else { panic!("{result:?}") };
-    datagram.to_vec()
-}
-
-fn public(private: [u8; 32]) -> [u8; 32] {
-    PublicKey::from(&StaticSecret::from(private)).to_bytes()
+/// Somebody who speaks to this gateway.
+fn client_of(private: [u8; 32], gateway: &Identity) -> Client {
+    Client::new(private, gateway.public(), PRESHARED)
 }
 
 fn identity() -> Identity {
@@ -103,7 +55,7 @@ fn peer(identity: &Identity, private: [u8; 32]) -> Peer {
 fn connected() -> (Identity, Peer, Client) {
     let identity = identity();
     let mut peer = peer(&identity, [1; 32]);
-    let mut client = Client::new([1; 32], &identity);
+    let mut client = client_of([1; 32], &identity);
     shake_hands(&mut peer, &mut client, home());
     assert_eq!(peer.next_event(), Some(Event::Up));
     (identity, peer, client)
@@ -185,7 +137,7 @@ fn a_replayed_packet_is_dropped_and_does_not_move_the_peer() {
 fn a_replayed_handshake_is_dropped_and_does_not_move_the_peer() {
     let identity = identity();
     let mut peer = peer(&identity, [1; 32]);
-    let mut client = Client::new([1; 32], &identity);
+    let mut client = client_of([1; 32], &identity);
     let initiation = client.initiation();
     assert_eq!(receive(&mut peer, &initiation, home()), Ok(None));
     assert_eq!(peer.replies().count(), 1);
@@ -200,6 +152,24 @@ fn a_peer_is_answered_where_it_spoke_last() {
     assert_eq!(receive(&mut peer, &datagram, elsewhere()), Ok(Some(own_packet(1))));
     assert_eq!(peer.endpoint(), Some(elsewhere()));
     assert_eq!(peer.next_event(), Some(Event::Moved));
+}
+
+#[test]
+fn a_peer_that_speaks_from_everywhere_is_told_of_once_a_second_and_where_it_stayed() {
+    let (_, mut peer, mut client) = connected();
+    let start = now();
+    let mut speaks = |from: SocketAddr, after: u64| {
+        let datagram = client.wrap(&own_packet(1));
+        let at = start + Duration::from_millis(after);
+        peer.receive(&datagram, from, &mut [0; DATAGRAM_MAX], at).unwrap();
+        assert_eq!(peer.endpoint(), Some(from), "it is answered there all the same");
+        peer.next_event()
+    };
+    let told = (0..100).filter_map(|after| speaks(if after % 2 == 0 { elsewhere() } else { home() }, after));
+    assert_eq!(told.collect::<Vec<_>>(), [Event::Moved]);
+    assert_eq!(speaks(elsewhere(), 1_000), None, "that is known");
+    assert_eq!(speaks(home(), 1_001), Some(Event::Moved));
+    assert_eq!(speaks(home(), 9_000), None);
 }
 
 #[test]
@@ -233,7 +203,7 @@ fn the_wrong_preshared_key_and_the_wrong_index_open_nothing() {
     let identity = identity();
     let wrong = Tunnel::new(&identity, public([1; 32]), Some([8; 32]), Index::new(77));
     let mut peer = Peer::new(wrong, addresses());
-    let mut client = Client::new([1; 32], &identity);
+    let mut client = client_of([1; 32], &identity);
     assert_eq!(receive(&mut peer, &client.initiation(), home()), Ok(None));
     let response = peer.replies().next().unwrap();
     let mut buffer = [0; DATAGRAM_MAX];
@@ -257,7 +227,7 @@ fn a_stranger_is_found_out_by_its_key() {
     assert_ne!(table.free_index(|| others.next().unwrap()), index, "an index is one peer's");
     assert_eq!(table.of_index(index), Some(&"alice"));
     for (private, expected) in [([1; 32], Some(&"alice")), ([2; 32], None)] {
-        let initiation = Client::new(private, &identity).initiation();
+        let initiation = client_of(private, &identity).initiation();
         let key = identity.initiator(&initiation).unwrap();
         assert_eq!(table.of_key(&key), expected);
     }
@@ -288,7 +258,7 @@ fn a_flood_of_handshakes_is_answered_with_cookies_and_disturbs_no_other_peer() {
     let identity = Identity::new(GATEWAY, 20);
     let mut front = Front::new(now());
     let (_, mut peer, mut client) = connected();
-    let initiation = Client::new([3; 32], &identity).initiation();
+    let initiation = client_of([3; 32], &identity).initiation();
     let (mut let_in, mut cookies) = (0, 0);
     for number in 0..20_000_u32 {
         let from = SocketAddr::from((number.to_be_bytes(), 7));
@@ -311,7 +281,7 @@ fn a_flood_of_handshakes_is_answered_with_cookies_and_disturbs_no_other_peer() {
 fn who_shows_a_cookie_is_let_in_during_a_flood() {
     let identity = Identity::new(GATEWAY, 0);
     let mut front = Front::new(now());
-    let mut client = Client::new([1; 32], &identity);
+    let mut client = client_of([1; 32], &identity);
     let mut cookie = [0; 64];
     let initiation = client.initiation();
     let Err(NotAdmitted::Cookie(reply)) = front.sort(&identity, &initiation, home(), now(), &mut cookie)
@@ -333,7 +303,7 @@ fn an_address_that_has_shown_itself_has_so_many_handshakes_a_second() {
     let identity = Identity::new(GATEWAY, u64::MAX);
     let start = now();
     let mut front = Front::new(start);
-    let initiation = Client::new([1; 32], &identity).initiation();
+    let initiation = client_of([1; 32], &identity).initiation();
     let mut cookie = [0; 64];
     let mut let_in = |from: SocketAddr, at: Instant, times: u64| {
         (0..times).filter(|_| front.sort(&identity, &initiation, from, at, &mut cookie).is_ok()).count()

@@ -90,6 +90,23 @@ impl Counters {
         self.0.get(reason as usize).copied().unwrap_or(0)
     }
 
+    /// What has happened since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut since = *self;
+        for (count, before) in since.0.iter_mut().zip(before.0) {
+            *count = count.saturating_sub(before);
+        }
+        since
+    }
+
+    /// Counts what another stack threw away as well.
+    pub fn add(&mut self, more: &Self) {
+        for (count, more) in self.0.iter_mut().zip(more.0) {
+            *count = count.saturating_add(more);
+        }
+    }
+
     /// What happened at all, and how often.
     pub fn seen(&self) -> impl Iterator<Item = (Dropped, u64)> {
         ALL.into_iter().map(|reason| (reason, self.of(reason))).filter(|(_, count)| *count > 0)
@@ -116,5 +133,17 @@ mod tests {
         assert_eq!(seen, ALL.map(|reason| (reason, 1)));
         assert_eq!(counters.total(), REASONS as u64);
         assert_eq!(Counters::default().seen().count(), 0);
+    }
+
+    #[test]
+    fn counters_of_several_stacks_are_added_up_and_each_drop_is_counted_once() {
+        let (mut one, mut all) = (Counters::default(), Counters::default());
+        one.count(Dropped::Martian);
+        let before = one;
+        all.add(&one.since(&Counters::default()));
+        one.count(Dropped::Martian);
+        one.count(Dropped::Fragment);
+        all.add(&one.since(&before));
+        assert_eq!(all.seen().collect::<Vec<_>>(), [(Dropped::Fragment, 1), (Dropped::Martian, 2)]);
     }
 }

@@ -71,6 +71,8 @@ pub struct Stack {
     next_id: u64,
     half_open: HalfOpen,
     half_open_places: Quota,
+    /// Whose places are held by who decides on what its opener does not want any more.
+    withdrawn: HashMap<FlowId, IpAddr>,
     connections: HashMap<FlowId, Connection>,
     by_pair: HashMap<Pair, FlowId>,
     datagrams: Datagrams,
@@ -105,6 +107,7 @@ impl Stack {
             epoch: now,
             next_id: 0,
             half_open: HalfOpen::default(),
+            withdrawn: HashMap::new(),
             half_open_places: Quota::new(settings.half_open_max, settings.half_open_per_source_max),
             connections: HashMap::new(),
             by_pair: HashMap::new(),
@@ -181,7 +184,10 @@ impl Stack {
     /// # Errors
     /// [`Gone`]: nobody waits any more, or there is no place for another connection.
     pub fn accept(&mut self, id: FlowId, now: Instant) -> Result<(), Gone> {
-        let held = self.end_half_open(id).ok_or(Gone)?;
+        let Some(held) = self.end_half_open(id) else {
+            self.let_go(id);
+            return Err(Gone);
+        };
         if !self.flow_places.take(held.pair.source.ip()) {
             self.counters.count(Dropped::FlowsFull);
             self.send(packet::reset(held.pair, &held.segment));
@@ -205,6 +211,8 @@ impl Stack {
             });
         } else if let Some(flow) = self.end_datagrams(id) {
             self.send(packet::unreachable(flow.pair, why, &flow.opened_by));
+        } else {
+            self.let_go(id);
         }
     }
 
@@ -315,8 +323,7 @@ impl Stack {
         }
         if let Some(id) = self.half_open.find(pair) {
             if self.half_open.matches(id, segment, packet.bytes) == Match::Withdrawn {
-                self.end_half_open(id);
-                self.ready.insert(id);
+                self.withdraw(id);
             }
             return Ok(());
         }
@@ -382,8 +389,8 @@ impl Stack {
                 self.end_datagrams(id);
                 self.ready.insert(id);
             }
-        } else if self.end_half_open(id).is_some() {
-            self.ready.insert(id);
+        } else {
+            self.withdraw(id);
         }
     }
 
@@ -421,6 +428,28 @@ impl Stack {
         self.forget(id);
         self.half_open_places.give(held.pair.source.ip());
         Some(held)
+    }
+
+    /// Nobody wants it any more, or it took too long. Who was told of it keeps its place until they are done with it: an opener that
+    /// gives up again and again has no more decided on at a time than one that waits.
+    fn withdraw(&mut self, id: FlowId) {
+        let is_told = self.events.iter().all(|event| event.id != id);
+        let Some(held) = self.half_open.remove(id) else { return };
+        self.forget(id);
+        self.ready.insert(id);
+        let source = held.pair.source.ip();
+        if is_told {
+            self.withdrawn.insert(id, source);
+        } else {
+            self.half_open_places.give(source);
+        }
+    }
+
+    /// Who was told of an opening is done with it.
+    fn let_go(&mut self, id: FlowId) {
+        if let Some(source) = self.withdrawn.remove(&id) {
+            self.half_open_places.give(source);
+        }
     }
 
     fn end_datagrams(&mut self, id: FlowId) -> Option<super::datagrams::DatagramFlow> {

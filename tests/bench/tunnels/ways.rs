@@ -1,13 +1,13 @@
 //! The ways, and how each is brought up.
 
-use std::{path::Path, process::Stdio};
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use support::{
     cli::{Cli, loopback_port},
-    gateway::{Gateway, Options, Route},
+    gateway::{Gateway, Route},
     namespace::ip,
-    network::{Far, NEAR},
+    network::{Far, NEAR, signed_in},
     port,
     process::{Input, Process},
     sshd::Sshd,
@@ -90,17 +90,10 @@ impl Way {
 }
 
 /// A gateway, and a client that has signed in.
-async fn signed_in() -> anyhow::Result<Box<(Gateway, Cli)>> {
-    let options = Options { ip: "0.0.0.0", ..Options::default() };
+async fn behind_gateway() -> anyhow::Result<Box<(Gateway, Cli)>> {
     let route = |port: u16| Route::tcp(&format!("{HOST}:{port}"), format!("127.0.0.1:{port}"));
-    let gateway = Gateway::start_with(&[route(IPERF_PORT), route(ASK_PORT)], &options).await?;
-    let mut cli = Cli::new(&gateway, "alice")?;
-    cli.speak_to(&gateway, "authenticate.localhost");
-    let destination = format!("{HOST}:{ASK_PORT}");
-    let mut signing_in = cli.command(&["tcp", &destination, "--listen", "-"])?;
-    let output = signing_in.stdin(Stdio::null()).output().await?;
-    ensure!(cli.sign_ins() == 1, "{}\n{}", String::from_utf8_lossy(&output.stderr), cli.trouble());
-    Ok(Box::new((gateway, cli)))
+    let routes = [route(IPERF_PORT), route(ASK_PORT)];
+    signed_in(&routes, &format!("{HOST}:{ASK_PORT}")).await.map(Box::new)
 }
 
 fn client(far: &Far, cli: &Cli, words: &[&str]) -> anyhow::Result<Process> {
@@ -110,7 +103,7 @@ fn client(far: &Far, cli: &Cli, words: &[&str]) -> anyhow::Result<Process> {
 }
 
 async fn through_device(far: &Far) -> anyhow::Result<Up> {
-    let behind = signed_in().await?;
+    let behind = behind_gateway().await?;
     let process = client(far, &behind.1, &["connect", "--tun"])?;
     let connected = process.output.line_with("gateway: connected").await;
     connected.with_context(|| format!("{}{}", process.output.text(), process.errors.text()))?;
@@ -124,7 +117,7 @@ async fn through_device(far: &Far) -> anyhow::Result<Up> {
 }
 
 async fn through_ports(far: &Far) -> anyhow::Result<Up> {
-    let behind = signed_in().await?;
+    let behind = behind_gateway().await?;
     let (mut processes, mut ports) = (Vec::new(), Vec::new());
     for port in [IPERF_PORT, ASK_PORT] {
         let process = client(far, &behind.1, &["tcp", &format!("{HOST}:{port}"), "--listen", "127.0.0.1:0"])?;

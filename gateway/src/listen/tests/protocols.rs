@@ -535,6 +535,57 @@ async fn a_client_that_takes_nothing_of_its_answer_holds_no_app_for_it() {
     }
 }
 
+/// A client that takes the head of its answer, if that, and has no room for what follows.
+pub(super) async fn without_room(
+    doors: &Doors,
+    host: &'static str,
+    way: Way,
+    request: Request<Sent>,
+) -> Box<dyn std::any::Any> {
+    if way == Way::Http2 {
+        let stream = doors.tcp_to(host, &[b"h2"], None).await;
+        let mut client = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        client.initial_stream_window_size(0);
+        let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.unwrap();
+        let connection = running(async move { _ = connection.await });
+        let response = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.expect("a head");
+        return Box::new((response.unwrap(), sender, connection));
+    }
+    let mut config = pomerium_shared::quic::client_config(doors.tls(&[b"h3"], None)).unwrap();
+    let mut transport = quinn::TransportConfig::default();
+    // The gateway's settings fit into it, and no head of an answer.
+    transport.stream_receive_window(60_u32.into());
+    config.transport_config(Arc::new(transport));
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let quic = endpoint.connect_with(config, doors.address, host).unwrap().await.unwrap();
+    let (driver, mut sender) = h3::client::new(h3_quinn::Connection::new(quic)).await.unwrap();
+    let mut stream = sender.send_request(request.map(drop)).await.unwrap();
+    stream.finish().await.unwrap();
+    Box::new((stream, sender, driver, endpoint))
+}
+
+#[tokio::test]
+async fn a_client_that_grants_no_room_for_its_answer_holds_no_app_for_it() {
+    let doors = Doors::open_with(tempfile::tempdir().unwrap(), "timeout_idle: 500ms\n").await;
+    for way in [Way::Http2, Way::Http3] {
+        let (app, (gone, is_gone)) = (doors.app.clone(), tokio::sync::oneshot::channel());
+        let _app = running(async move {
+            let (mut stream, _) = app.accept().await.unwrap();
+            head(&mut stream).await;
+            let answer =
+                format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 3\r\n\r\nok", "long ".repeat(50));
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            // The end, which it never gets to send.
+            let mut rest = Vec::new();
+            _ = stream.read_to_end(&mut rest).await;
+            gone.send(()).unwrap();
+        });
+        let request = Request::get(format!("https://{OPEN}/")).body(body(vec![])).unwrap();
+        let _client = without_room(&doors, OPEN, way, request).await;
+        tokio::time::timeout(PATIENCE, is_gone).await.unwrap_or_else(|_| panic!("{way:?}: held")).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_head_has_a_thousand_fields_at_most() {
     let doors = Doors::open().await;

@@ -24,13 +24,17 @@ struct Parts {
 }
 
 async fn parts(more: &str) -> Parts {
+    parts_for(more, Waits::USUAL).await
+}
+
+async fn parts_for(more: &str, waits: Waits) -> Parts {
     let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let to = app.local_addr().unwrap();
     let route = |from: &str| {
         format!("- from: tcp+https://{from}\n  to: tcp://{to}\n  allow_any_authenticated_user: true\n")
     };
     let more = format!("{more}policy:\n{}{}", route(DESK), route(SHELF));
-    Parts { doors: Doors::open_with(tempfile::tempdir().unwrap(), &more).await, app }
+    Parts { doors: Doors::open_for(tempfile::tempdir().unwrap(), &more, waits).await, app }
 }
 
 /// Who asks.
@@ -254,6 +258,20 @@ async fn a_stream_goes_on_over_every_other_door() {
         drop(app);
         assert_eq!(client.ended().await, EndReason::Client);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_take_the_answer_holds_no_app_by_it() {
+    let parts = parts_for("", Waits { header: Duration::from_secs(1), ..Waits::USUAL }).await;
+    let token = parts.doors.token("s", None).await;
+    let request = Request::connect(DESK)
+        .header(header::AUTHORIZATION, format!("Pomerium {token}"))
+        .header(FIELD, "new")
+        .body(protocols::body(vec![]))
+        .unwrap();
+    let _client = protocols::without_room(&parts.doors, HOST, Way::Http3, request).await;
+    let (mut app, _) = timeout(PATIENCE, parts.app.accept()).await.unwrap().unwrap();
+    assert!(is_over(&mut app, PATIENCE).await, "what nobody watches ends");
 }
 
 #[tokio::test(flavor = "multi_thread")]

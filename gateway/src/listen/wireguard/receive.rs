@@ -101,17 +101,17 @@ fn sort(
             Ok(Admitted::Initiation) => {
                 let stranger = Stranger { way: way.clone(), datagram: Bytes::copy_from_slice(datagram) };
                 if strangers.try_send(stranger).is_err() {
-                    door.counters.count(Dropped::HandshakesFull);
+                    door.drops.datagrams.count(Dropped::HandshakesFull);
                 }
             }
             Ok(Admitted::For(_)) => {}
-            Err(NotAdmitted::Dropped(why)) => door.counters.count(why),
+            Err(NotAdmitted::Dropped(why)) => door.drops.datagrams.count(why),
             Err(NotAdmitted::Cookie(reply)) => {
-                door.counters.count(Dropped::CookieSent);
+                door.drops.datagrams.count(Dropped::CookieSent);
                 let reply = Ready { contents: reply, segment: reply.len(), segments: 1 };
                 // Not sent, it is as good as lost on the way.
                 if way.socket.try_send(reply, way.peer, way.local).is_err() {
-                    door.counters.count(Dropped::NotSent);
+                    door.drops.datagrams.count(Dropped::NotSent);
                 }
             }
         }
@@ -127,10 +127,10 @@ fn deliver(door: &Door, way: &Way, run: Option<(Index, &[u8])>, rest: &[u8], eac
     match door.peers.load().of_index(index) {
         Some(peer) => {
             if !hand_over(door, peer, way.clone(), Bytes::copy_from_slice(octets), each) {
-                door.counters.count_many(Dropped::QueueFull, times);
+                door.drops.datagrams.count_many(Dropped::QueueFull, times);
             }
         }
-        None => door.counters.count_many(Dropped::UnknownIndex, times),
+        None => door.drops.datagrams.count_many(Dropped::UnknownIndex, times),
     }
 }
 
@@ -159,12 +159,12 @@ pub(super) async fn find_out(door: Arc<Door>, mut strangers: mpsc::Receiver<Stra
                 peer.start(&door);
                 let each = datagram.len();
                 if !hand_over(&door, &peer, way, datagram, each) {
-                    door.counters.count(Dropped::QueueFull);
+                    door.drops.datagrams.count(Dropped::QueueFull);
                 }
             }
             Err(why) => {
                 tracing::debug!(peer = %way.peer, %why, "a WireGuard handshake leads nowhere");
-                door.counters.count(why);
+                door.drops.datagrams.count(why);
             }
         }
         tokio::task::yield_now().await;

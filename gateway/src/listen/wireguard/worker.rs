@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use pomerium_shared::{
     clock::Now,
     netstack::{
+        counters::Counters,
         flows::{Driver, Turn, netstack},
         settings::Settings,
         stack::Stack,
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::wireguard::{
     MTU,
-    counters::Dropped,
+    counters::{Dropped, to_text},
     peer::{Event, Peer},
     train::{Ready, Train},
     tunnel::Tunnel,
@@ -27,11 +28,13 @@ use crate::wireguard::{
 
 /// Reads that are opened before what they call for is sent.
 const READS: usize = 64;
+/// Octets that are opened or sealed before other tasks have their turn: less than a millisecond of a processor.
+const TURN_LEN: usize = 256 * 1024;
 /// Packets that the netstack gives to be sent before the socket is looked at again.
 const PACKETS_MAX: usize = 512;
 /// Streams and flows that one peer may have open, and connections that may wait for a decision.
 const FLOWS_MAX: usize = 256;
-const HALF_OPEN_MAX: usize = 256;
+pub(super) const HALF_OPEN_MAX: usize = 256;
 /// Octets that a stream keeps each way at most: 100 Mbit/s at 40 ms.
 const WINDOW: usize = 512 * 1024;
 /// For resets to reach a peer that is none any more. It is part of the second in which a revocation has to cut.
@@ -46,6 +49,26 @@ pub(super) struct Worker {
     /// How it was heard last.
     way: Option<Way>,
     packets: Vec<Vec<u8>>,
+    /// What its netstack threw away, as far as that was counted.
+    dropped: Counters,
+    pace: Pace,
+}
+
+/// Gives other tasks their turn after so much work.
+#[derive(Debug, Default)]
+struct Pace {
+    octets: usize,
+}
+
+impl Pace {
+    /// So many octets were opened or sealed, without waiting for anything.
+    async fn took(&mut self, octets: usize) {
+        self.octets += octets;
+        if self.octets >= TURN_LEN {
+            self.octets = 0;
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 impl Worker {
@@ -57,7 +80,8 @@ impl Worker {
             handle.index,
         );
         let peer = Peer::new(tunnel, handle.peer.addresses);
-        Self { door, handle, peer, way: None, packets: Vec::new() }
+        let (packets, dropped, pace) = (Vec::new(), Counters::default(), Pace::default());
+        Self { door, handle, peer, way: None, packets, dropped, pace }
     }
 }
 
@@ -76,7 +100,8 @@ pub(super) async fn run(mut worker: Worker, inbox: mpsc::Receiver<Datagrams>) {
         () = worker.pump(&driver, inbox) => {}
         () = flows::serve(door, handle.clone(), opening) => {}
     }
-    let dropped = driver.counters().total();
+    worker.count(&driver);
+    let dropped = to_text(worker.dropped.seen());
     tracing::info!(peer = %handle.peer.id, user = %handle.peer.user_id, dropped, "wireguard peer ended");
 }
 
@@ -89,6 +114,7 @@ impl Worker {
         loop {
             let Ok(turn) = driver.turn(&mut self.packets, PACKETS_MAX) else { return };
             self.send().await;
+            self.count(driver);
             self.tell();
             tokio::select! {
                 biased;
@@ -100,7 +126,7 @@ impl Worker {
                     if count == 0 {
                         return;
                     }
-                    self.receive(driver, &mut reads);
+                    self.receive(driver, &mut reads).await;
                 }
                 () = more(driver, turn) => {}
                 () = at(self.peer.next_tick().map(Into::into)) => self.peer.tick(Now::read().monotonic),
@@ -110,11 +136,11 @@ impl Worker {
     }
 
     /// Opens what has come, and hands it to the netstack.
-    fn receive(&mut self, driver: &Driver, reads: &mut Vec<Datagrams>) {
-        let now = Now::read().monotonic;
+    async fn receive(&mut self, driver: &Driver, reads: &mut Vec<Datagrams>) {
         let mut buffers = self.door.buffers.borrow();
         let opened = &mut buffers.opened;
         for read in reads.drain(..) {
+            let now = Now::read().monotonic;
             for datagram in read.octets.chunks(read.each.max(1)) {
                 match self.peer.receive(datagram, read.way.peer, opened.room(), now) {
                     Ok(Some(len)) => {
@@ -123,9 +149,10 @@ impl Worker {
                         }
                     }
                     Ok(None) => {}
-                    Err(why) => self.door.counters.count(why),
+                    Err(why) => self.door.drops.datagrams.count(why),
                 }
             }
+            self.pace.took(read.octets.len()).await;
             self.follow(read.way);
         }
         opened.hand_over(driver);
@@ -149,7 +176,7 @@ impl Worker {
             self.packets.clear();
             return;
         };
-        let counters = &self.door.counters;
+        let counters = &self.door.drops.datagrams;
         for reply in self.peer.replies() {
             let reply = Ready { contents: &reply, segment: reply.len(), segments: 1 };
             if way.socket.send(reply, way.peer, way.local).await.is_err() {
@@ -174,10 +201,20 @@ impl Worker {
                 Ok(None) => {}
                 Err(why) => counters.count(why),
             }
+            self.pace.took(packet.len()).await;
         }
         send(train, way, &self.door).await;
         train.restart(0);
         self.door.buffers.give_back(buffers);
+    }
+
+    /// Adds what the netstack has thrown away to what the door has.
+    fn count(&mut self, driver: &Driver) {
+        let now = driver.counters();
+        if now != self.dropped {
+            self.door.drops.count_packets(&now.since(&self.dropped));
+            self.dropped = now;
+        }
     }
 
     /// Says what a person would notice.
@@ -197,7 +234,7 @@ impl Worker {
 async fn send(train: &Train, way: &Way, door: &Door) {
     let Some(ready) = train.ready() else { return };
     if let Err(error) = way.socket.send(ready, way.peer, way.local).await {
-        door.counters.count_many(Dropped::NotSent, u64::try_from(ready.segments).unwrap_or(u64::MAX));
+        door.drops.datagrams.count_many(Dropped::NotSent, u64::try_from(ready.segments).unwrap_or(u64::MAX));
         tracing::debug!(%error, "datagrams were not sent");
     }
 }
@@ -213,5 +250,33 @@ async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flood_leaves_others_their_turn() {
+        let mut turns = 0;
+        let flood = async {
+            let mut pace = Pace::default();
+            for _ in 0..64 {
+                pace.took(TURN_LEN / 4).await;
+            }
+        };
+        let others = async {
+            loop {
+                turns += 1;
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = flood => {}
+            () = others => {}
+        }
+        assert_eq!(turns, 64 / 4);
     }
 }

@@ -28,7 +28,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{Connection, Live, Proxy, Refusal, caller::Caller},
+    super::{
+        Connection, Live, Proxy, Refusal,
+        caller::{Caller, store_failed},
+    },
     routes,
 };
 use crate::{
@@ -116,14 +119,15 @@ struct Told {
 
 impl Proxy {
     /// An answer that goes on for as long as the session does.
-    pub(super) fn events(
+    pub(super) async fn events(
         &self,
         live: &Live,
-        session: &Session,
-        caller: &Caller,
+        session: Arc<Session>,
         connection: &Connection,
         now: Now,
     ) -> Result<Response<Body>, Refusal> {
+        let caller = Caller::of_session(Some(Arc::clone(&session)), &self.store, now).await;
+        let caller = caller.map_err(|error| store_failed(&error))?;
         let seat = self.listeners.seat(&session.user_id).ok_or(Refusal::TooMany)?;
         let mut listener = Listener {
             session: session.id.clone(),
@@ -137,7 +141,7 @@ impl Proxy {
             _seat: seat,
         };
         // What the client is about to ask for is not news.
-        listener.told.routes = Some(digest_of(live, caller, connection, now));
+        listener.told.routes = Some(digest_of(live, &caller, connection, now));
         let events = stream::unfold(Some(listener), |listener| async {
             let mut listener = listener?;
             let event = listener.next().await;

@@ -15,17 +15,16 @@ use serde_json::json;
 
 use super::{collect, status};
 use crate::{
-    authenticate::{EnrolError, Resolved},
+    authenticate::EnrolError,
     body::Body,
     proxy::{
         Connection, Live, Proxy, Refusal,
-        caller::store_failed,
+        caller::{session_in_header, store_failed},
         gate::Whereto,
-        respond::{self, WayIn},
+        respond,
     },
     session::{
         Session,
-        credentials::CredentialSource,
         demand::{Prompt, SignInDemand},
     },
     wireguard_peer::PeerId,
@@ -106,18 +105,8 @@ async fn asking(
     now: Now,
 ) -> Result<Arc<Session>, Refusal> {
     let host = live.settings.authenticate_url.host_str();
-    let resolved = live.authenticate.resolve(&parts.headers, None, host, connection.key(), now.wall).await;
-    let rejected = match resolved.map_err(|error| store_failed(&error))? {
-        Resolved::Valid(source, session) if source != CredentialSource::Cookie => {
-            if !live.authenticate.is_person(&session) {
-                return Err(refused(&EnrolError::NotAPerson));
-            }
-            return Ok(session);
-        }
-        Resolved::Invalid(_, why) => Some(why),
-        Resolved::Valid(..) | Resolved::Absent => None,
-    };
-    Err(Refusal::SignIn { way: WayIn::Itself(None), rejected })
+    let session = session_in_header(live, &parts.headers, host, connection, now).await?;
+    if live.authenticate.is_person(&session) { Ok(session) } else { Err(refused(&EnrolError::NotAPerson)) }
 }
 
 fn parsed<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {

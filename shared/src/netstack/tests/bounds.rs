@@ -8,15 +8,24 @@ use smoltcp::{
 use super::*;
 
 pub(super) fn syn(from: Ipv4Addr, from_port: u16, to: IpAddr, to_port: u16) -> Vec<u8> {
+    segment((from, from_port), (to, to_port), TcpControl::Syn, 1000)
+}
+
+fn segment(
+    (from, from_port): (Ipv4Addr, u16),
+    (to, to_port): (IpAddr, u16),
+    control: TcpControl,
+    number: i32,
+) -> Vec<u8> {
     let segment = TcpRepr {
         src_port: from_port,
         dst_port: to_port,
-        control: TcpControl::Syn,
-        seq_number: TcpSeqNumber(1000),
+        control,
+        seq_number: TcpSeqNumber(number),
         ack_number: None,
         window_len: 64_000,
         window_scale: None,
-        max_seg_size: Some(1380),
+        max_seg_size: (control == TcpControl::Syn).then_some(1380),
         sack_permitted: false,
         sack_ranges: [None, None, None],
         timestamp: None,
@@ -107,6 +116,36 @@ fn a_flood_of_syns_holds_little_and_disturbs_nobody() {
     net.now += settings().half_open_timeout;
     net.steps(2);
     assert_eq!(net.stack.held(), (0, 1), "the flood is forgotten");
+}
+
+#[test]
+fn what_was_withdrawn_holds_its_place_until_who_decides_is_done() {
+    const MAX: usize = 3;
+    let mut settings = settings();
+    settings.half_open_max = MAX;
+    let mut net = Net::new(settings);
+    let from = Ipv4Addr::new(100, 100, 0, 1);
+    // Nobody has been told of these yet.
+    for port in 1..=1_000 {
+        net.stack.receive(&syn(from, port, APP, 22), net.now);
+        net.stack.receive(&segment((from, port), (APP, 22), TcpControl::Rst, 1001), net.now);
+    }
+    assert_eq!((net.stack.held().0, net.stack.next_event()), (0, None));
+    let mut told = Vec::new();
+    for port in 1..=1_000 {
+        net.stack.receive(&syn(from, port, APP, 22), net.now);
+        told.extend(net.stack.next_event());
+        net.stack.receive(&segment((from, port), (APP, 22), TcpControl::Rst, 1001), net.now);
+    }
+    assert_eq!((net.stack.held().0, told.len()), (0, MAX), "no more are decided on at a time");
+    assert!(net.stack.accept(told[0].id, net.now).is_err());
+    net.stack.refuse(told[1].id, Refusal::Reset);
+    net.stack.leave(told[2].id, net.now);
+    assert_eq!(net.stack.next_packet(), None, "nobody waits for an answer");
+    for port in 1..=10 {
+        net.stack.receive(&syn(from, port, APP, 22), net.now);
+    }
+    assert_eq!(net.stack.held().0, MAX, "all places are free again, once each");
 }
 
 #[test]
