@@ -7,6 +7,7 @@ mod news;
 mod peers;
 mod resume;
 mod route;
+mod sign_out;
 
 use std::{
     sync::{Arc, Weak},
@@ -56,7 +57,6 @@ const LOGIN_PATH: &str = "/.pomerium/api/v1/login?pomerium_redirect_uri=";
 const POSTURE_PATH: &str = "/.pomerium/api/v1/posture";
 /// By this the gateway says what the browser will bring.
 const HAND_OVER_FIELD: &str = "pomerium-hand-over";
-const SIGN_OUT_PATH: &str = "/.pomerium/sign_out";
 const ROUTES_PATH: &str = "/.pomerium/api/v1/routes";
 
 /// Octets that all streams together keep until the gateway has them.
@@ -253,23 +253,6 @@ impl Access {
         let cache = self.cache.as_ref().ok_or(Failure::NoCache)?;
         let is_kept = cache.token(self.gateway())?.as_ref() == Some(token);
         if is_kept { Ok(()) } else { Ok(cache.keep(self.gateway(), token)?) }
-    }
-
-    /// Ends the session of a token at the gateway, if there is one and it is this machine's alone; says whether it did.
-    pub(crate) async fn end_session(&self, token: Option<Token>) -> Result<bool, LinkError> {
-        let Some(token) = token.filter(|token| token.bound_to().is_some()) else { return Ok(false) };
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, token.authorization());
-        Ok(self.link.get(SIGN_OUT_PATH, headers).await?.status().is_success())
-    }
-
-    /// Forgets every token of the gateway; says whether there was one.
-    pub(crate) fn forget(&self) -> Result<bool, Failure> {
-        self.flight.forget();
-        let Some(cache) = &self.cache else { return Ok(false) };
-        let had_any = cache.clone().for_programs().forget_any(self.gateway())?
-            | cache.clone().for_device().forget_any(self.gateway())?;
-        Ok(had_any)
     }
 
     /// Asks, signs in if the token is refused, and asks once more.
@@ -471,3 +454,6 @@ pub(crate) fn random() -> u16 {
         Err(_) => 0,
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

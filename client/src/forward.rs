@@ -14,7 +14,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use pomerium_shared::{
     destination::Destination,
     reason::EndReason,
-    relay::{self, Leg, RelayOptions},
+    relay::{self, Counters, Leg, RelayOptions},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -44,10 +44,16 @@ pub(crate) struct Stop {
 pub(crate) trait Seen: std::fmt::Debug + Send + Sync + 'static {
     /// One began.
     fn began(&self);
+    /// What all of them count together while they go on.
+    fn counters(&self) -> Arc<Counters> {
+        Arc::default()
+    }
     /// One ended: bytes to and from the app, and how.
     fn ended(&self, up: u64, down: u64, how: &str);
     /// One was asked for and not opened, and why.
     fn refused(&self, to: &Destination, why: &str);
+    /// The gateway lists the route no more.
+    fn gone(&self) {}
 }
 
 /// A local port that leads to one app.
@@ -106,7 +112,8 @@ impl Forward {
             let (destination, protocol) = (self.destination.clone(), self.protocol);
             tracker.spawn(async move {
                 seen.began();
-                let (up, down, told) = carry(&reach, stream, &destination, protocol, &cut).await;
+                let counters = seen.counters();
+                let (up, down, told) = carry(&reach, stream, &destination, protocol, &cut, &counters).await;
                 seen.ended(up, down, &told);
                 drop(slot);
             });
@@ -130,6 +137,7 @@ async fn carry(
     to: &Destination,
     protocol: Option<Protocol>,
     cut: &CancellationToken,
+    counters: &Counters,
 ) -> (u64, u64, String) {
     if let Err(error) = relay::keepalive(&local) {
         tracing::debug!(%error, "keep-alive is off for a local connection");
@@ -144,7 +152,8 @@ async fn carry(
     };
     match opened {
         Ok(app) => {
-            let end = relay::run(Leg::tcp(local), app, RelayOptions::default(), shutdown(cut)).await;
+            let (local, options) = (Leg::tcp(local), RelayOptions::default());
+            let end = relay::run_counted(local, app, options, shutdown(cut), counters).await;
             let (up, down) = (end.bytes_from_client, end.bytes_from_app);
             (up, down, format!("stream ended: {} ({up} B up, {down} B down)", end.reason))
         }

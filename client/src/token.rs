@@ -109,6 +109,12 @@ pub(crate) mod tests {
         Token::parse(&format!("e30.{payload}.c2ln")).unwrap()
     }
 
+    /// The same, of a session that is bound to some device.
+    pub(crate) fn bound_until(exp: i64) -> Token {
+        let payload = URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{exp},"cnf":{{"x5t#S256":"abc"}}}}"#));
+        Token::parse(&format!("e30.{payload}.c2ln")).unwrap()
+    }
+
     #[test]
     fn the_end_of_a_token_is_read_and_believed_by_nobody_else() {
         let token = token_until(1_700_000_000);

@@ -2,10 +2,11 @@
 //!
 //! [`plan`] gives each route host an address and says which port is which route. [`device`] makes the TUN device and has the kernel send
 //! it those addresses and nothing else; the netstack of `shared` makes flows of its packets, and [`flows`] opens a stream for each.
-//! [`names`] has the system ask there for names, and [`running`] is all of it at once. Linux alone; ADR 0025, 0040.
+//! [`leads`] is where it leads now, as the gateway's list has it. [`names`] has the system ask there for names, and [`running`] is all of it at once. Linux alone; ADR 0025, 0040.
 
 pub(crate) mod device;
 mod flows;
+mod leads;
 mod names;
 pub(crate) mod plan;
 pub(crate) mod privilege;

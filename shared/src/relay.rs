@@ -47,18 +47,58 @@ pub struct RelayEnd {
     pub bytes_from_app: u64,
 }
 
+/// Bytes that were moved so far, for whoever looks on: by one relay, or by several that count together.
+#[derive(Debug, Default)]
+pub struct Counters {
+    from_client: AtomicU64,
+    from_app: AtomicU64,
+}
+
+impl Counters {
+    /// Bytes that legs of apps took.
+    #[must_use]
+    pub fn from_client(&self) -> u64 {
+        self.from_client.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that legs of clients took.
+    #[must_use]
+    pub fn from_app(&self) -> u64 {
+        self.from_app.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, from: Side, len: u64) {
+        let counter = match from {
+            Side::Client => &self.from_client,
+            Side::App => &self.from_app,
+        };
+        counter.fetch_add(len, Ordering::Relaxed);
+    }
+}
+
 /// Copies both ways until both directions ended, a leg failed, nothing moved for too long, or `cut` says why to stop.
 ///
 /// The end of one direction is passed on and the other flows on. Anything but two clean ends aborts both legs: QUIC
 /// streams are reset with the reason's error code, TCP connections with RST, so that neither peer takes what it got for
 /// whole. Dropped before it is done, the same happens, with no reason given.
 pub async fn run(
+    client: Leg,
+    app: Leg,
+    options: RelayOptions,
+    cut: impl Future<Output = EndReason>,
+) -> RelayEnd {
+    run_counted(client, app, options, cut, &Counters::default()).await
+}
+
+/// [`run`], which counts what it moves while it goes on.
+pub async fn run_counted(
     mut client: Leg,
     mut app: Leg,
     options: RelayOptions,
     cut: impl Future<Output = EndReason>,
+    counters: &Counters,
 ) -> RelayEnd {
-    let progress = Progress::new();
+    let progress = Progress::new(counters);
     // What decides may be large, and is moved here once.
     let mut stop = Box::pin(async {
         tokio::select! {
@@ -94,21 +134,17 @@ pub async fn run(
             reason
         }
     };
-    RelayEnd {
-        reason,
-        bytes_from_client: progress.from_client.load(Ordering::Relaxed),
-        bytes_from_app: progress.from_app.load(Ordering::Relaxed),
-    }
+    progress.end(reason)
 }
 
 /// Runs both directions; `Ok` after two clean ends, `Err` as soon as a leg fails.
 async fn copy_both(
     client: (&mut Source, &mut Sink),
     app: (&mut Source, &mut Sink),
-    progress: &Progress,
+    progress: &Progress<'_>,
 ) -> Result<EndReason, EndReason> {
-    let upload = copy((client.0, Side::Client), (app.1, Side::App), &progress.from_client, progress);
-    let download = copy((app.0, Side::App), (client.1, Side::Client), &progress.from_app, progress);
+    let upload = copy((client.0, Side::Client), (app.1, Side::App), progress);
+    let download = copy((app.0, Side::App), (client.1, Side::Client), progress);
     tokio::pin!(upload, download);
     let (first, rest) = tokio::select! {
         end = &mut upload => { end?; (EndReason::Client, download.await) }
@@ -120,14 +156,12 @@ async fn copy_both(
 async fn copy(
     (source, from): (&mut Source, Side),
     (sink, to): (&mut Sink, Side),
-    bytes: &AtomicU64,
-    progress: &Progress,
+    progress: &Progress<'_>,
 ) -> Result<(), EndReason> {
     while let Some(batch) = source.read().await.map_err(|error: LegError| error.reason(from))? {
         let len = bytes::Buf::remaining(&batch) as u64;
         sink.write(batch).await.map_err(|error| error.reason(to))?;
-        bytes.fetch_add(len, Ordering::Relaxed);
-        progress.touch();
+        progress.moved(from, len);
     }
     sink.finish().await.map_err(|error| error.reason(to))
 }
@@ -146,19 +180,27 @@ pub fn keepalive(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// What moved, and when last.
-pub(crate) struct Progress {
-    pub(crate) from_client: AtomicU64,
-    pub(crate) from_app: AtomicU64,
+pub(crate) struct Progress<'a> {
+    own: Counters,
+    /// What counts beside.
+    together: &'a Counters,
     last: Mutex<Instant>,
 }
 
-impl Progress {
-    pub(crate) fn new() -> Self {
-        Self { from_client: AtomicU64::new(0), from_app: AtomicU64::new(0), last: Mutex::new(Instant::now()) }
+impl<'a> Progress<'a> {
+    pub(crate) fn new(together: &'a Counters) -> Self {
+        Self { own: Counters::default(), together, last: Mutex::new(Instant::now()) }
     }
 
-    pub(crate) fn touch(&self) {
+    pub(crate) fn moved(&self, from: Side, len: u64) {
+        self.own.add(from, len);
+        self.together.add(from, len);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    pub(crate) fn end(&self, reason: EndReason) -> RelayEnd {
+        let (bytes_from_client, bytes_from_app) = (self.own.from_client(), self.own.from_app());
+        RelayEnd { reason, bytes_from_client, bytes_from_app }
     }
 
     /// Resolves when nothing has moved for so long.

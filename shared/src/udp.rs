@@ -17,7 +17,7 @@ mod relay;
 mod tests;
 
 pub use local::Local;
-pub use relay::{Carriage, Near, between, run};
+pub use relay::{Carriage, Near, between, run, run_counted};
 
 /// Bytes of one payload at most: what is left of 65,535 without a UDP header (RFC 768).
 pub const PAYLOAD_LEN_MAX: usize = 65_527;

@@ -18,6 +18,7 @@ use support::{
     wait,
 };
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UdpSocket, lookup_host},
     process::Command,
     task::JoinSet,
@@ -27,6 +28,7 @@ pub(super) const RESOLV_CONF: &str = "# as the machine came\nnameserver 127.0.0.
 pub(super) const FILE: &str = "/etc/resolv.conf";
 pub(super) const DESTINATION: &str = "echo.corp.test:7";
 const DATAGRAMS: &str = "echo.corp.test:9";
+const LATER: &str = "later.corp.test:7008";
 const FORBIDDEN: &str = "secret.corp.test:7";
 /// An address of nobody here (RFC 5737), and the name that the machine's own server knows it by.
 pub(super) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -50,6 +52,40 @@ pub(super) async fn parts() -> anyhow::Result<Parts> {
     .await?;
     let cli = Cli::new(&gateway, "alice")?;
     Ok(Parts { gateway, cli, echo: (echo, datagrams) })
+}
+
+/// A route that comes to the gateway is reached by its name through the device that runs, and one that goes is captured no more.
+pub(super) async fn follows_the_list(parts: &Parts) {
+    let (gateway, echo) = (&parts.gateway, parts.echo.0.address);
+    gateway.log().line_with(&["http-request", "/.pomerium/api/v1/events"]).await.unwrap();
+    let old = addresses(DESTINATION).await.unwrap()[0];
+    let mut live = wait::within("a stream", TcpStream::connect(old)).await.unwrap().unwrap();
+    live.write_all(b"alive").await.unwrap();
+    wait::within("its echo", live.read_exact(&mut [0; 5])).await.unwrap().unwrap();
+    assert!(addresses(LATER).await.is_err(), "nobody knows it yet");
+
+    gateway.write_routes(&[Route::tcp(DESTINATION, echo), Route::tcp(LATER, echo)]).unwrap();
+    gateway.reload().unwrap();
+    let new = wait::until("its address", async || addresses(LATER).await.ok()?.pop()).await.unwrap();
+    assert_eq!(echoed(new, b"new").await.unwrap(), [b"new", FAREWELL].concat());
+    live.write_all(b"still").await.unwrap();
+    wait::within("its echo", live.read_exact(&mut [0; 5])).await.unwrap().unwrap();
+
+    gateway.write_routes(&[Route::tcp(LATER, echo)]).unwrap();
+    gateway.reload().unwrap();
+    let captured = async || {
+        let all = [
+            ip(&["route", "show", "table", "all", "dev", "pomerium0"]).await.unwrap(),
+            ip(&["-6", "route", "show", "dev", "pomerium0"]).await.unwrap(),
+        ];
+        all.concat().split_whitespace().any(|word| word == old.ip().to_string())
+    };
+    wait::until("its addresses to be let go", async || (!captured().await).then_some(())).await.unwrap();
+    assert!(addresses(DESTINATION).await.is_err(), "its name is nobody's");
+    let mut rest = Vec::new();
+    let _cut_or_ended = wait::within("its stream's end", live.read_to_end(&mut rest)).await.unwrap();
+    assert!(rest.is_empty(), "{rest:?}");
+    assert_eq!(echoed(new, b"same").await.unwrap(), [b"same", FAREWELL].concat());
 }
 
 /// The client with its device, once it has a connection.
@@ -239,6 +275,20 @@ async fn ssh_and_psql_need_a_host_name_and_no_more() {
     psql.args(["-h", "db.corp.test", "-U", "postgres", "-X", "-A", "-t", "-c", "select 1"]);
     let output = wait::within("psql", psql.kill_on_drop(true).output()).await.unwrap().unwrap();
     assert_eq!(output.stdout, b"1\n", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_device_follows_the_gateways_list() {
+    let story = "tun::the_device_follows_the_gateways_list";
+    if !inside(story, RESOLV_CONF).await.unwrap() {
+        return;
+    }
+    let _names = name_server("127.0.0.53").await.unwrap();
+    let parts = parts().await.unwrap();
+    let client = connected(&parts.cli).await.unwrap();
+    follows_the_list(&parts).await;
+    client.output.line_with("lists it for you no more").await.unwrap();
+    assert_eq!(parts.cli.sign_ins(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

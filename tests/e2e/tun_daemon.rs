@@ -14,8 +14,8 @@ use support::{
 use tokio::process::Command;
 
 use crate::tun::{
-    DESTINATION, FILE, OUTSIDE_NAME, Parts, RESOLV_CONF, addresses, echoed, name_server, parts, status,
-    watched,
+    DESTINATION, FILE, OUTSIDE_NAME, Parts, RESOLV_CONF, addresses, echoed, follows_the_list, name_server,
+    parts, status, watched,
 };
 
 /// A daemon that may have the device.
@@ -120,6 +120,24 @@ async fn a_daemon_that_is_killed_is_on_again_or_leaves_no_trace_after_a_restart(
     assert_eq!(status(&cli).await.unwrap()["gateway"], serde_json::Value::Null);
     assert_eq!(cli.sign_ins(), 1);
     drop(gateway);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemons_device_follows_the_gateways_list_and_systemd_resolved_asks_for_it() {
+    let story = "tun_daemon::the_daemons_device_follows_the_gateways_list_and_systemd_resolved_asks_for_it";
+    if !inside(story, RESOLV_CONF).await.unwrap() {
+        return;
+    }
+    let _names = name_server("127.0.0.55").await.unwrap();
+    let far = Far::new().await.unwrap();
+    let _wire = far.wire(0).await.unwrap();
+    let resolved = Resolved::start([127, 0, 0, 55].into()).await.unwrap();
+    let parts = parts().await.unwrap();
+    let _held = daemon(&parts.cli, Some(&resolved.bus)).await.unwrap();
+    let on = parts.cli.said(&["connect", "--tun"]).await.unwrap();
+    assert!(on.contains("asked for by systemd-resolved"), "{on}");
+    follows_the_list(&parts).await;
+    assert_eq!(status(&parts.cli).await.unwrap()["hosts"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,7 +96,7 @@ impl Connect {
         }
         #[cfg(target_os = "linux")]
         if self.tun {
-            return Box::pin(super::tun::serve(reach, chosen, !self.no_dns, tracker)).await;
+            return Box::pin(super::tun::serve(reach, chosen, self.routes, !self.no_dns, tracker)).await;
         }
         for route in chosen {
             let forward = bind_near(&route).await?;
@@ -240,7 +240,7 @@ impl Running {
             // Datagrams go by this process's own connection.
             Opened::Udp(forward) => {
                 let seen = Arc::new(BoardRow { board, row });
-                self.listeners.spawn(forward.run(Arc::clone(reach.own()), seen, streams, stop))
+                self.listeners.spawn(forward.run(Arc::clone(reach.own()), seen, stop.accepting))
             }
         };
         accepting

@@ -1,7 +1,7 @@
 //! `connect --tun`: routes by their names and own ports, through a network device: the daemon's, if it has one, else one of this process
 //! until Ctrl-C.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc};
 
 use pomerium_shared::names::Host;
 use tokio::sync::watch;
@@ -25,7 +25,7 @@ use crate::{
     },
     login,
     reach::Reach,
-    tun::{plan::Plan, running::Running},
+    tun::running::Running,
 };
 
 /// A line to the daemon, if it runs and has the device.
@@ -80,43 +80,41 @@ pub(super) fn in_words(status: &TunStatus) -> String {
     text
 }
 
-/// Serves the routes on a device of this process until Ctrl-C, which ends what is open.
+/// Serves the routes on a device of this process until Ctrl-C, which ends what is open: those of the names, or all if there are
+/// none, as the gateway's list changes.
 pub(super) async fn serve(
     reach: Arc<Reach>,
-    mut chosen: Vec<Chosen>,
+    chosen: Vec<Chosen>,
+    names: Vec<String>,
     uses_dns: bool,
     connections: TaskTracker,
 ) -> Result<(), Failure> {
-    chosen.retain(|route| {
-        let has_name = route.target.destination.host().parse::<Host>().is_ok();
-        if !has_name {
+    for route in &chosen {
+        if route.target.destination.host().parse::<Host>().is_err() {
             tell(&format!(
                 "note: {} is a bare address, which has no name to ask for: use pomerium-cli tcp",
                 shown(&route.name)
             ));
         }
-        has_name
-    });
-    let plan = Plan::of(&chosen);
-    let rows = chosen.into_iter().filter_map(|route| {
-        let to = route.target.destination;
-        let local = SocketAddr::from((plan.addresses_of(&to)?.v4, to.port()));
-        Some(Row { name: route.name, local, destination: to.to_string(), streams: 0 })
-    });
-    let rows: Vec<_> = rows.collect();
-    let count = rows.len();
-    let board = Arc::new(Board::new(rows));
-    let seen = (0..count).map(|row| Arc::new(BoardRow { board: Arc::clone(&board), row }) as Arc<dyn Seen>);
+    }
+    let board = Arc::new(Board::new(Vec::new()));
+    let hearing = {
+        let board = Arc::clone(&board);
+        move |route: &Chosen, local| {
+            let destination = route.target.destination.to_string();
+            let row = board.add(Row { name: route.name.clone(), local, destination, streams: 0 });
+            Arc::new(BoardRow { board: Arc::clone(&board), row }) as Arc<dyn Seen>
+        }
+    };
     // Listened for from here on: a signal that comes before anybody listens is lost.
     let mut signalled = pin!(stop_signal());
     let running = tokio::select! {
         biased;
         stopped = &mut signalled => return stopped,
-        begun = Running::begin(plan, uses_dns, Arc::clone(&reach), seen.collect()) => begun?,
+        begun = Running::begin(&chosen, names, uses_dns, Arc::clone(&reach), Box::new(hearing)) => begun?,
     };
     board.show();
-    // Which routes the device leads to was decided when it began.
-    let (lists, _) = watch::channel(None);
+    let (lists, listed) = watch::channel(None);
     let stopped = async {
         tokio::select! {
             stopped = signalled => stopped,
@@ -126,7 +124,7 @@ pub(super) async fn serve(
             () = reach.keep_following(&lists, |told| board.tell(told)) => Ok(()),
         }
     };
-    let ended = Box::pin(running.run(stopped)).await;
+    let ended = Box::pin(running.run(listed, stopped)).await;
     reach.close().await;
     connections.close();
     ended

@@ -60,7 +60,7 @@ impl Forwards {
             .partition::<Vec<_>, _>(|forward| changes.close.contains(&forward.saved));
         *running = stay;
         for forward in closed {
-            // Streams that are open go on to their end; the address is free when the listener has gone.
+            // Streams that are open go on to their end, flows of datagrams end now; the address is free when the listener has gone.
             forward.accepting.cancel();
             forward.served.ledger.no_forward(&forward.saved.leads.account());
             if let Err(panicked) = forward.listener.await {
@@ -104,7 +104,7 @@ impl Forwards {
             }
             Leads::Udp { route } => {
                 let forward = UdpForward::bind(saved.listen, route.clone()).await?;
-                self.tasks.spawn(forward.run(Arc::clone(reach.own()), account, streams, stop))
+                self.tasks.spawn(forward.run(Arc::clone(reach.own()), account, stop.accepting))
             }
             Leads::Proxy => {
                 self.tasks.spawn(Proxy::bind(saved.listen).await?.run(reach, account, streams, stop))

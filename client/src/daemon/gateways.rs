@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::HeaderMap;
-use pomerium_shared::{clock::Now, destination::Destination};
+use pomerium_shared::{clock::Now, destination::Destination, relay::Counters};
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
@@ -76,15 +76,19 @@ impl Seen for Account {
         self.ledger.began(&self.destination);
     }
 
+    fn counters(&self) -> Arc<Counters> {
+        self.ledger.counters(&self.destination)
+    }
+
     fn ended(&self, up: u64, down: u64, how: &str) {
         tracing::debug!(destination = %self.destination, up, down, how, "a stream ended");
-        self.ledger.ended(&self.destination, up, down, how);
+        self.ledger.ended(&self.destination, how);
     }
 
     fn refused(&self, to: &Destination, why: &str) {
         tracing::debug!(destination = %to, why, "a stream was refused");
         self.ledger.began(&self.destination);
-        self.ledger.ended(&self.destination, 0, 0, why);
+        self.ledger.ended(&self.destination, why);
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use pomerium_shared::relay::Counters;
 
 use crate::local_api::wire::RouteStatus;
 
@@ -13,7 +15,14 @@ const DESTINATIONS_MAX: usize = 512;
 /// The accounts of one gateway.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    routes: Mutex<BTreeMap<String, RouteStatus>>,
+    accounts: Mutex<BTreeMap<String, Account>>,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    route: RouteStatus,
+    /// What its streams have moved, also those that live.
+    counters: Arc<Counters>,
 }
 
 impl Ledger {
@@ -25,12 +34,15 @@ impl Ledger {
         });
     }
 
+    /// What the streams of a destination count while they go on; what is not counted any more has counters that nobody reads.
+    pub(super) fn counters(&self, destination: &str) -> Arc<Counters> {
+        self.lock().get(destination).map(|account| Arc::clone(&account.counters)).unwrap_or_default()
+    }
+
     /// A stream ended, or was not opened.
-    pub(super) fn ended(&self, destination: &str, up: u64, down: u64, how: &str) {
+    pub(super) fn ended(&self, destination: &str, how: &str) {
         self.change(destination, |route| {
             route.streams = route.streams.saturating_sub(1);
-            route.bytes_up = route.bytes_up.saturating_add(up);
-            route.bytes_down = route.bytes_down.saturating_add(down);
             route.last_end = Some(how.to_owned());
         });
     }
@@ -51,49 +63,96 @@ impl Ledger {
         self.change(destination, |route| (route.name, route.listen) = (None, None));
     }
 
-    /// All accounts.
+    /// All accounts, as of now.
     pub(super) fn routes(&self) -> Vec<RouteStatus> {
-        self.lock().values().cloned().collect()
+        let of = |Account { route, counters }: &Account| RouteStatus {
+            bytes_up: counters.from_client(),
+            bytes_down: counters.from_app(),
+            ..route.clone()
+        };
+        self.lock().values().map(of).collect()
     }
 
     fn change(&self, destination: &str, change: impl FnOnce(&mut RouteStatus)) {
-        let mut routes = self.lock();
-        if routes.len() >= DESTINATIONS_MAX && !routes.contains_key(destination) {
+        let mut accounts = self.lock();
+        if accounts.len() >= DESTINATIONS_MAX && !accounts.contains_key(destination) {
             // What is idle and no forward makes room.
-            routes.retain(|_, route| route.streams > 0 || route.name.is_some());
-            if routes.len() >= DESTINATIONS_MAX {
+            accounts.retain(|_, Account { route, .. }| route.streams > 0 || route.name.is_some());
+            if accounts.len() >= DESTINATIONS_MAX {
                 return;
             }
         }
-        let route = routes
-            .entry(destination.to_owned())
-            .or_insert_with(|| RouteStatus { destination: destination.to_owned(), ..RouteStatus::default() });
-        change(route);
+        let account = accounts.entry(destination.to_owned()).or_insert_with(|| Account {
+            route: RouteStatus { destination: destination.to_owned(), ..RouteStatus::default() },
+            ..Account::default()
+        });
+        change(&mut account.route);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, RouteStatus>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Account>> {
         // A panic of another holder leaves at worst a wrong count.
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{future::pending, time::Duration};
+
+    use pomerium_shared::relay::{self, Leg, RelayOptions};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, duplex, split},
+        time::timeout,
+    };
+
     use super::*;
 
     #[test]
-    fn streams_and_bytes_are_counted_by_destination() {
+    fn streams_are_counted_by_destination() {
         let ledger = Ledger::default();
         ledger.began("db:5432");
         ledger.began("db:5432");
-        ledger.ended("db:5432", 10, 20, "stream ended: app");
+        ledger.ended("db:5432", "stream ended: app");
         ledger.forward("db:5432", "db", Ok("127.70.1.2:5432".to_owned()));
         let routes = ledger.routes();
         assert_eq!((routes[0].streams, routes[0].streams_total), (1, 2));
-        assert_eq!((routes[0].bytes_up, routes[0].bytes_down), (10, 20));
         assert_eq!(routes[0].listen.as_deref(), Some("127.70.1.2:5432"));
         ledger.no_forward("db:5432");
         assert_eq!(ledger.routes()[0].name, None);
+    }
+
+    #[tokio::test]
+    async fn bytes_are_counted_while_the_stream_lives() {
+        let ledger = Ledger::default();
+        ledger.began("db:5432");
+        let ((mut program, near), (mut app, far)) = (duplex(64), duplex(64));
+        let [near, far] = [near, far].map(|end| {
+            let (reader, writer) = split(end);
+            Leg::io(reader, writer)
+        });
+        let counters = ledger.counters("db:5432");
+        let talk = async {
+            program.write_all(b"select").await.unwrap();
+            app.read_exact(&mut [0; 6]).await.unwrap();
+            app.write_all(b"1").await.unwrap();
+            program.read_exact(&mut [0; 1]).await.unwrap();
+            // What has come through is counted a moment later.
+            loop {
+                let route = ledger.routes().remove(0);
+                if (route.streams, route.bytes_up, route.bytes_down) == (1, 6, 1) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            end = relay::run_counted(near, far, RelayOptions::default(), pending(), &counters) => panic!("{end:?}"),
+            told = timeout(Duration::from_secs(10), talk) => told.unwrap(),
+        }
+        ledger.ended("db:5432", "stream ended: app");
+        ledger.began("db:5432");
+        assert_eq!(ledger.routes()[0].bytes_up, 6, "the next one adds to it");
+        assert_eq!(ledger.counters("unknown:1").from_app(), 0);
     }
 
     #[test]
@@ -103,7 +162,7 @@ mod tests {
         for port in 1..=u16::try_from(DESTINATIONS_MAX * 3).unwrap() {
             let destination = format!("host:{port}");
             ledger.began(&destination);
-            ledger.ended(&destination, 1, 1, "");
+            ledger.ended(&destination, "");
         }
         let routes = ledger.routes();
         assert!(routes.len() <= DESTINATIONS_MAX && routes.iter().any(|route| route.destination == "kept:1"));

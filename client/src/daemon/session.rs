@@ -17,7 +17,7 @@ use tokio::{
 };
 
 #[cfg(target_os = "linux")]
-use super::tun::Tun;
+use super::tun::{Listed, Tun};
 use super::{
     Daemon,
     gateways::{Account, Served},
@@ -31,9 +31,6 @@ use crate::{
         wire::{self, DaemonStatus, REQUEST_LEN_MAX, Reply, Request, TunStatus, VERSION, Versioned},
     },
 };
-
-/// How long a gateway may take to hear that its session ends.
-const SIGN_OUT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a program may take to hear why its stream was cut.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -187,14 +184,9 @@ async fn ask(daemon: &Daemon, served: &Arc<Served>, request: &Request) -> Result
             Ok(Reply::SignedIn { person: token.person() })
         }
         Request::Logout { .. } => {
-            let held = access.token_at_hand();
-            // First: what the gateway tells of the session's end is no news then.
-            let had_one = access.forget();
-            let told = timeout(SIGN_OUT_TIMEOUT, access.end_session(held)).await;
-            if !matches!(told, Ok(Ok(_))) {
-                tracing::warn!("the gateway was not told: the session goes on there until it expires");
-            }
-            Ok(Reply::SignedOut { had_one: had_one? })
+            let signed_out = access.sign_out().await?;
+            let untold = signed_out.untold.map(|why| exit::chain(&why));
+            Ok(Reply::SignedOut { had_one: signed_out.had_one, untold })
         }
         Request::TunOn { routes, dns, .. } => Ok(Reply::Tun(daemon.tun_on(served, routes, *dns).await?)),
         Request::Status
@@ -213,8 +205,9 @@ impl Daemon {
 
     async fn tun_on(&self, served: &Arc<Served>, routes: &[String], dns: bool) -> Result<TunStatus, Failure> {
         let tun = self.tun.as_ref().ok_or(Failure::NoTunDaemon)?;
-        let listed = served.access().routes().await?;
-        tun.on(served, &listed, routes, dns).await
+        let told = served.access().news();
+        let listed = Listed { routes: served.access().routes().await?, told };
+        tun.on(served, listed, routes, dns).await
     }
 
     async fn tun_off(&self) -> Result<TunStatus, Failure> {
@@ -272,7 +265,8 @@ async fn carry(daemon: &Daemon, mut caller: Caller, app: Leg, account: Account) 
     said.inspect_err(|_| account.ended(0, 0, "the program left before the app answered"))?;
     let (writer, back) = FrameWriter::returning(caller.writer);
     let local = Leg::io(FrameReader::new(caller.reader), writer);
-    let end = relay::run(local, app, RelayOptions::default(), shutdown(&daemon.stop)).await;
+    let (options, counters) = (RelayOptions::default(), account.counters());
+    let end = relay::run_counted(local, app, options, shutdown(&daemon.stop), &counters).await;
     if let Ok(unended) = back.await {
         // A program that does not read, or is gone, hears nothing.
         let _unheard = timeout(CUT_TIMEOUT, unended.cut(end.reason)).await;

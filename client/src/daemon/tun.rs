@@ -6,12 +6,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::gateways::{Account, Gateways, Served};
 use crate::{
-    access::{Route, random},
+    access::{News, Route, random},
     cache::Cache,
     exit,
     failure::Failure,
@@ -23,9 +26,7 @@ use crate::{
     link::backoff::Backoff,
     local_api::wire::TunStatus,
     tun::{
-        TunError, device,
-        plan::Plan,
-        resolver,
+        TunError, device, resolver,
         running::{Running, Standing},
     },
 };
@@ -74,6 +75,13 @@ struct State {
     is_asked: bool,
 }
 
+/// What a gateway lists, and what it tells of that from then on.
+pub(super) struct Listed {
+    /// Asked for after `told` began to be listened to.
+    pub(super) routes: Vec<Route>,
+    pub(super) told: watch::Receiver<News>,
+}
+
 /// Who has it go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
@@ -87,7 +95,8 @@ enum Asked {
 #[derive(Debug)]
 struct On {
     gateway: String,
-    chosen: Vec<Chosen>,
+    /// Of the routes, as they were asked for.
+    names: Vec<String>,
     dns: bool,
     standing: Standing,
     stop: CancellationToken,
@@ -111,7 +120,7 @@ impl Tun {
     pub(super) async fn on(
         &self,
         served: &Arc<Served>,
-        listed: &[Route],
+        listed: Listed,
         names: &[String],
         dns: bool,
     ) -> Result<TunStatus, Failure> {
@@ -126,33 +135,38 @@ impl Tun {
     async fn begin(
         &self,
         served: &Arc<Served>,
-        listed: &[Route],
+        listed: Listed,
         names: &[String],
         dns: bool,
         asked: Asked,
     ) -> Result<(), Failure> {
         let gateway = served.reach.gateway();
-        let chosen = chosen(listed, names, gateway)?;
+        let chosen = chosen(&listed.routes, names, gateway)?;
         let _one_at_a_time = self.switch.lock().await;
         if asked == Asked::ByNobody && self.lock().is_asked {
             return Ok(());
         }
-        let is_same = |on: &On| on.gateway == gateway.to_string() && on.chosen == chosen && on.dns == dns;
+        let is_same = |on: &On| {
+            let is_asked_so = on.gateway == gateway.to_string() && on.names == names && on.dns == dns;
+            is_asked_so && on.standing.leads_to(&chosen)
+        };
         if self.lock().on.as_ref().is_some_and(is_same) {
             return Ok(());
         }
         self.end().await;
-        let seen = chosen.iter().map(|route| {
-            let (ledger, destination) = (Arc::clone(&served.ledger), route.leads().account());
+        let ledger = Arc::clone(&served.ledger);
+        let hearing = move |route: &Chosen, _| {
+            let (ledger, destination) = (Arc::clone(&ledger), route.leads().account());
             Arc::new(Account { ledger, destination }) as Arc<dyn Seen>
-        });
-        let plan = Plan::of(&chosen);
-        let running = Running::begin(plan, dns, Arc::clone(&served.reach), seen.collect()).await?;
+        };
+        let reach = Arc::clone(&served.reach);
+        let running = Running::begin(&chosen, names.to_vec(), dns, reach, Box::new(hearing)).await?;
         let (standing, stop, task) = (running.standing(), CancellationToken::new(), TaskTracker::new());
-        tracing::info!(%gateway, hosts = standing.hosts, asked_by = standing.asked_by, "TUN mode is on");
-        let (gateway, ending) = (gateway.to_string(), serve(running, Arc::clone(&self.state), stop.clone()));
+        tracing::info!(%gateway, hosts = standing.hosts(), asked_by = standing.asked_by, "TUN mode is on");
+        let ending = serve(running, listed.told, Arc::clone(&self.state), stop.clone());
+        let (gateway, names) = (gateway.to_string(), names.to_vec());
         let mut state = self.lock();
-        state.on = Some(On { gateway, chosen, dns, standing, stop, task: task.clone() });
+        state.on = Some(On { gateway, names, dns, standing, stop, task: task.clone() });
         state.trouble = None;
         drop(state);
         task.spawn(ending);
@@ -210,8 +224,9 @@ impl Tun {
             return Ok(());
         }
         // No window of a browser for something that nobody asks for.
+        let told = served.access().news();
         let Some(routes) = served.access().routes_at_hand().await? else { return Ok(()) };
-        self.begin(&served, &routes, &[], self.first.dns, Asked::ByNobody).await
+        self.begin(&served, Listed { routes, told }, &[], self.first.dns, Asked::ByNobody).await
     }
 
     /// Ends for good.
@@ -239,12 +254,17 @@ impl Tun {
 }
 
 /// Runs to its end, and says in the state how that was.
-async fn serve(running: Running, state: Arc<Mutex<State>>, stop: CancellationToken) {
+async fn serve(
+    running: Running,
+    told: watch::Receiver<News>,
+    state: Arc<Mutex<State>>,
+    stop: CancellationToken,
+) {
     let stopped = async {
         stop.cancelled().await;
         Ok::<(), TunError>(())
     };
-    let ended = running.run(stopped).await.map_err(Failure::from);
+    let ended = running.run(told, stopped).await.map_err(Failure::from);
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
     state.on = None;
     match ended {
@@ -266,7 +286,7 @@ fn status_of(state: &State) -> TunStatus {
         Some(on) => TunStatus {
             device,
             gateway: Some(on.gateway.clone()),
-            hosts: on.standing.hosts,
+            hosts: on.standing.hosts(),
             asked_by: Some(on.standing.asked_by.to_owned()),
             flows: on.standing.flows(),
             dropped: on.standing.dropped(),

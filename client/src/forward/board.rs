@@ -31,6 +31,7 @@ struct Screen {
     /// By their numbers, which stay the same; `None` for those that are no more.
     rows: Vec<Option<Row>>,
     state: &'static str,
+    is_shown: bool,
     /// Lines that the cursor stands below the top of the table; 0: the table is not on the screen.
     drawn: usize,
 }
@@ -61,13 +62,17 @@ impl Seen for BoardRow {
     fn refused(&self, to: &Destination, why: &str) {
         self.board.tell(&format!("{to}: {why}"));
     }
+
+    fn gone(&self) {
+        self.board.remove(self.row, "the gateway lists it for you no more");
+    }
 }
 
 impl Board {
     /// A board of all forwards, not shown yet.
     pub(crate) fn new(rows: Vec<Row>) -> Self {
         let rows = rows.into_iter().map(Some).collect();
-        let screen = Screen { rows, state: "connecting", drawn: 0 };
+        let screen = Screen { rows, state: "connecting", is_shown: false, drawn: 0 };
         Self { screen: Mutex::new(screen), in_place: io::stdout().is_terminal() }
     }
 
@@ -75,7 +80,7 @@ impl Board {
     pub(crate) fn show(&self) {
         let mut screen = self.lock();
         let text = table(&screen.rows, screen.state);
-        screen.drawn = text.lines().count();
+        (screen.is_shown, screen.drawn) = (true, text.lines().count());
         put(&text);
     }
 
@@ -99,7 +104,9 @@ impl Board {
         let mut screen = self.lock();
         let told = format!("{}: {} leads to {}", shown(&row.name), row.local, shown(&row.destination));
         screen.rows.push(Some(row));
-        self.redraw(&mut screen, &told);
+        if screen.is_shown {
+            self.redraw(&mut screen, &told);
+        }
         screen.rows.len() - 1
     }
 

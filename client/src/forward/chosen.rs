@@ -23,6 +23,11 @@ impl Chosen {
         let route = self.target.destination.clone();
         if self.is_udp { Leads::Udp { route } } else { Leads::Tcp { route, protocol: None } }
     }
+
+    /// Whether a person means it by this name.
+    fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.target.destination.to_string() == name
+    }
 }
 
 /// The routes to open: those named, or all that a local port can lead to. Each name must be one.
@@ -37,14 +42,19 @@ pub(crate) fn chosen(routes: &[Route], names: &[String], gateway: &Gateway) -> R
     names
         .iter()
         .map(|wanted| {
-            let is_meant =
-                |route: &&Chosen| route.name == *wanted || route.target.destination.to_string() == *wanted;
-            all.iter().find(is_meant).cloned().ok_or_else(|| Failure::NoSuchRoute {
+            all.iter().find(|route| route.is_called(wanted)).cloned().ok_or_else(|| Failure::NoSuchRoute {
                 name: wanted.clone(),
                 known: all.iter().map(|route| shown(&route.name)).collect::<Vec<_>>().join(", "),
             })
         })
         .collect()
+}
+
+/// The same of a later list, which may lack some of those named.
+pub(crate) fn listed(routes: &[Route], names: &[String], gateway: &Gateway) -> Vec<Chosen> {
+    let mut all = of_list(routes, gateway);
+    all.retain(|route| names.is_empty() || names.iter().any(|name| route.is_called(name)));
+    all
 }
 
 /// All routes of a list that a local port can lead to.

@@ -166,7 +166,8 @@ impl Shared {
 
     async fn carry(&self, local: Leg, app: Leg, to: &Destination) {
         self.seen.began();
-        let end = relay::run(local, app, RelayOptions::default(), shutdown(&self.cut)).await;
+        let (options, counters) = (RelayOptions::default(), self.seen.counters());
+        let end = relay::run_counted(local, app, options, shutdown(&self.cut), &counters).await;
         let (up, down) = (end.bytes_from_client, end.bytes_from_app);
         self.seen.ended(up, down, &format!("{to}: stream ended: {} ({up} B up, {down} B down)", end.reason));
     }

@@ -11,13 +11,14 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use pomerium_shared::{
     destination::Destination,
-    relay::RelayOptions,
+    reason::EndReason,
+    relay::{Counters, RelayOptions},
     udp::{self, Local, Near, PAYLOAD_LEN_MAX},
 };
-use tokio::{net::UdpSocket, sync::mpsc};
-use tokio_util::task::TaskTracker;
+use tokio::{net::UdpSocket, sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
-use super::{Seen, Stop, shutdown};
+use super::{Seen, shutdown};
 use crate::{access::Access, failure::Failure};
 
 /// Programs at a time; what others send is dropped until one of them is quiet for long enough.
@@ -55,23 +56,21 @@ impl UdpForward {
         self.socket.local_addr()
     }
 
-    /// Takes payloads until told to stop; its flows live in the tracker, and end with it.
-    pub(crate) async fn run(
-        self,
-        access: Arc<Access>,
-        seen: Arc<dyn Seen>,
-        tracker: TaskTracker,
-        stop: Stop,
-    ) {
-        let mut buffer = BytesMut::new();
+    /// Takes payloads until told to stop, which ends its flows: once nobody hears their programs there is nothing to wait for.
+    /// The port is free when this returns.
+    ///
+    /// # Cancellation
+    /// Dropped, it ends its flows as well, which then tell nobody.
+    pub(crate) async fn run(self, access: Arc<Access>, seen: Arc<dyn Seen>, stop: CancellationToken) {
+        let (mut buffer, mut flows) = (BytesMut::new(), JoinSet::new());
         loop {
             buffer.reserve(PAYLOAD_LEN_MAX);
             let arrived = tokio::select! {
                 biased;
-                () = stop.accepting.cancelled() => {
-                    // Nobody hears their programs any more; the socket goes with the last of them.
-                    self.inboxes.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                    return;
+                () = stop.cancelled() => break,
+                Some(ended) = flows.join_next() => {
+                    reap(ended);
+                    continue;
                 }
                 arrived = self.socket.recv_buf_from(&mut buffer) => arrived,
             };
@@ -80,12 +79,15 @@ impl UdpForward {
                     let payload = buffer.split().freeze();
                     if let Some(inbox) = self.deliver(peer, payload) {
                         let (access, seen, stop) = (Arc::clone(&access), Arc::clone(&seen), stop.clone());
-                        tracker.spawn(self.flow(peer, inbox, access, seen, stop));
+                        flows.spawn(self.flow(peer, inbox, access, seen, stop));
                     }
                 }
                 // A program that does not listen any more: its flow falls silent by itself.
                 Err(error) => tracing::debug!(%error, "a local datagram was not received"),
             }
+        }
+        while let Some(ended) = flows.join_next().await {
+            reap(ended);
         }
     }
 
@@ -114,30 +116,44 @@ impl UdpForward {
         inbox: mpsc::Receiver<Bytes>,
         access: Arc<Access>,
         seen: Arc<dyn Seen>,
-        stop: Stop,
+        stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (socket, destination) = (Arc::clone(&self.socket), self.destination.clone());
         let inboxes = Arc::clone(&self.inboxes);
         async move {
             seen.began();
             let local = Local::Peer { socket, peer, inbox };
-            let (up, down, told) = tokio::select! {
-                biased;
-                reason = shutdown(&stop.streams) => (0, 0, format!("flow ended: {reason}")),
-                told = carry(&access, local, &destination) => told,
-            };
+            let (up, down, told) = carry(&access, local, &destination, &stop, &seen.counters()).await;
             inboxes.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
             seen.ended(up, down, &told);
         }
     }
 }
 
+fn reap(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(panicked) = ended {
+        tracing::error!(error = %panicked, "a flow ended by our own fault");
+    }
+}
+
 /// Carries one program's payloads to the flow's end; says how many bytes went up and down, and in words how it ended.
-async fn carry(access: &Access, local: Local, to: &Destination) -> (u64, u64, String) {
-    match access.connect_udp(to).await {
+async fn carry(
+    access: &Access,
+    local: Local,
+    to: &Destination,
+    stop: &CancellationToken,
+    counters: &Counters,
+) -> (u64, u64, String) {
+    let opened = tokio::select! {
+        biased;
+        () = stop.cancelled() => return (0, 0, format!("flow ended: {}", EndReason::Shutdown)),
+        opened = access.connect_udp(to) => opened,
+    };
+    match opened {
         Ok(carriage) => {
             let options = RelayOptions { idle: Some(IDLE) };
-            let end = udp::run(carriage, local, Near::Client, options, std::future::pending()).await;
+            let stopped = shutdown(stop);
+            let end = udp::run_counted(carriage, local, Near::Client, options, stopped, counters).await;
             let (up, down) = (end.bytes_from_client, end.bytes_from_app);
             (up, down, format!("flow ended: {} ({up} B up, {down} B down)", end.reason))
         }
@@ -147,7 +163,76 @@ async fn carry(access: &Access, local: Local, to: &Destination) -> (u64, u64, St
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+    };
+
     use super::*;
+    use crate::access::{Caller, tests::access_to};
+
+    /// What is told of flows.
+    #[derive(Debug, Default)]
+    struct Told(Mutex<Vec<String>>);
+
+    impl Told {
+        fn add(&self, what: &str) {
+            self.0.lock().unwrap().push(what.to_owned());
+        }
+    }
+
+    impl Seen for Told {
+        fn began(&self) {
+            self.add("began");
+        }
+
+        fn ended(&self, _up: u64, _down: u64, how: &str) {
+            self.add(how);
+        }
+
+        fn refused(&self, _to: &Destination, why: &str) {
+            self.add(why);
+        }
+    }
+
+    /// Lets a flow begin at the gateway, or leaves it without an answer; gives its connection when the flow has got so far.
+    async fn flow_at(gateway: &TcpListener, is_opened: bool) -> TcpStream {
+        let (mut stream, _) = gateway.accept().await.unwrap();
+        let mut said = [0; 4096];
+        assert!(stream.read(&mut said).await.unwrap() > 0, "the question for a flow");
+        if is_opened {
+            let answer =
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: connect-udp\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            assert!(stream.read(&mut said).await.unwrap() > 0, "its first payload");
+        }
+        stream
+    }
+
+    #[tokio::test]
+    async fn a_forward_that_stops_ends_its_flows_and_its_port_is_free_at_once() {
+        for is_opened in [true, false] {
+            let gateway = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let access = access_to(gateway.local_addr().unwrap(), None, Caller::Device);
+            let (forward, told, stop) = (forward().await, Arc::<Told>::default(), CancellationToken::new());
+            let at = forward.local().unwrap();
+            let program = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            program.send_to(b"ping", at).await.unwrap();
+            let seen: Arc<dyn Seen> = Arc::<Told>::clone(&told);
+            let mut running = Box::pin(forward.run(access, seen, stop.clone()));
+            let mut flow = tokio::select! {
+                () = &mut running => panic!("nobody has stopped it"),
+                flow = flow_at(&gateway, is_opened) => flow,
+            };
+            stop.cancel();
+            running.await;
+            UdpSocket::bind(at).await.unwrap();
+            let told = told.0.lock().unwrap().clone();
+            assert!(told.len() == 2 && told[1].starts_with("flow ended: shutdown"), "{told:?}");
+            let mut rest = Vec::new();
+            let _closed_or_reset = flow.read_to_end(&mut rest).await;
+        }
+    }
 
     async fn forward() -> UdpForward {
         let at = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -3,13 +3,15 @@
 
 use std::{
     mem,
-    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use pomerium_shared::clock::Now;
 
-use super::{backoff::Backoff, path::slept};
+use super::{
+    backoff::Backoff,
+    path::{Sources, slept},
+};
 
 /// Who waits for an answer is worth an attempt so often, however long the gateway has been away.
 pub(crate) const WAITING_PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -174,20 +176,20 @@ impl<Q: Carries, T> Line<Q, T> {
 pub(crate) struct WayBack {
     tried: Now,
     looked: Now,
-    here: Option<IpAddr>,
+    here: Sources,
 }
 
 impl WayBack {
-    /// UDP was tried just now, from the address `here`.
-    pub(crate) const fn after(here: Option<IpAddr>, now: Now) -> Self {
+    /// UDP was tried just now, from the addresses `here`.
+    pub(crate) const fn after(here: Sources, now: Now) -> Self {
         Self { tried: now, looked: now, here }
     }
 
     /// Whether to try again, now that packets would leave from `here`; without an address there is nowhere to try from.
-    pub(crate) fn is_due(&mut self, here: Option<IpAddr>, now: Now) -> bool {
+    pub(crate) fn is_due(&mut self, here: &Sources, now: Now) -> bool {
         let has_slept = slept(self.looked, now);
         self.looked = now;
-        let has_moved = here.is_some() && here != self.here;
+        let has_moved = here.have_more_than(&self.here);
         let is_long_ago = now.monotonic.saturating_duration_since(self.tried.monotonic) >= UDP_AGAIN_AFTER;
         has_moved || has_slept || is_long_ago
     }
@@ -195,7 +197,7 @@ impl WayBack {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
 
@@ -283,14 +285,16 @@ mod tests {
 
     #[test]
     fn udp_is_tried_again_in_time_elsewhere_and_after_sleep() {
-        let (now, home) = (Now::read(), Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
-        let cafe = Some(IpAddr::V4(Ipv4Addr::BROADCAST));
-        let back = || WayBack::after(home, now);
+        let now = Now::read();
+        let [home, cafe] = [Ipv4Addr::LOCALHOST, Ipv4Addr::BROADCAST]
+            .map(|address| Sources::of([None, Some(IpAddr::V4(address))]));
+        let nowhere = Sources::default();
+        let back = || WayBack::after(home.clone(), now);
         let soon = after(now, Duration::from_secs(2));
-        assert!(!back().is_due(home, soon) && !back().is_due(None, soon));
-        assert!(back().is_due(cafe, soon));
-        assert!(WayBack::after(None, now).is_due(home, soon), "there is a network again");
-        assert!(back().is_due(home, after(now, UDP_AGAIN_AFTER)));
-        assert!(back().is_due(home, Now { wall: now.wall + Duration::from_secs(60), ..soon }));
+        assert!(!back().is_due(&home, soon) && !back().is_due(&nowhere, soon));
+        assert!(back().is_due(&cafe, soon));
+        assert!(WayBack::after(nowhere, now).is_due(&home, soon), "there is a network again");
+        assert!(back().is_due(&home, after(now, UDP_AGAIN_AFTER)));
+        assert!(back().is_due(&home, Now { wall: now.wall + Duration::from_secs(60), ..soon }));
     }
 }

@@ -151,6 +151,44 @@ pub(super) fn source(remote: SocketAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
+/// The addresses that this machine has on the way to each of a gateway's, which may be of both families; `None` where there
+/// is no way.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Sources(Vec<Option<IpAddr>>);
+
+impl Sources {
+    /// As of now.
+    pub(super) fn towards(gateway: &[SocketAddr]) -> Self {
+        Self(gateway.iter().copied().map(source).collect())
+    }
+
+    /// Whether one of them is another than it was. One that goes or comes is no other.
+    pub(super) fn have_changed_from(&self, before: &Self) -> bool {
+        self.0.iter().zip(&before.0).any(|pair| matches!(pair, (Some(now), Some(before)) if now != before))
+    }
+
+    /// Whether there is a way that was not there, or not from this address.
+    pub(super) fn have_more_than(&self, before: &Self) -> bool {
+        let before = before.0.iter().copied().chain(std::iter::repeat(None));
+        self.0.iter().zip(before).any(|(now, before)| now.is_some() && *now != before)
+    }
+
+    /// These, and in place of those that are missing what was there before.
+    pub(super) fn or(self, before: &Self) -> Self {
+        let before = before.0.iter().copied().chain(std::iter::repeat(None));
+        let all = self.0.into_iter().zip(before).map(|(now, before)| now.or(before));
+        Self(all.collect())
+    }
+}
+
+#[cfg(test)]
+impl Sources {
+    /// These.
+    pub(crate) fn of(all: impl IntoIterator<Item = Option<IpAddr>>) -> Self {
+        Self(all.into_iter().collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,6 +274,23 @@ mod tests {
         path.seen.heard += 1;
         assert_eq!(path.second(), None);
         assert!(!path.watch.is_doubtful);
+    }
+
+    #[test]
+    fn every_address_of_the_gateway_shows_that_this_machine_has_moved() {
+        let home = Sources::of([None, HOME]);
+        let cafe = Sources::of([None, CAFE]);
+        assert!(cafe.have_changed_from(&home), "the first one has no way, the second one tells");
+        for (now, before) in
+            [([None, None], [None, HOME]), ([CAFE, HOME], [None, HOME]), ([None, HOME], [None, HOME])]
+        {
+            assert!(!Sources::of(now).have_changed_from(&Sources::of(before)), "{now:?} {before:?}");
+        }
+        assert!(Sources::of([CAFE, HOME]).have_more_than(&home) && cafe.have_more_than(&home));
+        assert!(!home.have_more_than(&home) && !Sources::of([None, None]).have_more_than(&home));
+        assert!(home.have_more_than(&Sources::default()), "there was no network");
+        // On the way from one network to another there is none.
+        assert!(cafe.have_changed_from(&Sources::of([None, None]).or(&home)));
     }
 
     #[test]

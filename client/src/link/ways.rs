@@ -5,7 +5,7 @@
 //! decided in [`line`](super::line).
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -29,7 +29,7 @@ use super::{
     dial::{self, Dialled},
     http1::Http1,
     line::{Carrier, Carries, Line, Standing, Wanted, WayBack},
-    path,
+    path::Sources,
 };
 use crate::{access::random, gateway::Gateway};
 
@@ -89,8 +89,8 @@ struct Inner {
     line: Mutex<Line<Box<Dialled>, OverTcp>>,
     /// Wakes those who wait to dial.
     found: Notify,
-    /// Where the gateway is, to see whence this machine gets there.
-    at: OnceCell<SocketAddr>,
+    /// Where the gateway is, to see whence this machine gets there: all its addresses, for not every network has a way to each.
+    at: OnceCell<Vec<SocketAddr>>,
 }
 
 impl Ways {
@@ -177,14 +177,14 @@ impl Ways {
 
     /// Waits until this machine has another address than now. Cancel-safe.
     pub(super) async fn moved(&self) {
-        let mut here = self.inner.source().await;
+        let mut here = self.inner.sources().await;
         loop {
             sleep(MOVED_INTERVAL).await;
-            let now = self.inner.source().await;
-            if now.is_some() && here.is_some() && now != here {
+            let now = self.inner.sources().await;
+            if now.have_changed_from(&here) {
                 return;
             }
-            here = here.or(now);
+            here = now.or(&here);
         }
     }
 
@@ -279,18 +279,11 @@ impl Inner {
         Box::pin(async move { dialled.await.map(Box::new) })
     }
 
-    /// Where the gateway is, once its name has been looked up.
-    async fn at(&self) -> Option<SocketAddr> {
-        let look_up = async || {
-            let all = dial::resolve(&self.gateway).await.ok();
-            all.and_then(|all| all.first().copied()).ok_or(())
-        };
-        self.at.get_or_try_init(look_up).await.ok().copied()
-    }
-
-    /// The address that this machine has on the way there now.
-    async fn source(&self) -> Option<IpAddr> {
-        self.at().await.and_then(path::source)
+    /// The addresses that this machine has on the way to the gateway now; none before its name could be looked up.
+    async fn sources(&self) -> Sources {
+        let look_up = || dial::resolve(&self.gateway);
+        let at = self.at.get_or_try_init(look_up).await;
+        at.map(|at| Sources::towards(at)).unwrap_or_default()
     }
 
     /// The way that new streams may take without another thought.
@@ -341,10 +334,8 @@ impl Inner {
             {
                 return dialled;
             }
-            let gateway = self.at().await;
-            let here = || gateway.and_then(path::source);
-            let mut way_back = WayBack::after(here(), Now::read());
-            while !way_back.is_due(here(), Now::read()) {
+            let mut way_back = WayBack::after(self.sources().await, Now::read());
+            while !way_back.is_due(&self.sources().await, Now::read()) {
                 sleep(MOVED_INTERVAL).await;
             }
             attempt = Some(self.dial());

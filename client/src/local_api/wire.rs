@@ -103,6 +103,9 @@ pub(crate) enum Reply {
     SignedOut {
         /// Whether there was a token.
         had_one: bool,
+        /// Why the session goes on at the gateway until it expires, in words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        untold: Option<String>,
     },
     /// To [`Request::Open`]: frames follow.
     Open,
@@ -236,9 +239,9 @@ pub(crate) struct RouteStatus {
     pub(crate) streams: u64,
     /// Streams since the daemon began.
     pub(crate) streams_total: u64,
-    /// Bytes to the app, of streams that have ended.
+    /// Bytes to the app, also of streams that live.
     pub(crate) bytes_up: u64,
-    /// Bytes from the app, of streams that have ended.
+    /// Bytes from the app, also of streams that live.
     pub(crate) bytes_down: u64,
     /// How the last one ended, or why it could not be opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]

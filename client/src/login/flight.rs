@@ -77,7 +77,7 @@ impl Flight {
         let going_on = self.tracker.spawn(async move {
             let outcome =
                 across_processes(cache.as_ref(), &gateway, stale.as_ref(), sign_in).await.map_err(Arc::new);
-            flight.turns().ended(outcome.clone(), demand, Now::read());
+            flight.turns().ended(outcome.clone(), demand, asked, Now::read());
             drop(mine);
             outcome
         });

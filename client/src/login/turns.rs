@@ -1,6 +1,6 @@
 //! Whose turn it is to sign in, and what the last attempt says to those who come after it. Pure: the clock is an argument.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use pomerium_shared::clock::Now;
 
@@ -9,6 +9,9 @@ use crate::token::Token;
 
 /// How long nobody who was left waiting at a sign-in page is shown another one, unless they ask for it.
 pub(crate) const COOL_DOWN: Duration = Duration::from_secs(10 * 60);
+
+/// Demands of routes that are remembered as unmet; the oldest makes room.
+pub(crate) const UNMET_MAX: usize = 16;
 
 /// Who wants a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +64,10 @@ pub(crate) struct Turns {
     /// How many attempts have ended.
     ended: u64,
     last: Option<Ended>,
-    /// When the gateway did not take what a sign-in brought, and what the route had asked of it.
-    disappointed: Option<(String, Now)>,
+    /// What routes demand of a sign-in and the gateway did not take the last one for, and when; the oldest first. Nothing but a
+    /// person's own sign-in takes one out before its time: else two routes in turn, or a session that the gateway ends each
+    /// time, would open one page after the other.
+    unmet: VecDeque<(String, Now)>,
 }
 
 /// How an attempt ended, and when.
@@ -91,7 +96,7 @@ fn cools_down(since: Now, asked: Asked, now: Now) -> bool {
 impl Turns {
     /// None yet; `has_person` says whether anybody could sign in.
     pub(crate) const fn new(has_person: bool) -> Self {
-        Self { has_person, ended: 0, last: None, disappointed: None }
+        Self { has_person, ended: 0, last: None, unmet: VecDeque::new() }
     }
 
     /// How many attempts have ended: to be remembered by who begins to wait.
@@ -124,18 +129,24 @@ impl Turns {
                 return Turn::Told(Ok(Renewed { token: last.token.clone(), is_new: false }));
             }
         }
-        if self.disappointed.as_ref().is_some_and(|(of, at)| of == demand && cools_down(*at, asked, now)) {
+        if self.unmet.iter().any(|(of, at)| of == demand && cools_down(*at, asked, now)) {
             return Turn::Told(Err(Arc::new(LoginError::StillRefused)));
         }
         let told = self.last.as_ref().and_then(|last| last.speaks_to(asked, now));
         told.map_or(Turn::SignIn, |error| Turn::Told(Err(error)))
     }
 
-    /// An attempt ended that was to meet this demand.
-    pub(crate) fn ended(&mut self, outcome: Result<Renewed, Arc<LoginError>>, demand: String, now: Now) {
+    /// An attempt ended that somebody had asked for to meet this demand.
+    pub(crate) fn ended(
+        &mut self,
+        outcome: Result<Renewed, Arc<LoginError>>,
+        demand: String,
+        asked: Asked,
+        now: Now,
+    ) {
         self.ended += 1;
-        if outcome.is_ok() {
-            self.disappointed = None;
+        if outcome.is_ok() && asked == Asked::ByPerson {
+            self.unmet.clear();
         }
         self.last = Some(Ended { outcome, demand, at: now });
     }
@@ -143,7 +154,11 @@ impl Turns {
     /// The gateway did not take what a sign-in brought, for a route with this demand: programs that come again for it are told
     /// so, for they would find the same. To others the token may be good.
     pub(crate) fn disappointed(&mut self, demand: String, now: Now) {
-        self.disappointed = Some((demand, now));
+        self.unmet.retain(|(of, _)| *of != demand);
+        if self.unmet.len() == UNMET_MAX {
+            self.unmet.pop_front();
+        }
+        self.unmet.push_back((demand, now));
     }
 
     /// The token of the last sign-in, where no cache keeps it.
@@ -151,9 +166,10 @@ impl Turns {
         self.last.as_ref()?.outcome.as_ref().ok().map(|renewed| renewed.token.clone())
     }
 
-    /// Forgets what the last sign-in brought: whoever signs out is signed out in this process, too.
+    /// Forgets what the last sign-in brought: whoever signs out is signed out in this process, too. Pages that were in vain are
+    /// remembered: it is no reason to show them again.
     pub(crate) fn forget(&mut self) {
-        (self.last, self.disappointed) = (None, None);
+        self.last.take_if(|last| last.outcome.is_ok());
     }
 }
 
@@ -163,6 +179,10 @@ mod tests {
 
     use super::*;
     use crate::token::tests::token_until;
+
+    fn new(exp: i64) -> Renewed {
+        Renewed { token: token_until(exp), is_new: true }
+    }
 
     proptest! {
         #[test]
@@ -182,7 +202,7 @@ mod tests {
         let after = |passed| Now { monotonic: now.monotonic + passed, ..now };
         let next = |error, asked, now| {
             let mut turns = Turns::new(true);
-            turns.ended(Err(Arc::new(error)), String::new(), after(Duration::ZERO));
+            turns.ended(Err(Arc::new(error)), String::new(), asked, after(Duration::ZERO));
             matches!(turns.next(turns.seen(), None, "", asked, now), Turn::SignIn)
         };
         assert!(!next(LoginError::TimedOut, Asked::ByStream, after(COOL_DOWN / 2)));
@@ -194,7 +214,7 @@ mod tests {
     #[test]
     fn a_gateway_that_takes_no_token_is_not_shown_to_the_person_by_each_connection() {
         let (mut turns, now) = (Turns::new(true), Now::read());
-        turns.ended(Ok(Renewed { token: token_until(1), is_new: true }), String::new(), now);
+        turns.ended(Ok(new(1)), String::new(), Asked::ByStream, now);
         turns.disappointed(String::new(), now);
         let next = |asked| turns.next(turns.seen(), Some(&token_until(1)), "", asked, now);
         assert!(
@@ -207,7 +227,7 @@ mod tests {
     fn a_sign_in_for_one_route_says_nothing_of_what_another_demands() {
         let (mut turns, now, plain, strong) = (Turns::new(true), Now::read(), "", "acr_values=mfa");
         // Two connections wait; the one without a demand has signed in.
-        turns.ended(Ok(Renewed { token: token_until(1), is_new: true }), plain.to_owned(), now);
+        turns.ended(Ok(new(1)), plain.to_owned(), Asked::ByStream, now);
         let told = turns.next(0, None, strong, Asked::ByStream, now);
         assert!(
             matches!(told, Turn::Told(Ok(Renewed { is_new: false, .. }))),
@@ -216,12 +236,48 @@ mod tests {
         let next = turns.next(turns.seen(), Some(&token_until(1)), strong, Asked::ByStream, now);
         assert!(matches!(next, Turn::SignIn), "and else the person is asked: {next:?}");
         // That one is in vain, which keeps the first token and leaves the first route alone.
-        turns.ended(Ok(Renewed { token: token_until(2), is_new: true }), strong.to_owned(), now);
+        turns.ended(Ok(new(2)), strong.to_owned(), Asked::ByStream, now);
         turns.disappointed(strong.to_owned(), now);
         let next = |demand| turns.next(turns.seen(), Some(&token_until(2)), demand, Asked::ByStream, now);
         assert!(matches!(next(strong), Turn::Told(Err(error)) if matches!(*error, LoginError::StillRefused)));
         assert!(matches!(next(plain), Turn::SignIn));
         assert_eq!(turns.brought(), Some(token_until(2)));
+    }
+
+    #[test]
+    fn unmet_demands_are_remembered_until_the_person_signs_in_and_are_few() {
+        let (mut turns, now) = (Turns::new(true), Now::read());
+        let demand = |n: usize| format!("acr_values={n}");
+        let is_left_alone = |turns: &Turns, n: usize| {
+            let next = turns.next(turns.seen(), Some(&token_until(1)), &demand(n), Asked::ByStream, now);
+            matches!(next, Turn::Told(Err(error)) if matches!(*error, LoginError::StillRefused))
+        };
+        for n in 0..=UNMET_MAX {
+            turns.ended(Ok(new(1)), demand(n), Asked::ByStream, now);
+            turns.disappointed(demand(n), now);
+            turns.disappointed(demand(n), now);
+        }
+        // A sign-in that another stream caused, one that failed, and the end of the session change nothing.
+        turns.ended(Ok(new(1)), String::new(), Asked::ByStream, now);
+        turns.ended(Err(Arc::new(LoginError::BadAddress)), String::new(), Asked::ByPerson, now);
+        turns.forget();
+        assert!((1..=UNMET_MAX).all(|n| is_left_alone(&turns, n)), "{turns:?}");
+        assert!(!is_left_alone(&turns, 0), "the oldest made room");
+        assert_eq!(turns.unmet.len(), UNMET_MAX);
+        turns.ended(Ok(new(1)), String::new(), Asked::ByPerson, now);
+        assert!(!(0..=UNMET_MAX).any(|n| is_left_alone(&turns, n)), "{turns:?}");
+    }
+
+    #[test]
+    fn who_signs_out_has_no_token_and_sees_no_page_that_was_let_go_by() {
+        let (mut turns, now) = (Turns::new(true), Now::read());
+        turns.ended(Ok(new(1)), String::new(), Asked::ByPerson, now);
+        turns.forget();
+        assert_eq!(turns.brought(), None);
+        turns.ended(Err(Arc::new(LoginError::TimedOut)), String::new(), Asked::ByStream, now);
+        turns.forget();
+        let next = turns.next(turns.seen(), None, "", Asked::ByStream, now);
+        assert!(matches!(next, Turn::Told(Err(_))), "{next:?}");
     }
 
     #[test]

@@ -319,7 +319,7 @@ impl Process {
     }
 
     fn signed_in(&mut self, outcome: Result<Renewed, LoginError>, now: Now) {
-        self.turns.ended(outcome.map_err(Arc::new), String::new(), now);
-        self.signing = None;
+        let Some(signing) = self.signing.take() else { return };
+        self.turns.ended(outcome.map_err(Arc::new), String::new(), signing.asked, now);
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     forward::saved::Saved,
     link::{
         line::{Carrier, Carries, Line, Standing, Wanted, WayBack},
-        path::{Seen, Watch},
+        path::{Seen, Sources, Watch},
     },
     login::turns::{Asked, Turns},
     token::{Token, tests::token_until},
@@ -311,7 +311,8 @@ impl Process {
             self.reached(world);
         } else if world.tcp_gets_through() {
             self.line.reached(Carrier::Tcp(()), world.now);
-            self.way_back = Some((WayBack::after(world.source(), world.now), world.now.monotonic));
+            self.way_back =
+                Some((WayBack::after(Sources::of([world.source()]), world.now), world.now.monotonic));
         } else {
             self.line.failed(world.now);
             self.way_failed(world);
@@ -335,11 +336,11 @@ impl Process {
             return;
         }
         *looked = world.now.monotonic;
-        if way_back.is_due(world.source(), world.now) {
+        if way_back.is_due(&Sources::of([world.source()]), world.now) {
             if world.udp_gets_through() {
                 self.reached(world);
             } else {
-                *way_back = WayBack::after(world.source(), world.now);
+                *way_back = WayBack::after(Sources::of([world.source()]), world.now);
             }
             self.count(Wanted::ForLater, world.now.monotonic);
         }

@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, io, process::Stdio};
 
 use bytes::{Bytes, BytesMut};
+use pomerium_shared::names::Addresses;
 use tokio::{
     io::{AsyncWriteExt as _, Interest, unix::AsyncFd},
     process::Command,
@@ -75,13 +76,26 @@ fn commands(plan: &Plan) -> String {
         "addr add {DEVICE_V4}/32 dev {NAME}\naddr add {DEVICE_V6}/128 dev {NAME} nodad\nlink set {NAME} up\n\
          route add {RESOLVER}/32 dev {NAME}\n"
     );
-    for addresses in plan.addresses() {
+    text.push_str(&routes("add", plan.addresses()));
+    text
+}
+
+/// Has the kernel send the device what is for these addresses, too.
+pub(crate) async fn capture(more: &[Addresses]) -> Result<(), TunError> {
+    // One that is there already is left from a time when not all could be done.
+    if more.is_empty() { Ok(()) } else { ip(&routes("replace", more.iter().copied())).await }
+}
+
+/// Has it send the device what is for these no more.
+pub(crate) async fn release(gone: &[Addresses]) -> Result<(), TunError> {
+    if gone.is_empty() { Ok(()) } else { ip(&routes("del", gone.iter().copied())).await }
+}
+
+fn routes(verb: &str, all: impl Iterator<Item = Addresses>) -> String {
+    let mut text = String::new();
+    for Addresses { v4, v6 } in all {
         // Writing to a `String` does not fail.
-        _ = writeln!(
-            text,
-            "route add {}/32 dev {NAME}\nroute add {}/128 dev {NAME}",
-            addresses.v4, addresses.v6
-        );
+        _ = writeln!(text, "route {verb} {v4}/32 dev {NAME}\nroute {verb} {v6}/128 dev {NAME}");
     }
     text
 }
@@ -137,12 +151,13 @@ pub(crate) async fn carry(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tun::plan::Carries;
+    use crate::forward::chosen::Chosen;
 
     #[test]
     fn the_kernel_is_told_of_our_hosts_and_of_nothing_else() {
-        let to = "db.corp.example:5432".parse().unwrap();
-        let plan = Plan::new([(Carries::Tcp, &to)]);
+        let target: crate::target::Target = "db.corp.example:5432".parse().unwrap();
+        let to = target.destination.clone();
+        let plan = Plan::default().next(&[Chosen { name: "db".to_owned(), is_udp: false, target }]);
         let addresses = plan.addresses_of(&to).unwrap();
         let told = commands(&plan);
         let routes: Vec<_> = told.lines().filter(|line| line.starts_with("route ")).collect();

@@ -8,28 +8,25 @@ use std::{
 };
 
 use pomerium_shared::{
+    destination::Destination,
     netstack::{
         Refusal,
         flows::{Driver, Flow, Flows as Opened, Opening, UdpFlow},
         settings::Settings,
     },
+    reason::EndReason,
     relay::{self, Leg, RelayOptions},
     udp::{self, Local, Near},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     device::{self, Device},
-    plan::{Carries, Plan, RESOLVER, RESOLVER_PORT, Way},
+    leads::{Lead, Leads},
+    plan::{Carries, RESOLVER, RESOLVER_PORT},
 };
-use crate::{
-    access::random,
-    failure::Failure,
-    forward::{PATIENCE, Seen, shutdown},
-    link::answer,
-    reach::Reach,
-};
+use crate::{access::random, failure::Failure, forward::PATIENCE, link::answer, reach::Reach};
 
 /// Packets that wait between the device and the stack, each way.
 const PACKETS_WAITING: usize = 512;
@@ -43,10 +40,9 @@ const DATAGRAMS_IDLE: Duration = Duration::from_secs(300);
 /// What the flows share.
 #[derive(Debug, Clone)]
 pub(crate) struct Flows {
-    pub(crate) plan: Arc<Plan>,
+    /// Where they lead now.
+    pub(crate) leads: watch::Receiver<Arc<Leads>>,
     pub(crate) reach: Arc<Reach>,
-    /// Who hears of each route's, by its row.
-    pub(crate) seen: Arc<[Arc<dyn Seen>]>,
     /// Owns what is open.
     pub(crate) open: TaskTracker,
     /// Cuts it.
@@ -76,32 +72,49 @@ impl Flows {
     fn begin(&self, flow: Flow) {
         match flow {
             Flow::Tcp(opening) => match self.way(Carries::Tcp, opening.destination()) {
-                Some((way, seen)) => _ = self.open.spawn(self.clone().connection(opening, way, seen)),
+                Some((to, lead)) => {
+                    let of_route = lead.open.clone();
+                    self.open.spawn(of_route.track_future(self.clone().connection(opening, to, lead)));
+                }
                 None => opening.refuse(Refusal::Reset),
             },
             Flow::Udp(flow) if flow.destination() == (IpAddr::from(RESOLVER), RESOLVER_PORT).into() => {
                 _ = self.open.spawn(self.clone().questions(flow));
             }
             Flow::Udp(flow) => match self.way(Carries::Udp, flow.destination()) {
-                Some((way, seen)) => _ = self.open.spawn(self.clone().datagrams(flow, way, seen)),
+                Some((to, lead)) => {
+                    let of_route = lead.open.clone();
+                    self.open.spawn(of_route.track_future(self.clone().datagrams(flow, to, lead)));
+                }
                 None => flow.refuse(Refusal::Reset),
             },
         }
     }
 
-    fn way(&self, carries: Carries, to: SocketAddr) -> Option<(Way, Arc<dyn Seen>)> {
-        let way = self.plan.way(carries, to)?;
-        let seen = self.seen.get(way.row).map(Arc::clone)?;
-        Some((way, seen))
+    fn way(&self, carries: Carries, to: SocketAddr) -> Option<(Destination, Lead)> {
+        self.leads.borrow().way(carries, to)
+    }
+
+    /// The reason to cut what is open to a route, once there is one: the device goes, or the gateway lists the route no more.
+    async fn cut(&self, lead: &Lead) -> EndReason {
+        tokio::select! {
+            biased;
+            () = self.cut.cancelled() => EndReason::Shutdown,
+            () = lead.gone.cancelled() => EndReason::Policy,
+        }
     }
 
     /// The life of one connection: the program's SYN is answered when the gateway has opened the stream.
-    async fn connection(self, opening: Opening, way: Way, seen: Arc<dyn Seen>) {
+    async fn connection(self, opening: Opening, to: Destination, lead: Lead) {
+        let seen = &lead.seen;
         seen.began();
         let opened = tokio::select! {
             biased;
-            () = self.cut.cancelled() => return opening.refuse(Refusal::Reset),
-            opened = self.reach.connect_patiently(&way.to, PATIENCE) => opened,
+            reason = self.cut(&lead) => {
+                opening.refuse(Refusal::Reset);
+                return seen.ended(0, 0, &format!("stream ended: {reason}"));
+            }
+            opened = self.reach.connect_patiently(&to, PATIENCE) => opened,
         };
         let app = match opened {
             Ok(app) => app,
@@ -114,25 +127,27 @@ impl Flows {
             return seen.ended(0, 0, "the program did not wait for its connection");
         };
         let (reader, writer) = tokio::io::split(program);
-        let end =
-            relay::run(Leg::io(reader, writer), app, RelayOptions::default(), shutdown(&self.cut)).await;
+        let (program, options, counters) =
+            (Leg::io(reader, writer), RelayOptions::default(), seen.counters());
+        let end = relay::run_counted(program, app, options, self.cut(&lead), &counters).await;
         let (up, down) = (end.bytes_from_client, end.bytes_from_app);
         seen.ended(up, down, &format!("stream ended: {} ({up} B up, {down} B down)", end.reason));
     }
 
     /// The life of one flow of datagrams.
-    async fn datagrams(self, flow: UdpFlow, way: Way, seen: Arc<dyn Seen>) {
+    async fn datagrams(self, flow: UdpFlow, to: Destination, lead: Lead) {
+        let seen = &lead.seen;
         seen.began();
         let opened = tokio::select! {
             biased;
-            () = self.cut.cancelled() => return,
-            opened = self.reach.own().connect_udp(&way.to) => opened,
+            reason = self.cut(&lead) => return seen.ended(0, 0, &format!("flow ended: {reason}")),
+            opened = self.reach.own().connect_udp(&to) => opened,
         };
         match opened {
             Ok(carriage) => {
                 let options = RelayOptions { idle: Some(DATAGRAMS_IDLE) };
-                let local = Local::Flow(flow);
-                let end = udp::run(carriage, local, Near::Client, options, shutdown(&self.cut)).await;
+                let (local, cut, counters) = (Local::Flow(flow), self.cut(&lead), seen.counters());
+                let end = udp::run_counted(carriage, local, Near::Client, options, cut, &counters).await;
                 let (up, down) = (end.bytes_from_client, end.bytes_from_app);
                 seen.ended(up, down, &format!("flow ended: {} ({up} B up, {down} B down)", end.reason));
             }
@@ -152,7 +167,8 @@ impl Flows {
                 question = flow.recv() => question,
             };
             let Some(question) = question else { return };
-            if let Some(answer) = self.plan.answer(&question) {
+            let answer = self.leads.borrow().plan().answer(&question);
+            if let Some(answer) = answer {
                 // Lost, as datagrams are; the resolver asks again.
                 _ = flow.send(&answer);
             }

@@ -29,6 +29,14 @@ impl Names {
         Redirected::begin(Path::new(resolver::FILE), RESOLVER.into()).map(Self::File)
     }
 
+    /// Has the system ask here for other hosts from now on. Programs that ask here for everything need not be told.
+    pub(crate) async fn change(&mut self, plan: &Plan) -> Result<(), TunError> {
+        match self {
+            Self::Resolved(resolved) => resolved.change(plan.hosts()).await.map_err(TunError::Resolved),
+            Self::Untouched | Self::File(_) => Ok(()),
+        }
+    }
+
     /// Who asks.
     pub(crate) const fn asked_by(&self) -> &'static str {
         match self {

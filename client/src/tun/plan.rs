@@ -38,31 +38,56 @@ pub(crate) struct Way {
 }
 
 /// The addresses of all routes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Plan {
     book: AddressBook,
     rows: HashMap<(Host, u16, Carries), usize>,
 }
 
+impl Default for Plan {
+    /// Of no route.
+    fn default() -> Self {
+        let reserved = [DEVICE_V4.into(), DEVICE_V6.into(), RESOLVER.into()];
+        Self { book: AddressBook::new(Pools::default(), &reserved), rows: HashMap::new() }
+    }
+}
+
 impl Plan {
-    /// A plan for what is chosen, in the order of its rows.
-    pub(crate) fn of(chosen: &[Chosen]) -> Self {
+    /// The plan after this one, for what is chosen now, in the order of its rows. A host that stays keeps its addresses. A route
+    /// to a bare address has no name to look up, and no place.
+    pub(crate) fn next(&self, chosen: &[Chosen]) -> Self {
         let carries = |route: &Chosen| if route.is_udp { Carries::Udp } else { Carries::Tcp };
-        Self::new(chosen.iter().map(|route| (carries(route), &route.target.destination)))
+        self.after(chosen.iter().map(|route| (carries(route), &route.target.destination)))
     }
 
-    /// A plan for these routes, in the order of their rows. A route to a bare address has no name to look up, and no place.
-    pub(crate) fn new<'a>(routes: impl IntoIterator<Item = (Carries, &'a Destination)>) -> Self {
-        let reserved = [DEVICE_V4.into(), DEVICE_V6.into(), RESOLVER.into()];
-        let mut plan = Self { book: AddressBook::new(Pools::default(), &reserved), rows: HashMap::new() };
-        for (row, (carries, to)) in routes.into_iter().enumerate() {
-            let Ok(host) = to.host().parse::<Host>() else { continue };
+    fn after<'a>(&self, routes: impl IntoIterator<Item = (Carries, &'a Destination)>) -> Self {
+        let routes = routes.into_iter().enumerate();
+        let routes: Vec<(usize, Carries, u16, Host)> = routes
+            .filter_map(|(row, (carries, to))| Some((row, carries, to.port(), to.host().parse().ok()?)))
+            .collect();
+        let mut plan = Self::default();
+        // First of all: what is new gets what is free then.
+        for (.., host) in &routes {
+            if let Some(addresses) = self.book.addresses_of(host) {
+                // It may be in the book already, by another of its routes.
+                _ = plan.book.restore(host, addresses);
+            }
+        }
+        for (row, carries, port, host) in routes {
             // Four million addresses are more than a gateway has routes.
             if plan.book.allocate(&host).is_ok() {
-                plan.rows.insert((host, to.port(), carries), row);
+                plan.rows.insert((host, port, carries), row);
             }
         }
         plan
+    }
+
+    /// The addresses of hosts that the other one does not have.
+    pub(crate) fn beside(&self, other: &Self) -> Vec<Addresses> {
+        let all = self.book.entries();
+        all.filter(|(host, _)| other.book.addresses_of(host).is_none())
+            .map(|(_, addresses)| addresses)
+            .collect()
     }
 
     /// The addresses of a destination's host.
@@ -111,7 +136,7 @@ mod tests {
         let (db, ssh, dns) = ("DB.corp.example:5432", "db.corp.example:22", "dns.corp.example:53");
         let routes =
             [(Carries::Tcp, db), (Carries::Tcp, ssh), (Carries::Udp, dns)].map(|(c, t)| (c, destination(t)));
-        let plan = Plan::new(routes.iter().map(|(carries, to)| (*carries, to)));
+        let plan = Plan::default().after(routes.iter().map(|(carries, to)| (*carries, to)));
         let addresses = plan.addresses_of(&destination(db)).unwrap();
         assert_eq!(plan.addresses().count(), 2, "one host, one pair");
         for ip in [IpAddr::from(addresses.v4), addresses.v6.into()] {
@@ -131,7 +156,25 @@ mod tests {
     #[test]
     fn a_route_to_a_bare_address_has_no_name_to_ask_for() {
         let to = destination("10.0.0.7:22");
-        let plan = Plan::new([(Carries::Tcp, &to)]);
+        let plan = Plan::default().after([(Carries::Tcp, &to)]);
         assert_eq!((plan.addresses_of(&to), plan.addresses().count()), (None, 0));
+    }
+
+    #[test]
+    fn hosts_that_stay_keep_their_addresses_and_those_that_come_and_go_are_told() {
+        let all = ["a.example:1", "b.example:2", "b.example:3", "c.example:4"].map(destination);
+        let of =
+            |plan: &Plan, routes: &[&Destination]| plan.after(routes.iter().map(|to| (Carries::Tcp, *to)));
+        let [a, b, b_too, c] = &all;
+        let first = of(&Plan::default(), &[a, b, b_too]);
+        let later = of(&first, &[c, b_too]);
+        assert_eq!(later.addresses_of(b), first.addresses_of(b));
+        assert_eq!(later.beside(&first), [later.addresses_of(c).unwrap()]);
+        assert_eq!(first.beside(&later), [first.addresses_of(a).unwrap()]);
+        let gone = first.addresses_of(a).unwrap();
+        assert!(!later.is_ours(gone.v4.into()) && !later.is_ours(gone.v6.into()));
+        let kept = SocketAddr::from((first.addresses_of(b).unwrap().v4, 2));
+        assert!(first.way(Carries::Tcp, kept).is_some() && later.way(Carries::Tcp, kept).is_none());
+        assert!(first.beside(&first).is_empty());
     }
 }

@@ -65,12 +65,18 @@ impl Resolved {
             let index = format!("/sys/class/net/{}/ifindex", device::NAME);
             let index = fs::read_to_string(index).map_err(ResolvedError::NoDevice)?;
             let device = index.trim().parse().map_err(io::Error::other).map_err(ResolvedError::NoDevice)?;
-            let domains = hosts.into_iter().map(|host| (host, true)).collect();
-            let resolved = Self { manager, device, domains };
+            let resolved = Self { manager, device, domains: domains(hosts) };
             resolved.tell().await?;
             Ok(Some(resolved))
         })
         .await
+    }
+
+    /// Tells it of other hosts.
+    pub(crate) async fn change(&mut self, hosts: Vec<String>) -> Result<(), ResolvedError> {
+        // Also for when it has been started anew.
+        self.domains = domains(hosts);
+        within(self.call("SetLinkDomains", &(self.device, &self.domains))).await
     }
 
     /// Tells it again when it has been started anew; never returns.
@@ -115,6 +121,10 @@ impl Resolved {
     ) -> Result<(), ResolvedError> {
         Ok(self.manager.call::<_, _, ()>(method, body).await?)
     }
+}
+
+fn domains(hosts: Vec<String>) -> Vec<(String, bool)> {
+    hosts.into_iter().map(|host| (host, true)).collect()
 }
 
 /// The service, if it runs: it is not started for us.

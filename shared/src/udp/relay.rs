@@ -1,7 +1,5 @@
 //! The loop of a flow: payloads both ways until its stream ends, the local end fails, or somebody cuts it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use bytes::{Bytes, BytesMut};
 
 use super::{
@@ -11,7 +9,7 @@ use super::{
 };
 use crate::{
     reason::EndReason,
-    relay::{Leg, Progress, RelayEnd, RelayOptions, Side, Sink, Source},
+    relay::{Counters, Leg, Progress, RelayEnd, RelayOptions, Side, Sink, Source},
 };
 
 /// What carries a flow: its request's stream and, on QUIC, the connection's DATAGRAM frames.
@@ -27,13 +25,25 @@ pub struct Carriage {
 /// when nothing moved for too long, or when `cut` says why; the peer is told as for a byte stream.
 pub async fn run(
     carriage: Carriage,
-    mut local: Local,
+    local: Local,
     near: Near,
     options: RelayOptions,
     cut: impl Future<Output = EndReason>,
 ) -> RelayEnd {
+    run_counted(carriage, local, near, options, cut, &Counters::default()).await
+}
+
+/// [`run`], which counts what it carries while it goes on.
+pub async fn run_counted(
+    carriage: Carriage,
+    mut local: Local,
+    near: Near,
+    options: RelayOptions,
+    cut: impl Future<Output = EndReason>,
+    counters: &Counters,
+) -> RelayEnd {
     let Carriage { mut stream, mut flow } = carriage;
-    let progress = Progress::new();
+    let progress = Progress::new(counters);
     let reason = {
         let work = carry(stream.halves(), &mut flow, &mut local, near, &progress);
         tokio::select! {
@@ -45,11 +55,7 @@ pub async fn run(
         }
     };
     stream.abort(reason);
-    RelayEnd {
-        reason,
-        bytes_from_client: progress.from_client.load(Ordering::Relaxed),
-        bytes_from_app: progress.from_app.load(Ordering::Relaxed),
-    }
+    progress.end(reason)
 }
 
 /// Carries datagrams between two ends that both speak UDP: a flow that came out of packets, and the app. Ends when one of them
@@ -60,21 +66,22 @@ pub async fn between(
     options: RelayOptions,
     cut: impl Future<Output = EndReason>,
 ) -> RelayEnd {
-    let progress = Progress::new();
+    let counters = Counters::default();
+    let progress = Progress::new(&counters);
     let (mut upward, mut downward) = (BytesMut::new(), BytesMut::new());
     let work = async {
         loop {
             tokio::select! {
                 payload = client.recv(&mut upward) => {
                     let Ok(payload) = payload else { return EndReason::Client };
-                    count(&progress.from_client, &payload, &progress);
+                    count(Side::Client, &payload, &progress);
                     if app.send(&payload).is_err() {
                         return EndReason::App;
                     }
                 }
                 payload = app.recv(&mut downward) => {
                     let Ok(payload) = payload else { return EndReason::App };
-                    count(&progress.from_app, &payload, &progress);
+                    count(Side::App, &payload, &progress);
                     if client.send(&payload).is_err() {
                         return EndReason::Client;
                     }
@@ -89,11 +96,7 @@ pub async fn between(
         () = progress.idle_for(options.idle) => EndReason::Idle,
         reason = work => reason,
     };
-    RelayEnd {
-        reason,
-        bytes_from_client: progress.from_client.load(Ordering::Relaxed),
-        bytes_from_app: progress.from_app.load(Ordering::Relaxed),
-    }
+    progress.end(reason)
 }
 
 /// Which side speaks UDP itself.
@@ -106,6 +109,13 @@ pub enum Near {
 }
 
 impl Near {
+    const fn side(self) -> Side {
+        match self {
+            Self::Client => Side::Client,
+            Self::App => Side::App,
+        }
+    }
+
     const fn far(self) -> Side {
         match self {
             Self::Client => Side::App,
@@ -133,12 +143,9 @@ async fn carry(
     flow: &mut Option<Flow>,
     local: &mut Local,
     near: Near,
-    progress: &Progress,
+    progress: &Progress<'_>,
 ) -> EndReason {
-    let (outward, inward) = match near {
-        Near::Client => (&progress.from_client, &progress.from_app),
-        Near::App => (&progress.from_app, &progress.from_client),
-    };
+    let (outward, inward) = (near.side(), near.far());
     let (mut capsules, mut buffer) = (CapsuleReader::default(), BytesMut::new());
     loop {
         tokio::select! {
@@ -196,7 +203,6 @@ async fn arrived(flow: &mut Option<Flow>) -> Option<Bytes> {
     }
 }
 
-fn count(bytes: &AtomicU64, payload: &Bytes, progress: &Progress) {
-    bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
-    progress.touch();
+fn count(from: Side, payload: &Bytes, progress: &Progress<'_>) {
+    progress.moved(from, payload.len() as u64);
 }
