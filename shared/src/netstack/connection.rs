@@ -152,8 +152,12 @@ impl Connection {
         now: Instant,
     ) {
         self.heard = now;
-        let times = if self.recovery.hears(segment) { 1 + REPEATS } else { 1 };
-        for _ in 0..times {
+        let repeats = if self.recovery.hears(segment) { REPEATS } else { 0 };
+        for repeat in 0..=repeats {
+            // Where nothing but our end is missing smoltcp finds nothing to send at once, and stops the clock that would send the end.
+            if repeat > 0 && self.sockets.get::<tcp::Socket<'_>>(self.socket).send_queue() == 0 {
+                break;
+            }
             let mut wire =
                 Wire { incoming: Some(packet), outbox, recovery: &mut self.recovery, mtu: self.mtu };
             self.interface.poll_ingress_single(wire_time(epoch, now), &mut wire, &mut self.sockets);

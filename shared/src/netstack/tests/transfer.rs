@@ -61,6 +61,21 @@ proptest! {
     }
 }
 
+/// The end is lost together with octets before it; what answers those that are sent again asks for the end alone.
+#[test]
+fn an_end_that_was_lost_among_others_is_sent_again() {
+    let mut net = Net::new(settings());
+    let there = "1 0 2 0 0 2 3 2 3 13 0 19 12 3 13 2 17 17 11 7 19 5 5 12 6 7 1 16 3 14 3 6 11 13 19 9 12 13 13 3 11 3 20";
+    let back =
+        "20 5 2 4 17 10 23 10 1 16 20 15 5 2 20 12 16 6 1 21 0 19 8 16 23 17 14 9 15 14 0 0 3 16 0 23 11";
+    let fates = |text: &str| text.split(' ').map(|fate| fate.parse().unwrap()).collect();
+    (net.there.fates, net.back.fates) = (fates(there), fates(back));
+    let (up, down) = (octets(37_174, 1), octets(30_439, 2));
+    let began = net.now;
+    assert_eq!(exchange(&mut net, &up, &down), (up, down));
+    assert!(net.now - began < settings().unanswered_timeout, "nobody had to give up");
+}
+
 #[test]
 fn a_connection_that_is_over_leaves_nothing_behind() {
     let mut net = Net::new(settings());
