@@ -161,7 +161,7 @@ async fn a_provider_ends_its_own_session_and_what_it_never_named_with_its_person
     let all = [
         with("named", &[alice.clone(), first.clone()]),
         with("other", &[alice.clone(), ("sid", "2".into())]),
-        with("unnamed", &[alice.clone()]),
+        with("unnamed", std::slice::from_ref(&alice)),
         with("number", &[("sub", 7.into())]),
         Session { issued_at: at(2_000), ..with("later", &[alice, first]) },
     ];
