@@ -130,11 +130,24 @@ async fn nothing_is_kept_while_nobody_tells_of_changes() {
     let gateway = Gateway::start(&place).await;
     gateway.reads("s1").await.unwrap();
     gateway.keeps(&["s1"]).await;
-    sqlx::query("SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE query LIKE 'LISTEN%' OR query = 'SELECT 1'")
-        .fetch_all(&deaf.inner.pool)
-        .await
-        .unwrap();
-    gateway.keeps(&[]).await;
+
+    // The connection that listens is lost, and no other one is to be had for now.
+    let door = async |is_open: bool| {
+        sqlx::query("UPDATE pg_database SET datallowconn = $1 WHERE datname = current_database()")
+            .bind(is_open)
+            .execute(&deaf.inner.pool)
+            .await
+            .unwrap();
+    };
+    door(false).await;
+    let listening = "SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity \
+         WHERE datname = current_database() AND (query LIKE 'LISTEN%' OR query = 'SELECT 1')";
+    assert_eq!(sqlx::query(listening).fetch_all(&deaf.inner.pool).await.unwrap().len(), 1);
+    gateway.hears(false).await;
+    assert!(gateway.reads("s1").await.is_some(), "it is read from the database");
+    assert!(gateway.kept().is_empty());
+
+    door(true).await;
     gateway.hears(true).await;
     gateway.reads("s1").await.unwrap();
     gateway.keeps(&["s1"]).await;
