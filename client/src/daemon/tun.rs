@@ -223,8 +223,8 @@ impl Tun {
         if !served.access().link().is_used() {
             return Ok(());
         }
-        // No window of a browser for something that nobody asks for.
         let told = served.access().news();
+        // No window of a browser for something that nobody asks for.
         let Some(routes) = served.access().routes_at_hand().await? else { return Ok(()) };
         self.begin(&served, Listed { routes, told }, &[], self.first.dns, Asked::ByNobody).await
     }

@@ -66,7 +66,7 @@ pub(crate) async fn open(plan: &Plan) -> Result<Device, TunError> {
     let failed = |source| TunError::Device { name: NAME, source };
     let device = tun::create(&wanted).map_err(failed)?;
     let device = Device::new(device).map_err(|error| failed(error.into()))?;
-    ip(&commands(plan)).await?;
+    ip(&[], &commands(plan)).await?;
     Ok(device)
 }
 
@@ -83,12 +83,13 @@ fn commands(plan: &Plan) -> String {
 /// Has the kernel send the device what is for these addresses, too.
 pub(crate) async fn capture(more: &[Addresses]) -> Result<(), TunError> {
     // One that is there already is left from a time when not all could be done.
-    if more.is_empty() { Ok(()) } else { ip(&routes("replace", more.iter().copied())).await }
+    if more.is_empty() { Ok(()) } else { ip(&[], &routes("replace", more.iter().copied())).await }
 }
 
 /// Has it send the device what is for these no more.
 pub(crate) async fn release(gone: &[Addresses]) -> Result<(), TunError> {
-    if gone.is_empty() { Ok(()) } else { ip(&routes("del", gone.iter().copied())).await }
+    // One that somebody else has taken away keeps no other from it.
+    if gone.is_empty() { Ok(()) } else { ip(&["-force"], &routes("del", gone.iter().copied())).await }
 }
 
 fn routes(verb: &str, all: impl Iterator<Item = Addresses>) -> String {
@@ -100,9 +101,14 @@ fn routes(verb: &str, all: impl Iterator<Item = Addresses>) -> String {
     text
 }
 
-async fn ip(commands: &str) -> Result<(), TunError> {
+async fn ip(how: &[&str], commands: &str) -> Result<(), TunError> {
     let mut command = Command::new("ip");
-    command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+        .args(how)
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     command.kill_on_drop(true);
     let mut running = privilege::lend(|| command.spawn()).map_err(TunError::NoIp)?;
     if let Some(mut input) = running.stdin.take() {

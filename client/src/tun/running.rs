@@ -174,10 +174,15 @@ impl Follows {
         for lead in old.missing_in(&new) {
             lead.gone.cancel();
             lead.open.close();
-            // Its programs are told by packets that still find their way back.
-            let _late = timeout(CUT_TIMEOUT, lead.open.wait()).await;
-            lead.seen.gone();
         }
+        // Programs are told by packets that still find their way back.
+        let cutting = async {
+            for lead in old.missing_in(&new) {
+                lead.open.wait().await;
+            }
+        };
+        let _late = timeout(CUT_TIMEOUT, cutting).await;
+        old.missing_in(&new).for_each(|lead| lead.seen.gone());
         device::release(&gone).await.and(are_asked_for)
     }
 }
