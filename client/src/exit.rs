@@ -167,6 +167,11 @@ const fn socket(error: &SocketError) -> (Exit, &'static str) {
 
 fn link(error: &LinkError) -> (Exit, &'static str) {
     match error {
+        LinkError::Portal { .. } => (
+            Exit::Unreachable,
+            "That page is the network's, not the gateway's: it needs no password of yours there. It goes on by itself once the network \
+             lets you through. If no such page opens, someone may be in between: do not go on.",
+        ),
         LinkError::Untrusted { .. } => (
             Exit::Untrusted,
             "If it is your own CA's, name the CA: --alternate-ca-path ca.pem. If not, someone may be in between: do not go on.",
@@ -343,6 +348,23 @@ mod tests {
         };
         let text = message(&Failure::Link(error));
         assert!(text.contains("--alternate-ca-path") && text.contains("UnknownIssuer"), "{text}");
+    }
+
+    #[test]
+    fn a_captive_portal_is_told_with_its_page_and_with_what_was_in_the_way() {
+        let source = LinkError::Untrusted {
+            gateway: gateway(),
+            source: Arc::new(std::io::Error::other("UnknownIssuer")),
+        };
+        let page = "http://wifi.example/".to_owned();
+        let failure = Failure::Link(LinkError::Portal { page, source: Arc::new(source) });
+        assert_eq!(verdict(&failure).0, Exit::Unreachable);
+        let text = message(&failure);
+        for part in
+            ["sign in first: open http://wifi.example/ in the browser", "UnknownIssuer", "the network's"]
+        {
+            assert!(text.contains(part), "{text}");
+        }
     }
 
     #[test]

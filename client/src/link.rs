@@ -10,6 +10,7 @@ mod dial;
 mod http1;
 pub(crate) mod line;
 pub(crate) mod path;
+pub(crate) mod portal;
 mod streamed;
 mod ways;
 
@@ -80,6 +81,14 @@ pub(crate) enum LinkError {
         /// What the system said.
         source: Arc<io::Error>,
     },
+    /// A captive portal holds the network.
+    #[error("this network wants you to sign in first: open {page} in the browser")]
+    Portal {
+        /// Its page, or any that leads there.
+        page: String,
+        /// What became of the attempt.
+        source: Arc<Self>,
+    },
     /// The certificate is not believed.
     #[error("the certificate of {gateway} is not trusted")]
     Untrusted {
@@ -138,7 +147,22 @@ impl LinkError {
 
     /// Whether it was the way to the gateway that failed, rather than the request.
     const fn is_of_the_way(&self) -> bool {
-        matches!(self, Self::Resolve { .. } | Self::Tcp { .. } | Self::NoAnswer { .. })
+        matches!(
+            self,
+            Self::Resolve { .. } | Self::Tcp { .. } | Self::NoAnswer { .. } | Self::Untrusted { .. }
+        )
+    }
+
+    /// Whether a captive portal may be what is in the way: somebody else answers, or nobody.
+    const fn may_be_portal(&self) -> bool {
+        matches!(
+            self,
+            Self::Tcp { .. }
+                | Self::Quic { .. }
+                | Self::NoAnswer { .. }
+                | Self::Untrusted { .. }
+                | Self::Lost { .. }
+        )
     }
 
     /// Whether UDP may be what is in the way.
@@ -253,11 +277,10 @@ impl Link {
             let (tunnel, mut doubt) = match Box::pin(self.ways.now(Wanted::ByWaiting)).await? {
                 Way::Http3(tunnel, doubt) => (tunnel, doubt),
                 Way::Http1 => {
-                    let answer = Box::pin(over_tcp()).await;
-                    if answer.as_ref().is_err_and(LinkError::is_of_the_way) {
-                        self.ways.http1_failed();
-                    }
-                    return answer;
+                    return match Box::pin(over_tcp()).await {
+                        Err(error) if error.is_of_the_way() => Err(self.ways.http1_failed(error).await),
+                        answer => answer,
+                    };
                 }
             };
             tokio::select! {
@@ -409,6 +432,11 @@ impl Link {
         self.ways.carried_by()
     }
 
+    /// The page of the captive portal that the last attempt met.
+    pub(crate) fn portal(&self) -> Option<String> {
+        self.ways.portal()
+    }
+
     /// Says goodbye to the gateway, so that it need not wait for a time-out.
     pub(crate) async fn close(&self) {
         self.ways.close().await;
@@ -423,7 +451,12 @@ impl Link {
 
     /// Nothing came back that could be used.
     pub(crate) fn no_answer(&self) -> LinkError {
-        LinkError::NoAnswer { gateway: self.gateway.clone() }
+        let silence = LinkError::NoAnswer { gateway: self.gateway.clone() };
+        match self.ways.portal() {
+            // Whoever was told to wait less than an attempt takes hears of it all the same.
+            Some(page) => LinkError::Portal { page, source: Arc::new(silence) },
+            None => silence,
+        }
     }
 }
 

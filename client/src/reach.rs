@@ -12,7 +12,7 @@ use crate::{
     failure::Failure,
     forward::board::Board,
     gateway::Gateway,
-    link::Held,
+    link::{Held, LinkError},
     local_api::{
         caller::{Caller, Line},
         wire::{Reply, Request},
@@ -163,7 +163,14 @@ impl Reach {
                 }
                 Err(error) => {
                     tracing::debug!(error = %crate::exit::chain(&error), "the gateway is not reached");
-                    board.link(if error.may_pass() { "unreachable" } else { "not trusted" });
+                    match error {
+                        LinkError::Portal { .. } => {
+                            if board.link("behind a captive portal") {
+                                board.tell(&error.to_string());
+                            }
+                        }
+                        error => _ = board.link(if error.may_pass() { "unreachable" } else { "not trusted" }),
+                    }
                 }
             }
         }

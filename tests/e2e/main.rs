@@ -9,6 +9,8 @@ mod autocert;
 #[cfg(test)]
 mod browser;
 #[cfg(test)]
+mod captive_portal;
+#[cfg(test)]
 mod clients;
 #[cfg(test)]
 mod configuration;

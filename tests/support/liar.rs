@@ -114,7 +114,7 @@ impl Liar {
     }
 }
 
-fn server_config(authority: &Authority, protocol: &[u8]) -> anyhow::Result<ServerConfig> {
+pub(crate) fn server_config(authority: &Authority, protocol: &[u8]) -> anyhow::Result<ServerConfig> {
     let pem = |path: &Path| std::fs::read(path).with_context(|| path.display().to_string());
     let certificate = CertificateDer::from_pem_slice(&pem(&authority.certificate)?)?;
     let key = PrivateKeyDer::from_pem_slice(&pem(&authority.key)?)?;

@@ -28,6 +28,7 @@ pub mod oidc;
 pub mod pebble;
 pub mod person;
 pub mod port;
+pub mod portal;
 pub mod postgres;
 pub mod process;
 pub mod resolved;

@@ -132,6 +132,10 @@ fn held(daemon: &DaemonStatus) -> String {
             (None, _) => text.push_str(", not signed in"),
         }
         text.push('\n');
+        if let Some(page) = &gateway.portal {
+            let page = safe(page);
+            text.push_str(&format!("this network wants you to sign in first: open {page} in the browser\n"));
+        }
         if let Some(page) = &gateway.sign_in_page {
             text.push_str(&format!("sign in with your browser: {}\n", safe(page)));
         }
@@ -190,6 +194,7 @@ mod tests {
             round_trip_ms: Some(12),
             packets_sent: 100,
             packets_lost: 1,
+            portal: Some("http://wifi.example/".to_owned()),
             routes: vec![route],
             ..GatewayStatus::default()
         };
@@ -197,6 +202,7 @@ mod tests {
         for said in [
             "https://g.example: QUIC, round trip 12 ms, 1 of 100 packets lost, not signed in",
             "127.70.1.2:5432",
+            "sign in first: open http://wifi.example/ in the browser",
         ] {
             assert!(text.contains(said), "{text}");
         }

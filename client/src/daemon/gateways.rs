@@ -194,6 +194,7 @@ impl Served {
             signed_in: token.as_ref().is_some_and(|token| !token.is_expired(Now::read().wall)),
             person: token.as_ref().and_then(Token::person),
             expires: end.map(|end| format!("{end:.0}")),
+            portal: access.link().portal(),
             sign_in_page: access.page().borrow().clone(),
             transport,
             round_trip_ms,

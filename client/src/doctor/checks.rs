@@ -25,6 +25,7 @@ const BUFFER_LEN: usize = 2 * 1024 * 1024;
 pub(crate) fn check(facts: &Facts) -> Vec<Finding> {
     let mut all = vec![dns(facts), name(facts)];
     all.extend(tunnels(facts));
+    all.extend(facts.portal.as_deref().map(portal));
     all.extend([tcp(facts), certificate(facts)]);
     all.extend(speaks(facts));
     all.extend(clock(facts));
@@ -113,6 +114,12 @@ fn tunnels(facts: &Facts) -> Vec<Finding> {
         [] => Finding::good(ABOUT, "none"),
         names => Finding::good(ABOUT, format!("{}, not on the way to the gateway", names.join(", "))),
     }]
+}
+
+fn portal(page: &str) -> Finding {
+    let says = "this network wants you to sign in first: it answers in the gateway's place";
+    let to_do = format!("Open {page} in the browser, a page of the network, and look again.");
+    Finding::of(Grade::Bad, "captive portal", says, to_do)
 }
 
 fn tcp(facts: &Facts) -> Finding {

@@ -30,6 +30,8 @@ pub(crate) struct Facts {
     pub(crate) clock_ahead: Option<i64>,
     /// Whether what answers is a gateway.
     pub(crate) is_gateway: Option<bool>,
+    /// The page of a captive portal that answers in the gateway's place.
+    pub(crate) portal: Option<String>,
     /// QUIC: how long a handshake took, and the packet size that came through.
     pub(crate) udp: Seen<Quic>,
     /// The socket buffers that we get.

@@ -19,7 +19,12 @@ use super::{
     facts::{Buffers, Certificate, Facts, Quic, Seen},
     system,
 };
-use crate::{exit::chain, gateway::Gateway, link::answer::shown, trust::Trust};
+use crate::{
+    exit::chain,
+    gateway::Gateway,
+    link::{answer::shown, portal},
+    trust::Trust,
+};
 
 /// How long each look may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -67,6 +72,9 @@ pub(crate) async fn gather(gateway: &Gateway, trust: &Trust) -> Facts {
     facts.udp = udp;
     (facts.tcp, facts.certificate) = (tcp.took, tcp.certificate);
     (facts.clock_ahead, facts.is_gateway) = (tcp.clock_ahead, tcp.is_gateway);
+    if facts.is_gateway != Some(true) {
+        facts.portal = portal::look(gateway).await;
+    }
     facts
 }
 

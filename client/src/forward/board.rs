@@ -84,13 +84,15 @@ impl Board {
         put(&text);
     }
 
-    /// The link's state changed.
-    pub(crate) fn link(&self, state: &'static str) {
+    /// The state of the link; says whether it is another one than before.
+    pub(crate) fn link(&self, state: &'static str) -> bool {
         let mut screen = self.lock();
-        if screen.state != state {
+        let is_news = screen.state != state;
+        if is_news {
             screen.state = state;
             self.redraw(&mut screen, &format!("gateway: {state}"));
         }
+        is_news
     }
 
     /// Something that people should know, whatever they do with the forwards.

@@ -15,6 +15,8 @@ use super::{
 
 /// Who waits for an answer is worth an attempt so often, however long the gateway has been away.
 pub(crate) const WAITING_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Behind a captive portal whoever it is for is looked for again so often: people sign in there in a moment.
+const PORTAL_PAUSE: Duration = Duration::from_secs(3);
 /// A way that is lost sooner than this counts as an attempt that failed: a gateway that takes connections and drops them is
 /// not dialled as fast as it can drop them.
 const STEADY: Duration = Duration::from_secs(10);
@@ -67,6 +69,8 @@ pub(crate) struct Line<Q, T> {
     since: Option<Instant>,
     backoff: Backoff,
     pause: Option<Pause>,
+    /// The page of the captive portal that the last attempt met.
+    portal: Option<String>,
 }
 
 /// For how long nobody dials.
@@ -79,14 +83,14 @@ struct Pause {
 
 impl<Q, T> Default for Line<Q, T> {
     fn default() -> Self {
-        Self { carrier: Carrier::None, since: None, backoff: Backoff::default(), pause: None }
+        Self { carrier: Carrier::None, since: None, backoff: Backoff::default(), pause: None, portal: None }
     }
 }
 
 impl<Q: Carries, T> Line<Q, T> {
     /// An attempt got through: its way is used from now on. Gives what there was, whose streams are to end in peace.
     pub(crate) fn reached(&mut self, carrier: Carrier<Q, T>, now: Now) -> Carrier<Q, T> {
-        (self.since, self.pause) = (Some(now.monotonic), None);
+        (self.since, self.pause, self.portal) = (Some(now.monotonic), None, None);
         mem::replace(&mut self.carrier, carrier)
     }
 
@@ -96,10 +100,18 @@ impl<Q: Carries, T> Line<Q, T> {
     }
 
     /// The attempt failed: its pause begins now. What there is stays, for what is in doubt may come back.
-    pub(crate) const fn failed(&mut self, now: Now) {
+    pub(crate) fn failed(&mut self, now: Now) {
+        self.portal = None;
         if let Some(pause) = &mut self.pause {
             pause.since = now.monotonic;
         }
+    }
+
+    /// The attempt met a captive portal. It says nothing of the gateway: nobody is kept waiting longer and longer.
+    pub(crate) fn held_by_portal(&mut self, page: String, now: Now) {
+        (self.portal, self.backoff) = (Some(page), Backoff::default());
+        let (for_waiting, for_later) = (WAITING_PAUSE_MAX, PORTAL_PAUSE);
+        self.pause = Some(Pause { since: now.monotonic, for_waiting, for_later });
     }
 
     /// TCP serves no more either.
@@ -141,6 +153,11 @@ impl<Q: Carries, T> Line<Q, T> {
     /// Whether anything was found, and nobody closed it since.
     pub(crate) const fn is_used(&self) -> bool {
         !matches!(self.carrier, Carrier::None)
+    }
+
+    /// The page of the captive portal that the last attempt met.
+    pub(crate) fn portal(&self) -> Option<&str> {
+        self.portal.as_deref()
     }
 
     /// How long to wait before the next attempt; zero if it may begin now.
@@ -239,6 +256,30 @@ mod tests {
             assert_eq!(line.pause_of(Wanted::ForLater, now), Duration::ZERO);
         }
         assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 15000, 15000]);
+    }
+
+    #[test]
+    fn behind_a_portal_nobody_waits_longer_and_longer_and_nothing_is_left_of_it_afterwards() {
+        let (mut line, mut now) = (Line::<Fake, ()>::default(), Now::read());
+        for _ in 0..8 {
+            line.begun(u16::MAX, now);
+            line.failed(now);
+        }
+        for _ in 0..100 {
+            line.begun(u16::MAX, now);
+            now = after(now, Duration::from_secs(5));
+            line.held_by_portal("http://wifi.example/".to_owned(), now);
+            assert_eq!(line.pause_of(Wanted::ForLater, now), PORTAL_PAUSE);
+            assert_eq!(line.pause_of(Wanted::ByWaiting, now), WAITING_PAUSE_MAX);
+            now = after(now, PORTAL_PAUSE);
+        }
+        assert_eq!(line.portal(), Some("http://wifi.example/"));
+        line.begun(u16::MAX, now);
+        line.failed(now);
+        assert_eq!((line.portal(), line.pause_of(Wanted::ForLater, now)), (None, Duration::from_millis(250)));
+        line.held_by_portal("http://wifi.example/".to_owned(), now);
+        line.reached(Carrier::Quic(WELL), now);
+        assert_eq!((line.portal(), line.pause_of(Wanted::ForLater, now)), (None, Duration::ZERO));
     }
 
     #[test]

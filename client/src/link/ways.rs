@@ -30,6 +30,7 @@ use super::{
     http1::Http1,
     line::{Carrier, Carries, Line, Standing, Wanted, WayBack},
     path::Sources,
+    portal,
 };
 use crate::{access::random, gateway::Gateway};
 
@@ -163,16 +164,34 @@ impl Ways {
         self.inner.lock().begun(random(), Now::read());
         match Box::pin(self.race()).await {
             Ok(raced) => Ok(self.take(raced)),
-            Err(error) => {
+            Err(error) => Err(self.failed(error).await),
+        }
+    }
+
+    /// Takes note of an attempt that failed, and looks whether a captive portal is why.
+    async fn failed(&self, error: LinkError) -> LinkError {
+        let page = if error.may_be_portal() { portal::look(&self.inner.gateway).await } else { None };
+        match page {
+            None => {
                 self.inner.lock().failed(Now::read());
-                Err(error)
+                error
+            }
+            Some(page) => {
+                self.inner.lock().held_by_portal(page.clone(), Now::read());
+                LinkError::Portal { page, source: Arc::new(error) }
             }
         }
     }
 
     /// TCP serves no more either: the next one races anew.
-    pub(super) fn http1_failed(&self) {
+    pub(super) async fn http1_failed(&self, error: LinkError) -> LinkError {
         self.inner.lock().tcp_failed(random(), Now::read());
+        self.failed(error).await
+    }
+
+    /// The page of the captive portal that the last attempt met.
+    pub(super) fn portal(&self) -> Option<String> {
+        self.inner.lock().portal().map(str::to_owned)
     }
 
     /// Waits until this machine has another address than now. Cancel-safe.

@@ -184,6 +184,9 @@ pub(crate) struct GatewayStatus {
     /// The page that waits for a sign-in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sign_in_page: Option<String>,
+    /// The page of the captive portal that keeps the daemon from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) portal: Option<String>,
     /// What carries streams.
     pub(crate) transport: Transport,
     /// A round trip to the gateway made for this answer; none: it did not answer.

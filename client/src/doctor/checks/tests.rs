@@ -17,6 +17,7 @@ fn healthy() -> Facts {
         certificate: Seen::Got(Certificate { left: Some(60 * DAY_SECS) }),
         clock_ahead: Some(0),
         is_gateway: Some(true),
+        portal: None,
         udp: Seen::Got(Quic { took: Duration::from_millis(22), mtu: 1452 }),
         buffers: Some(Buffers { receive: 4 << 20, send: 4 << 20 }),
         proxies: Vec::new(),
@@ -47,7 +48,13 @@ fn a_healthy_machine_gets_good_marks_alone() {
 #[test]
 fn each_trouble_is_one_finding_with_its_next_step() {
     type Change = fn(&mut Facts);
-    let cases: [(Change, &str, Grade, &str); 19] = [
+    let cases: [(Change, &str, Grade, &str); 20] = [
+        (
+            |f| f.portal = Some("http://wifi.example/".to_owned()),
+            "captive portal",
+            Grade::Bad,
+            "Open http://wifi.example/",
+        ),
         (|f| f.dns.writer = Writer::Missing, "name servers", Grade::Bad, "systemd-resolved"),
         (|f| f.dns.writer = Writer::Ours, "name servers", Grade::Weak, "pomerium-cli repair"),
         (|f| f.dns.servers.clear(), "name servers", Grade::Bad, "nameserver"),
