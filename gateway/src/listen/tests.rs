@@ -1,5 +1,6 @@
 //! What a client's key is worth at each door: the same session, the same token, and other hands.
 
+mod backpressure;
 mod events;
 mod frames;
 mod grace;

@@ -70,7 +70,7 @@ async fn who_reads_no_events_is_let_go_and_others_hear_them_all_the_same() {
             .header(header::AUTHORIZATION, format!("Pomerium {token}"))
             .body(protocols::body(vec![]))
             .unwrap();
-        silent.push(protocols::without_room(&doors, HOST, Way::Http2, request).await);
+        silent.push(backpressure::without_room(&doors, HOST, Way::Http2, request).await);
     }
     let seated = async {
         loop {

@@ -269,7 +269,7 @@ async fn a_client_that_does_not_take_the_answer_holds_no_app_by_it() {
         .header(FIELD, "new")
         .body(protocols::body(vec![]))
         .unwrap();
-    let _client = protocols::without_room(&parts.doors, HOST, Way::Http3, request).await;
+    let _client = backpressure::without_room(&parts.doors, HOST, Way::Http3, request).await;
     let (mut app, _) = timeout(PATIENCE, parts.app.accept()).await.unwrap().unwrap();
     assert!(is_over(&mut app, PATIENCE).await, "what nobody watches ends");
 }
