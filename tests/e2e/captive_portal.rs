@@ -107,7 +107,7 @@ async fn a_captive_portal_is_told_with_its_page_and_passed_as_soon_as_it_lets_th
         portal.lets_through();
     };
     let (exchanged, ()) =
-        wait::within("a stream", async { tokio::join!(exchanged, let_through) }).await.unwrap();
+        Box::pin(wait::within("a stream", async { tokio::join!(exchanged, let_through) })).await.unwrap();
     assert_eq!(exchanged.unwrap(), [b"hello", FAREWELL].concat(), "{}", client.errors.text());
     portal_in_status(&cli, None).await;
     assert_eq!(status(&cli).await["transport"], "tcp");
