@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{authority::Authority, port};
+use crate::authority::Authority;
 
 /// Octets of a request that are kept at most.
 const HEAD_LEN_MAX: usize = 64 * 1024;
@@ -84,20 +84,24 @@ impl Liar {
         over: Over,
         answer: Answer,
     ) -> anyhow::Result<Self> {
-        let (port, heard, mut tasks) = (port::reserve()?, Heard::default(), JoinSet::new());
-        match over {
+        let (heard, mut tasks) = (Heard::default(), JoinSet::new());
+        let port = match over {
             Over::Tcp => {
                 let tls = TlsAcceptor::from(Arc::new(server_config(authority, b"http/1.1")?));
-                let listener = TcpListener::bind((address, port)).await?;
+                let listener = TcpListener::bind((address, 0)).await?;
+                let port = listener.local_addr()?.port();
                 tasks.spawn(over_tcp(listener, tls, answer, heard.clone()));
+                port
             }
             Over::Quic => {
                 let crypto = QuicServerConfig::try_from(server_config(authority, b"h3")?)?;
                 let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-                let endpoint = quinn::Endpoint::server(config, (address, port).into())?;
+                let endpoint = quinn::Endpoint::server(config, (address, 0).into())?;
+                let port = endpoint.local_addr()?.port();
                 tasks.spawn(over_quic(endpoint, answer, heard.clone()));
+                port
             }
-        }
+        };
         Ok(Self { port, heard, _tasks: tasks })
     }
 
