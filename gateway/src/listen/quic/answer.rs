@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use pomerium_shared::{
@@ -22,7 +21,7 @@ use super::{
     Quinn,
 };
 use crate::{
-    body::{self, Body, BodyError},
+    body::{self, Body},
     proxy::{Connection, LegToCome, Proxy},
 };
 
@@ -129,11 +128,7 @@ async fn connect(
                 proxy.carry(open, stream.into_leg().holding(quic.streams.token())).await;
             }
         }
-        Err(refusal) => {
-            if let Err(error) = refuse(refusal, &mut stream).await {
-                tracing::debug!(error = &*error, "a refusal was not delivered");
-            }
-        }
+        Err(refusal) => refuse(refusal, stream, proxy.settings().timeouts.idle).await,
     }
 }
 
@@ -159,11 +154,7 @@ async fn connect_udp(
                 proxy.carry_flow(open, stream.into_carriage(flow)).await;
             }
         }
-        Err(refusal) => {
-            if let Err(error) = refuse(refusal, &mut stream).await {
-                tracing::debug!(error = &*error, "a refusal was not delivered");
-            }
-        }
+        Err(refusal) => refuse(refusal, stream, proxy.settings().timeouts.idle).await,
     }
 }
 
@@ -182,7 +173,7 @@ async fn open_websocket(
     let response = websocket::as_http2(response, &key);
     if response.status() != StatusCode::OK {
         let idle = proxy.settings().timeouts.idle;
-        return respond(response, stream.split().0, true, idle).await;
+        return refuse(response, stream, idle).await;
     }
     if takes(&mut stream, response.map(drop), quic).await {
         opened.with(stream.into_leg());
@@ -212,11 +203,8 @@ async fn refuse_with(status: StatusCode, mut stream: ServerStream) {
     }
 }
 
-async fn refuse(refusal: Response<Body>, stream: &mut ServerStream) -> Result<(), BodyError> {
-    let (parts, body) = refusal.into_parts();
-    let body: Bytes = body.collect().await?.to_bytes();
-    stream.respond(Response::from_parts(parts, ())).await?;
-    stream.send(body).await?;
-    stream.finish().await?;
-    Ok(())
+async fn refuse(refusal: Response<Body>, stream: ServerStream, idle: Option<Duration>) {
+    // Held until it is told: to stop what a client sends comes after saying why.
+    let (send, _requested) = stream.split();
+    respond(refusal, send, true, idle).await;
 }

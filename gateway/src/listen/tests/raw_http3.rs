@@ -101,7 +101,20 @@ impl fmt::Debug for Stream {
 
 impl Peer {
     async fn connect(doors: &Doors) -> Self {
-        let config = pomerium_shared::quic::client_config(doors.tls(&[b"h3"], None)).unwrap();
+        Self::connect_as(doors, pomerium_shared::quic::client_config(doors.tls(&[b"h3"], None)).unwrap())
+            .await
+    }
+
+    /// One that has room for the gateway's settings on a stream, and for no head of an answer.
+    async fn connect_without_room(doors: &Doors) -> Self {
+        let mut config = pomerium_shared::quic::client_config(doors.tls(&[b"h3"], None)).unwrap();
+        let mut transport = quinn::TransportConfig::default();
+        transport.stream_receive_window(60_u32.into());
+        config.transport_config(Arc::new(transport));
+        Self::connect_as(doors, config).await
+    }
+
+    async fn connect_as(doors: &Doors, config: quinn::ClientConfig) -> Self {
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         let quic = endpoint.connect_with(config, doors.address, OPEN).unwrap().await.unwrap();
         let mut control = quic.open_uni().await.unwrap();
@@ -393,4 +406,15 @@ async fn requests_over_http3_that_are_taken_back_at_once_are_never_more_than_a_c
     assert!(taken.lock().unwrap().len() <= 100, "{} at once", taken.lock().unwrap().len());
     let served = doors.ask(Way::Http3, None, Method::GET, "/ping", "", "").await;
     assert_eq!(served.0, StatusCode::OK, "others are served");
+}
+
+#[tokio::test]
+async fn a_refusal_that_a_client_has_no_room_for_is_given_up() {
+    let doors = Doors::open_with(tempfile::tempdir().unwrap(), "timeout_idle: 500ms\n").await;
+    let peer = Peer::connect_without_room(&doors).await;
+    let (mut send, mut recv) = peer.quic.open_bi().await.unwrap();
+    let target = [field(":method", "CONNECT"), field(":authority", "nowhere.corp.test:22")].concat();
+    send.write_all(&frame(HEADERS, &[&[0, 0][..], &target].concat())).await.unwrap();
+    let reset = tokio::time::timeout(PATIENCE, recv.received_reset()).await.expect("it is held");
+    assert!(reset.unwrap().is_some());
 }

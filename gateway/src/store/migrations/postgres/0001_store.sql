@@ -206,28 +206,21 @@ END $$;
 CREATE TRIGGER devices_changed AFTER INSERT OR UPDATE OR DELETE ON devices
     FOR EACH ROW EXECUTE FUNCTION pomerium_device_changed();
 
--- What nothing is kept of for reading.
-CREATE FUNCTION pomerium_other_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Tells what its trigger says: `other`, of which nothing is kept for reading, or `any`, which may change anybody's groups.
+CREATE FUNCTION pomerium_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM pg_notify('pomerium_changes', 'other');
+    PERFORM pg_notify('pomerium_changes', TG_ARGV[0]);
     RETURN NULL;
 END $$;
 CREATE TRIGGER wireguard_peers_changed AFTER INSERT OR UPDATE OR DELETE ON wireguard_peers
-    FOR EACH STATEMENT EXECUTE FUNCTION pomerium_other_changed();
+    FOR EACH STATEMENT EXECUTE FUNCTION pomerium_changed('other');
 CREATE TRIGGER service_accounts_changed AFTER INSERT OR UPDATE OR DELETE ON service_accounts
-    FOR EACH STATEMENT EXECUTE FUNCTION pomerium_other_changed();
-
--- What may change anybody's groups.
-CREATE FUNCTION pomerium_directory_changed() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_notify('pomerium_changes', 'any');
-    RETURN NULL;
-END $$;
+    FOR EACH STATEMENT EXECUTE FUNCTION pomerium_changed('other');
 CREATE TRIGGER directory_users_changed AFTER INSERT OR UPDATE OR DELETE ON directory_users
-    FOR EACH STATEMENT EXECUTE FUNCTION pomerium_directory_changed();
+    FOR EACH STATEMENT EXECUTE FUNCTION pomerium_changed('any');
 CREATE TRIGGER directory_emails_changed AFTER INSERT OR UPDATE OR DELETE ON directory_emails
-    FOR EACH STATEMENT EXECUTE FUNCTION pomerium_directory_changed();
+    FOR EACH STATEMENT EXECUTE FUNCTION pomerium_changed('any');
 CREATE TRIGGER directory_groups_changed AFTER INSERT OR UPDATE OR DELETE ON directory_groups
-    FOR EACH STATEMENT EXECUTE FUNCTION pomerium_directory_changed();
+    FOR EACH STATEMENT EXECUTE FUNCTION pomerium_changed('any');
 CREATE TRIGGER directory_members_changed AFTER INSERT OR UPDATE OR DELETE ON directory_members
-    FOR EACH STATEMENT EXECUTE FUNCTION pomerium_directory_changed();
+    FOR EACH STATEMENT EXECUTE FUNCTION pomerium_changed('any');
