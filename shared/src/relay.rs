@@ -4,6 +4,7 @@
 //! the legs (`leg`) and the loop; who opens the legs, and who decides to cut, does not.
 
 use std::{
+    future::pending,
     io,
     sync::{
         Mutex, PoisonError,
@@ -12,13 +13,14 @@ use std::{
     time::Duration,
 };
 
+use bytes::Buf as _;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::TcpStream,
     time::{Instant, sleep_until},
 };
 
-use crate::reason::EndReason;
+use crate::{reason::EndReason, resume::Suspended, tunnel::Chunks};
 
 mod leg;
 mod sink;
@@ -92,59 +94,163 @@ pub async fn run(
 
 /// [`run`], which counts what it moves while it goes on.
 pub async fn run_counted(
-    mut client: Leg,
-    mut app: Leg,
+    client: Leg,
+    app: Leg,
     options: RelayOptions,
     cut: impl Future<Output = EndReason>,
     counters: &Counters,
 ) -> RelayEnd {
     let progress = Progress::new(counters);
-    // What decides may be large, and is moved here once.
-    let mut stop = Box::pin(async {
+    let mut legs = Legs { client, app, in_flight: InFlight::default() };
+    let ended = match legs.carry(options, cut, pending(), &progress).await {
+        Stop::Ended(ended) => ended,
+        Stop::Leave => Err(EndReason::Shutdown),
+    };
+    progress.end(legs.let_go(ended).await)
+}
+
+/// [`run`], until `leave` resolves: then the stream is left as it is, with all that another process needs to go on with it. The
+/// client's leg must be the gateway's end of a stream that can be resumed, and the app's a TCP connection.
+pub async fn run_or_leave(
+    client: Leg,
+    app: Leg,
+    options: RelayOptions,
+    cut: impl Future<Output = EndReason>,
+    leave: impl Future<Output = ()>,
+) -> Outcome {
+    let together = Counters::default();
+    let progress = Progress::new(&together);
+    let mut legs = Legs { client, app, in_flight: InFlight::default() };
+    let ended = match legs.carry(options, cut, leave, &progress).await {
+        Stop::Ended(ended) => ended,
+        Stop::Leave => return legs.leave(&progress).await,
+    };
+    Outcome::Ended(progress.end(legs.let_go(ended).await))
+}
+
+/// How a relay ended that could be left.
+#[derive(Debug)]
+pub enum Outcome {
+    /// As any other.
+    Ended(RelayEnd),
+    /// It was left, and has not ended.
+    Left(Box<Left>),
+}
+
+/// A stream that was left.
+#[derive(Debug)]
+pub struct Left {
+    /// The client's side of it.
+    pub stream: Suspended,
+    /// The app's side.
+    pub app: TcpStream,
+}
+
+/// Why copying stopped.
+enum Stop {
+    /// `Ok` after two clean ends.
+    Ended(Result<EndReason, EndReason>),
+    Leave,
+}
+
+/// What was read on one side and is not written on the other.
+#[derive(Default)]
+pub(crate) struct InFlight {
+    /// From the client.
+    pub(crate) up: Chunks,
+    /// From the app.
+    pub(crate) down: Chunks,
+}
+
+/// What a relay works on.
+struct Legs {
+    client: Leg,
+    app: Leg,
+    in_flight: InFlight,
+}
+
+impl Legs {
+    async fn carry(
+        &mut self,
+        options: RelayOptions,
+        cut: impl Future<Output = EndReason>,
+        leave: impl Future<Output = ()>,
+        progress: &Progress<'_>,
+    ) -> Stop {
+        // What decides may be large, and is moved here once.
+        let mut stop = Box::pin(async {
+            tokio::select! {
+                biased;
+                reason = cut => Stop::Ended(Err(reason)),
+                () = progress.idle_for(options.idle) => Stop::Ended(Err(EndReason::Idle)),
+                () = leave => Stop::Leave,
+            }
+        });
+        let Self { client, app, in_flight } = self;
+        let ended = {
+            let ((client, behind_client), (app, behind_app)) = (client.parts(), app.parts());
+            let work = copy_both(client, app, in_flight, progress);
+            tokio::select! {
+                // A revocation goes before the next buffer.
+                biased;
+                stop = &mut stop => return stop,
+                never = behind_client.go_on() => match never {},
+                never = behind_app.go_on() => match never {},
+                ended = work => ended,
+            }
+        };
+        let Ok(reason) = ended else { return Stop::Ended(ended) };
         tokio::select! {
             biased;
-            reason = cut => reason,
-            () = progress.idle_for(options.idle) => EndReason::Idle,
+            stop = &mut stop => stop,
+            settled = async { tokio::try_join!(client.settle(), app.settle()) } => {
+                Stop::Ended(settled.map(|_| reason))
+            }
         }
-    });
-    let ended = {
-        let ((client, behind_client), (app, behind_app)) = (client.parts(), app.parts());
-        let work = copy_both(client, app, &progress);
-        tokio::select! {
-            // A revocation goes before the next buffer.
-            biased;
-            reason = &mut stop => Err(reason),
-            never = behind_client.go_on() => match never {},
-            never = behind_app.go_on() => match never {},
-            end = work => end,
+    }
+
+    /// Lets go of both: cuts them, after anything but two clean ends.
+    async fn let_go(self, ended: Result<EndReason, EndReason>) -> EndReason {
+        match ended {
+            Ok(reason) => reason,
+            Err(reason) => {
+                tokio::join!(self.client.cut_short(reason), self.app.cut_short(reason));
+                reason
+            }
         }
-    };
-    let ended = match ended {
-        Ok(reason) => tokio::select! {
-            biased;
-            reason = &mut stop => Err(reason),
-            settled = async { tokio::try_join!(client.settle(), app.settle()) } => settled.map(|_| reason),
-        },
-        failed => failed,
-    };
-    let reason = match ended {
-        Ok(reason) => reason,
-        Err(reason) => {
-            tokio::join!(client.cut_short(reason), app.cut_short(reason));
-            reason
-        }
-    };
-    progress.end(reason)
+    }
+
+    async fn leave(self, progress: &Progress<'_>) -> Outcome {
+        let Self { client, app, in_flight } = self;
+        let ended = match client.suspend(in_flight).await {
+            Ok(stream) => match app.into_tcp() {
+                Some(app) => return Outcome::Left(Box::new(Left { stream, app })),
+                None => EndReason::Shutdown,
+            },
+            // Both ends had everything, in the last moment.
+            Err(Ok(())) => {
+                app.close();
+                EndReason::Client
+            }
+            Err(Err(reason)) => {
+                app.abort(reason);
+                reason
+            }
+        };
+        Outcome::Ended(progress.end(ended))
+    }
 }
 
 /// Runs both directions; `Ok` after two clean ends, `Err` as soon as a leg fails.
 async fn copy_both(
     client: (&mut Source, &mut Sink),
     app: (&mut Source, &mut Sink),
+    in_flight: &mut InFlight,
     progress: &Progress<'_>,
 ) -> Result<EndReason, EndReason> {
-    let upload = copy((client.0, Side::Client), (app.1, Side::App), progress);
-    let download = copy((app.0, Side::App), (client.1, Side::Client), progress);
+    let InFlight { up, down } = in_flight;
+    let upload = copy((client.0, Side::Client), (app.1, Side::App), up, progress);
+    let download = copy((app.0, Side::App), (client.1, Side::Client), down, progress);
     tokio::pin!(upload, download);
     let (first, rest) = tokio::select! {
         end = &mut upload => { end?; (EndReason::Client, download.await) }
@@ -156,11 +262,13 @@ async fn copy_both(
 async fn copy(
     (source, from): (&mut Source, Side),
     (sink, to): (&mut Sink, Side),
+    in_flight: &mut Chunks,
     progress: &Progress<'_>,
 ) -> Result<(), EndReason> {
     while let Some(batch) = source.read().await.map_err(|error: LegError| error.reason(from))? {
-        let len = bytes::Buf::remaining(&batch) as u64;
-        sink.write(batch).await.map_err(|error| error.reason(to))?;
+        let len = batch.remaining() as u64;
+        *in_flight = batch;
+        sink.write(in_flight).await.map_err(|error| error.reason(to))?;
         progress.moved(from, len);
     }
     sink.finish().await.map_err(|error| error.reason(to))
@@ -205,7 +313,7 @@ impl<'a> Progress<'a> {
 
     /// Resolves when nothing has moved for so long.
     pub(crate) async fn idle_for(&self, limit: Option<Duration>) {
-        let Some(limit) = limit else { return std::future::pending().await };
+        let Some(limit) = limit else { return pending().await };
         loop {
             let deadline = *self.last.lock().unwrap_or_else(PoisonError::into_inner) + limit;
             if deadline <= Instant::now() {

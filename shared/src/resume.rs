@@ -4,7 +4,8 @@
 //! whatever connection there is by then; each end says how far it got, and what is missing is sent again. To the relays at
 //! both ends it is one stream, a [`Leg`] like any other. Who may attach, and how, is decided by the gateway and the client
 //! ([`Attach`]); here is what they say in the header (`field`) and what goes over the legs: `frames`, counted by `ledger`,
-//! carried by `pump`, and taken and given by the relay at the `pipe`.
+//! carried by `pump`, and taken and given by the relay at the `pipe`. A process that ends may leave its end to the next one, as a
+//! `suspended` one.
 
 use std::{
     fmt,
@@ -19,14 +20,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::pipe::{PipeReader, PipeWriter};
-use self::state::State;
+use self::state::{Begins, State};
 pub use self::{
     budget::Budget,
     field::{BadField, FIELD, Offer, StreamName, Wish},
+    suspended::{BadRecord, Places, Suspended},
 };
+use self::{pipe::Batch, pump::First};
 use crate::{
     reason::EndReason,
     relay::{Leg, Side},
+    tunnel::Chunks,
 };
 
 mod budget;
@@ -38,6 +42,7 @@ mod ledger;
 mod pipe;
 mod pump;
 mod state;
+mod suspended;
 #[cfg(test)]
 mod tests;
 
@@ -68,6 +73,8 @@ pub struct Attached {
 pub struct End {
     stream: Arc<Stream>,
     window: Duration,
+    /// What the relay of another process has not taken.
+    waiting: Option<Batch>,
 }
 
 /// Looks at a stream from outside.
@@ -78,7 +85,25 @@ impl End {
     /// An end that keeps what `budget` has room for, and waits up to `window` for another leg.
     #[must_use]
     pub fn new(budget: Budget, window: Duration) -> Self {
-        Self { stream: Arc::new(Stream::new(budget)), window }
+        let state = State::new(budget, Instant::now());
+        Self { stream: Arc::new(Stream::new(state)), window, waiting: None }
+    }
+
+    /// The gateway's end of a stream that another process has left. It has no leg, and nothing flows before one is there.
+    #[must_use]
+    pub fn of(suspended: Suspended, budget: Budget, window: Duration) -> Self {
+        let Suspended { ledger, received, peer_ended, arrived } = suspended;
+        let state = State::restored(ledger, received, peer_ended, budget, Instant::now());
+        let waiting = Batch { octets: arrived, is_last: peer_ended };
+        let waiting = (waiting.is_last || !waiting.octets.is_empty()).then_some(waiting);
+        Self { stream: Arc::new(Stream::new(state)), window, waiting }
+    }
+
+    /// The stream as it was, for yet another process.
+    #[must_use]
+    pub fn suspend(self) -> Suspended {
+        let arrived = self.waiting.map_or_else(Chunks::default, |waiting| waiting.octets);
+        self.stream.lock().suspend(arrived)
     }
 
     /// What tells others how it stands.
@@ -90,19 +115,25 @@ impl End {
     /// The gateway's end of a stream whose first leg leads to a client: what [`crate::relay::run`] takes.
     #[must_use]
     pub fn to_client(self, first: Leg, attach: impl Attach) -> Leg {
-        self.leg(first, Side::Client, attach)
+        self.leg(First::New(first), Side::Client, attach)
+    }
+
+    /// The gateway's end, whose client is back.
+    #[must_use]
+    pub fn back_to_client(self, first: Attached, attach: impl Attach) -> Leg {
+        self.leg(First::Later(first), Side::Client, attach)
     }
 
     /// The client's end, whose first leg leads to the gateway.
     #[must_use]
     pub fn to_gateway(self, first: Leg, attach: impl Attach) -> Leg {
-        self.leg(first, Side::App, attach)
+        self.leg(First::New(first), Side::App, attach)
     }
 
-    fn leg(self, first: Leg, peer: Side, attach: impl Attach) -> Leg {
-        let Self { stream, window } = self;
+    fn leg(self, first: First, peer: Side, attach: impl Attach) -> Leg {
+        let Self { stream, window, waiting } = self;
         let (batches, arriving) = mpsc::channel(BATCHES_MAX);
-        let reader = PipeReader::new(arriving, Arc::clone(&stream));
+        let reader = PipeReader::new(waiting, arriving, Arc::clone(&stream));
         let writer = PipeWriter::new(Arc::clone(&stream));
         Leg::pipe(reader, writer, pump::run(stream, batches, first, peer, window, attach))
     }
@@ -125,16 +156,32 @@ struct Stream {
     room: Notify,
     /// The relay has cut it.
     cut: CancellationToken,
+    /// The relay leaves it to another process.
+    leave: CancellationToken,
 }
 
 impl Stream {
-    fn new(budget: Budget) -> Self {
+    fn new(state: State) -> Self {
         Self {
-            state: Mutex::new(State::new(budget, Instant::now())),
+            state: Mutex::new(state),
             to_send: Notify::new(),
             room: Notify::new(),
             cut: CancellationToken::new(),
+            leave: CancellationToken::new(),
         }
+    }
+
+    /// Takes a later leg.
+    fn attach(&self, attached: Attached) -> Result<(Leg, Begins), EndReason> {
+        let Attached { leg, received } = attached;
+        let begins = self.lock().attach(received)?;
+        Ok((leg, begins))
+    }
+
+    /// The pump leaves it as it is; what it ends with, nobody hears.
+    fn left(&self) -> EndReason {
+        self.lock().has_left = true;
+        EndReason::Shutdown
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -18,10 +18,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{sink::Sink, source::Source};
+use super::{InFlight, sink::Sink, source::Source};
 use crate::{
     reason::EndReason,
-    resume::{PipeReader, PipeWriter},
+    resume::{PipeReader, PipeWriter, Suspended},
     tunnel::{Chunks, h3_quinn, stream_reason},
 };
 
@@ -156,6 +156,29 @@ impl Leg {
         }
         // What it comes to is known: this.
         let _cut = self.work.end().await;
+    }
+
+    /// Leaves a stream that can be resumed as it is. Where it has ended by itself meanwhile, says how.
+    pub(crate) async fn suspend(mut self, in_flight: InFlight) -> Result<Suspended, Result<(), EndReason>> {
+        if let Sink::Pipe(writer) = &self.sink {
+            writer.leave();
+        }
+        let ended = self.work.end().await;
+        let (Source::Pipe(reader), Sink::Pipe(writer)) = (&mut self.source, &self.sink) else {
+            return Err(Err(EndReason::Shutdown));
+        };
+        let suspended = writer.suspend(reader, in_flight).ok_or(ended)?;
+        self.is_open = false;
+        Ok(suspended)
+    }
+
+    /// The TCP connection of a leg, which is not cut. `None`, and cut, if it is something else.
+    pub(crate) fn into_tcp(mut self) -> Option<TcpStream> {
+        let Sink::Tcp(stream) = &self.sink else { return None };
+        let stream = Arc::clone(stream);
+        self.is_open = false;
+        drop(self);
+        Arc::into_inner(stream)
     }
 
     /// Lets go of a leg whose both directions ended cleanly.

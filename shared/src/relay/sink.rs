@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
+    mem,
     net::Shutdown,
     sync::Arc,
 };
@@ -39,15 +40,16 @@ impl Sink {
         Self::H3(Box::new(send))
     }
 
-    /// Writes all of a batch. Not cancel-safe: a leg whose write was dropped must be aborted.
-    pub(crate) async fn write(&mut self, mut batch: Chunks) -> Result<(), LegError> {
+    /// Writes all of a batch. Over TCP and into a pipe cancel-safe: what is left in the batch was not written. Any other leg whose
+    /// write was dropped must be aborted.
+    pub(crate) async fn write(&mut self, batch: &mut Chunks) -> Result<(), LegError> {
         match self {
             Self::Io(writer) => {
-                writer.write_all_buf(&mut batch).await.map_err(LegError::Io)?;
+                writer.write_all_buf(batch).await.map_err(LegError::Io)?;
                 writer.flush().await.map_err(LegError::Io)
             }
             Self::Tcp(stream) => write_tcp(stream, batch).await.map_err(LegError::Io),
-            Self::H3(send) => send.send(batch).await.map_err(LegError::H3),
+            Self::H3(send) => send.send(mem::take(batch)).await.map_err(LegError::H3),
             Self::Pipe(writer) => writer.write(batch).await,
         }
     }
@@ -86,7 +88,7 @@ impl Sink {
     }
 }
 
-async fn write_tcp(stream: &TcpStream, mut batch: Chunks) -> io::Result<()> {
+async fn write_tcp(stream: &TcpStream, batch: &mut Chunks) -> io::Result<()> {
     while !batch.is_empty() {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let filled = batch.chunks_vectored(&mut slices);

@@ -2,10 +2,11 @@
 //!
 //! Places are counted in octets from the stream's beginning; its end is one more, so that an end that was lost is sent again.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, iter};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
+use super::suspended::Places;
 use crate::tunnel::Chunks;
 
 /// Octets that may wait for a confirmation: 500 Mbit/s at 130 ms of round trip.
@@ -153,6 +154,39 @@ impl Ledger {
         self.has_ended && self.confirmed == self.added + 1
     }
 
+    /// How far it is; the octets from the confirmed place on are [`Self::kept`].
+    pub(super) const fn places(&self) -> Places {
+        Places::to_client(self.confirmed, self.sent, self.added, self.has_ended, self.has_gap)
+    }
+
+    /// The octets that it keeps.
+    pub(super) fn kept(&self) -> impl Iterator<Item = &Bytes> {
+        self.kept.iter()
+    }
+
+    /// What another one was; `None` if there never was such a one.
+    pub(super) fn of(places: Places, kept: Bytes) -> Option<Self> {
+        let Places { confirmed, sent, added, app_ended: has_ended, has_gap, .. } = places;
+        let kept_len = kept.len();
+        let is_whole = confirmed <= sent
+            && sent <= added.checked_add(u64::from(has_ended))?
+            && kept_len as u64 == added.saturating_sub(confirmed);
+        let mut rest = kept;
+        let pieces =
+            iter::from_fn(|| (!rest.is_empty()).then(|| rest.split_to(rest.len().min(BATCH_LEN_MAX))));
+        let kept = pieces.collect();
+        is_whole.then_some(Self {
+            kept,
+            kept_len,
+            pieces_sent: 0,
+            confirmed,
+            sent,
+            added,
+            has_ended,
+            has_gap,
+        })
+    }
+
     fn drop_before(&mut self, place: u64) {
         let octets = place.min(self.added) - self.confirmed.min(self.added);
         let mut left = usize::try_from(octets).unwrap_or(usize::MAX).min(self.kept_len);
@@ -242,7 +276,7 @@ mod tests {
                     *taken += 1;
                 }
             };
-            let last = [Act::End, Act::Lose(0)].into_iter().chain(std::iter::repeat_n(Act::Send, 2_000));
+            let last = [Act::End, Act::Lose(0)].into_iter().chain(iter::repeat_n(Act::Send, 2_000));
             for act in acts.into_iter().chain(last).chain([Act::Confirm(255)]) {
                 match act {
                     Act::Add(len) if !has_ended => {

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Attach, Stream,
+    Attach, Attached, Stream,
     frames::{self, Frame, Reader},
     pipe::Batch,
     state::Begins,
@@ -51,22 +51,36 @@ enum Outcome {
     Over(EndReason),
     /// The leg is gone, and the stream is not.
     Lost,
+    /// Somebody else will go on with it.
+    Left,
+}
+
+/// What a stream begins on.
+pub(super) enum First {
+    /// The leg that it was opened over.
+    New(Leg),
+    /// One of those after it.
+    Later(Attached),
 }
 
 /// Works until the stream is over; `Ok` when both ends have everything.
 pub(super) async fn run(
     stream: Arc<Stream>,
     batches: mpsc::Sender<Batch>,
-    first: Leg,
+    first: First,
     peer: Side,
     window: Duration,
     mut attach: impl Attach,
 ) -> Result<(), EndReason> {
-    let mut begins = Begins::New;
-    let mut next = first;
+    let mut next = match first {
+        First::New(leg) => Ok((leg, Begins::New)),
+        First::Later(attached) => stream.attach(attached),
+    };
     loop {
+        let (leg, begins) = next.inspect_err(|reason| stream.end(*reason))?;
+        stream.room.notify_one();
         // Whoever drops the relay wants no other leg.
-        let mut leg = next.dropped_with(match peer {
+        let mut leg = leg.dropped_with(match peer {
             Side::App => EndReason::Client,
             Side::Client => EndReason::Shutdown,
         });
@@ -89,27 +103,22 @@ pub(super) async fn run(
                 return Err(reason);
             }
             Outcome::Lost => leg.abort(EndReason::Network),
+            Outcome::Left => {
+                // As if the network had taken it: the client asks for the stream again.
+                leg.abort(EndReason::Network);
+                return Err(stream.left());
+            }
         }
         let received = stream.lock().detach();
         let attached = tokio::select! {
             biased;
             () = stream.cut.cancelled() => Err(stream.lock().cut.unwrap_or(EndReason::Network)),
+            () = stream.leave.cancelled() => return Err(stream.left()),
             attached = timeout(window, attach.next(received)) => {
                 attached.unwrap_or(Err(EndReason::ResumeFailed))
             }
         };
-        let taken = attached.and_then(|attached| {
-            begins = stream.lock().attach(attached.received)?;
-            Ok(attached.leg)
-        });
-        next = match taken {
-            Ok(leg) => leg,
-            Err(reason) => {
-                stream.end(reason);
-                return Err(reason);
-            }
-        };
-        stream.room.notify_one();
+        next = attached.and_then(|attached| stream.attach(attached));
     }
 }
 
@@ -118,9 +127,9 @@ pub(super) async fn run(
 async fn farewell(mut leg: Leg, reason: EndReason, is_writing: bool) {
     if leg.is_io() && !is_writing {
         let (source, sink) = leg.halves();
-        let word = frames::word(&Frame::Cut(reason)).into();
+        let mut word = frames::word(&Frame::Cut(reason)).into();
         let _best_effort = timeout(FAREWELL, async {
-            sink.write(word).await?;
+            sink.write(&mut word).await?;
             sink.finish().await?;
             // A connection that is closed before all was read from it may take the last word along.
             while source.read().await?.is_some() {}
@@ -152,6 +161,7 @@ impl Over<'_> {
         let sent = tokio::select! {
             biased;
             () = self.stream.cut.cancelled() => return Outcome::Cut,
+            () = self.stream.leave.cancelled() => return Outcome::Left,
             () = attach.superseded() => return Outcome::Lost,
             () = self.silence(), if asks => return Outcome::Lost,
             outcome = self.send(sink, &standing) => outcome,
@@ -200,9 +210,9 @@ impl Over<'_> {
         }
     }
 
-    async fn write(&self, sink: &mut Sink, words: Chunks) -> Result<(), LegError> {
+    async fn write(&self, sink: &mut Sink, mut words: Chunks) -> Result<(), LegError> {
         self.is_writing.store(true, Ordering::Relaxed);
-        sink.write(words).await?;
+        sink.write(&mut words).await?;
         self.is_writing.store(false, Ordering::Relaxed);
         Ok(())
     }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Budget,
+    Budget, Suspended,
     budget::Share,
     frames::{self, Frame},
     ledger::{Ledger, Next},
@@ -52,6 +52,8 @@ pub(super) struct State {
     pub(super) asks: bool,
     pub(super) heard: Instant,
     pub(super) is_attached: bool,
+    /// The pump has left it as it is.
+    pub(super) has_left: bool,
     /// Why the relay has cut it.
     pub(super) cut: Option<EndReason>,
     /// Why it is over, for the relay.
@@ -73,9 +75,30 @@ impl State {
             asks: false,
             heard: now,
             is_attached: true,
+            has_left: false,
             cut: None,
             over: None,
         }
+    }
+
+    /// One that was suspended; what had arrived is its reader's.
+    pub(super) fn restored(
+        ledger: Ledger,
+        received: u64,
+        peer_ended: bool,
+        budget: Budget,
+        now: Instant,
+    ) -> Self {
+        let mut state = Self { ledger, received, peer_ended, is_attached: false, ..Self::new(budget, now) };
+        // What the budget has no room for is kept all the same: it was kept before.
+        let _is_counted = state.share.grow_to(state.ledger.len());
+        state
+    }
+
+    /// Takes out all that is needed to go on elsewhere.
+    pub(super) fn suspend(&mut self, arrived: Chunks) -> Suspended {
+        let ledger = mem::take(&mut self.ledger);
+        Suspended { ledger, received: self.received, peer_ended: self.peer_ended, arrived }
     }
 
     /// Keeps a batch, if there is room. Where the budget has none, what was sent is no longer kept: the stream flows on, and

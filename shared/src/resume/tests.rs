@@ -6,6 +6,8 @@ use tokio::{
     sync::oneshot,
 };
 
+mod leaving;
+
 use super::{ledger::KEPT_LEN_MAX, pipe::Batch, *};
 use crate::{relay::LegError, tunnel::Chunks};
 
@@ -87,7 +89,7 @@ async fn exchange(mut leg: Leg, sent: Vec<u8>) -> Result<Vec<u8>, EndReason> {
     let ((source, sink), behind) = leg.parts();
     let sending = async {
         for piece in sent.chunks(10_007) {
-            sink.write(Bytes::copy_from_slice(piece).into()).await?;
+            sink.write(&mut Bytes::copy_from_slice(piece).into()).await?;
         }
         sink.finish().await
     };
@@ -185,7 +187,7 @@ async fn told(lines: &[(u64, Vec<u8>)]) -> EndReason {
     };
     let ((source, sink), behind) = leg.parts();
     let reading = async {
-        sink.write(Bytes::from_static(b"hello").into()).await.unwrap();
+        sink.write(&mut Bytes::from_static(b"hello").into()).await.unwrap();
         while let Ok(Some(_)) = source.read().await {}
         std::future::pending::<()>().await;
     };
@@ -252,7 +254,7 @@ async fn a_gateway_that_takes_nothing_or_says_nothing_is_told_from_one_that_is_g
         let (first, _peer) = duplex(BUFFER_LEN);
         let mut client = new_end().to_gateway(leg_of(first), ClientLegs(legs));
         let ((_, sink), behind) = client.parts();
-        sink.write(Bytes::from(text(len, 0)).into()).await.unwrap();
+        sink.write(&mut Bytes::from(text(len, 0)).into()).await.unwrap();
         let ended = tokio::time::timeout(Duration::from_secs(50), behind.end()).await;
         assert_eq!(ended.is_err(), !is_gone, "one that {what}: {ended:?}");
     }
@@ -267,7 +269,7 @@ async fn ends_that_both_write_before_they_read_do_not_wait_for_each_other() {
     // The client writes everything before it reads; the gateway's app sends back what it gets.
     let one = async {
         for piece in text(len, 0).chunks(100_000) {
-            to_gateway.write(Bytes::copy_from_slice(piece).into()).await.unwrap();
+            to_gateway.write(&mut Bytes::copy_from_slice(piece).into()).await.unwrap();
         }
         let mut back = 0;
         while back < len {
@@ -282,8 +284,8 @@ async fn ends_that_both_write_before_they_read_do_not_wait_for_each_other() {
         }
     };
     let gives = async {
-        while let Some(batch) = waits.recv().await {
-            to_client.write(batch).await.unwrap();
+        while let Some(mut batch) = waits.recv().await {
+            to_client.write(&mut batch).await.unwrap();
         }
     };
     tokio::select! {
@@ -310,9 +312,9 @@ fn what_waits_to_be_sent_again_is_given_up_for_nothing_before_the_peer_has_said_
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_fails_while_its_last_octets_are_delivered_has_no_clean_end() {
-    let stream = Arc::new(Stream::new(Budget::new(10)));
+    let stream = Arc::new(Stream::new(State::new(Budget::new(10), Instant::now())));
     let (_batches, arriving) = mpsc::channel(BATCHES_MAX);
-    let (reader, writer) = (PipeReader::new(arriving, Arc::clone(&stream)), PipeWriter::new(stream));
+    let (reader, writer) = (PipeReader::new(None, arriving, Arc::clone(&stream)), PipeWriter::new(stream));
     let mut leg = Leg::pipe(reader, writer, std::future::ready(Err(EndReason::ResumeFailed)));
     let going_on = tokio::time::timeout(Duration::from_secs(1), leg.parts().1.go_on());
     assert!(going_on.await.is_err(), "the halves go on");

@@ -157,7 +157,7 @@ async fn carry(
                     None => Some(payload),
                 };
                 if let Some(payload) = too_long
-                    && let Err(error) = sink.write(capsule::datagram(&payload)).await
+                    && let Err(error) = sink.write(&mut capsule::datagram(&payload)).await
                 {
                     return error.reason(near.far());
                 }
