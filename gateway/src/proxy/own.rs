@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use pomerium_shared::{clock::Now, events as wire};
 use serde_json::json;
+use url::Url;
 
 pub(super) use self::events::Listeners;
 use super::{
@@ -34,9 +35,9 @@ const FORM_LEN_MAX: usize = 64 * 1024;
 /// For such a form to arrive.
 const FORM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What somebody may open, on each host.
+/// What somebody may open, on the sign-in host; every other one sends there.
 const ROUTES_PATH: &str = "/.pomerium/routes";
-/// The same, for programs.
+/// The same, for programs, on each host: by a token in a header.
 const ROUTES_API_PATH: &str = "/.pomerium/api/v1/routes";
 
 impl Proxy {
@@ -150,20 +151,39 @@ impl Proxy {
             return Ok(status(StatusCode::METHOD_NOT_ALLOWED));
         }
         let host = Some(whereto.authority.host());
-        if whereto.path.as_str() == wire::PATH {
-            let session = session_in_header(live, &parts.headers, host, connection, now).await?;
-            return self.events(live, session, connection, now).await;
+        match whereto.path.as_str() {
+            wire::PATH => {
+                let session = session_in_header(live, &parts.headers, host, connection, now).await?;
+                return self.events(live, session, connection, now).await;
+            }
+            ROUTES_API_PATH => {
+                let session = session_in_header(live, &parts.headers, host, connection, now).await?;
+                let caller = Caller::of_session(Some(session), &self.store, now).await;
+                let caller = caller.map_err(|error| store_failed(&error))?;
+                return Ok(routes::document(live, &caller, connection, now));
+            }
+            ROUTES_PATH => return Ok(to_sign_in_host(live, &url)),
+            _ => {}
         }
         let caller = self.caller(live, (&parts.headers, &parts.uri), host, connection, now).await?;
         let Some(session) = &caller.session else {
             return Err(sign_in(live, whereto, &parts, Lack::of_anybody(caller.rejected), now)?);
         };
-        match whereto.path.as_str() {
-            ROUTES_API_PATH => Ok(routes::document(live, &caller, connection, now)),
-            ROUTES_PATH => Ok(routes::page(live, &caller, connection, &url, now)),
-            _ => Ok(user_page(live, session)),
-        }
+        Ok(user_page(live, session))
     }
+}
+
+/// Sends a browser to the same page of the sign-in host: what an app's host shows, the app's own pages may read by their visitor's
+/// cookie, and which apps somebody has is none of their business.
+fn to_sign_in_host(live: &Live, url: &Url) -> Response<Body> {
+    let mut there = live.settings.authenticate_url.clone();
+    there.set_path(url.path());
+    there.set_query(url.query());
+    let mut response = status(StatusCode::FOUND);
+    if let Ok(there) = HeaderValue::from_str(there.as_str()) {
+        response.headers_mut().insert(header::LOCATION, there);
+    }
+    response
 }
 
 /// Whether a request is a program's own, which is answered alike on each host: people name the sign-in host to their client.

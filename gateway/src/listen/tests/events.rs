@@ -91,10 +91,12 @@ async fn who_reads_no_events_is_let_go_and_others_hear_them_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_browsers_cookie_opens_no_events() {
+async fn a_browsers_cookie_opens_neither_events_nor_the_list_of_routes() {
     let doors = Doors::open().await;
     let token = doors.token("s", None).await;
-    for (path, status) in [("/.pomerium/user", "200"), (PATH, "401")] {
+    for (path, status) in
+        [("/.pomerium/user", "200"), (PATH, "401"), (ROUTES, "401"), ("/.pomerium/routes?q=a", "302")]
+    {
         let mut stream = doors.tcp(&[b"http/1.1"], None).await;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nCookie: _pomerium={token}\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();

@@ -38,7 +38,7 @@ async fn the_sign_in_answers_one_address_only_so_often_and_apps_as_ever() {
     }
     assert!(answers.len() > 10, "a rush is let in: {answers:?}");
     assert_eq!(status(&doors, sign_in, "203.0.113.7").await, StatusCode::TOO_MANY_REQUESTS);
-    assert_eq!(status(&doors, &own, "203.0.113.8").await, StatusCode::FOUND, "another address");
+    assert_eq!(status(&doors, &own, "203.0.113.8").await, StatusCode::UNAUTHORIZED, "another address");
     for free in ["/ping", "/.well-known/pomerium/jwks.json"] {
         assert_eq!(status(&doors, &format!("https://{HOST}{free}"), "203.0.113.7").await, StatusCode::OK);
     }
