@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::Context as _;
 use pomerium_shared::telemetry;
+use tokio_util::sync::CancellationToken;
 
 use self::reload::Reloader;
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     autocert,
     config::{self, Codec, ConfigErrors, GrpcTls, Loaded, Services, Settings, Storage},
     ext_authz::ExtAuthz,
+    fd_store::{FdStore, Inheritance},
     forward_auth::ForwardAuth,
     listen::{
         Lifetime, TlsKeys, Waits, bind, https::Https, inner::Inner, quic::Quic, redirect, staples,
@@ -48,10 +50,18 @@ pub fn main(config_file: PathBuf, services: Option<String>) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
+    // Before there is another thread.
+    let inherited = match Inheritance::take() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            report(&format!("pomerium-gateway: cannot take over from the process before: {error}"));
+            Inheritance::default()
+        }
+    };
     let result = telemetry::init(telemetry::LogFormat::Json, &loaded.settings.log_level)
         .context("cannot set up the log")
         .and_then(|log| Ok((log, start_runtime()?)))
-        .and_then(|(_log, runtime)| runtime.block_on(run(source, loaded, || {})));
+        .and_then(|(_log, runtime)| runtime.block_on(run(source, loaded, inherited, || {})));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -93,13 +103,20 @@ pub(crate) fn start_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Runs a loaded configuration until a signal; `ready` is called when it accepts connections.
-pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    source: Source,
+    loaded: Loaded,
+    inherited: Inheritance,
+    ready: impl FnOnce(),
+) -> anyhow::Result<()> {
     for warning in &loaded.warnings {
         tracing::warn!(%warning, "configuration");
     }
     let settings = Arc::new(loaded.settings);
     let store = open_store(&settings).await?;
     let lifetime = Lifetime::new(Waits::USUAL);
+    // Who is away may come back to the next process.
+    let closed = if inherited.store.is_some() { CancellationToken::new() } else { lifetime.drain.clone() };
     let secrets = keys::secrets(&settings, &store).await?;
     let live = keys::live(settings.clone(), &secrets, &store)?;
     let proxy = Arc::new(Proxy::new(
@@ -108,7 +125,9 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
         lifetime.tracker.clone(),
         lifetime.drain.clone(),
         lifetime.cut.clone(),
+        closed,
     ));
+    proxy.take_over(inherited.parcels);
     let tls_keys = TlsKeys::new(&settings)?;
     if settings.services != Services::Authorize {
         open_doors(&settings, &tls_keys, &proxy, &secrets, &lifetime)?;
@@ -142,7 +161,7 @@ pub(crate) async fn run(source: Source, loaded: Loaded, ready: impl FnOnce()) ->
         () = reloader.run() => {}
         () = signals.stop() => {}
     }
-    drain(&lifetime, &mut signals).await;
+    drain(&lifetime, &proxy, inherited.store, &mut signals).await;
     store.close().await;
     tracing::info!("gateway has stopped");
     Ok(())
@@ -250,24 +269,58 @@ fn open_inner_doors(
     Ok(())
 }
 
-/// Stops accepting, says goodbye, waits for what is open, then ends the rest. A second signal skips the wait.
-async fn drain(lifetime: &Lifetime, signals: &mut Signals) {
-    tracing::info!(open = lifetime.tracker.len(), "draining");
+/// Stops accepting, says goodbye, waits for what is open, then ends the rest. A second signal skips the wait. Streams that can be
+/// resumed go on until all else has ended, and then in the next process, where the service manager keeps them.
+async fn drain(lifetime: &Lifetime, proxy: &Proxy, store: Option<FdStore>, signals: &mut Signals) {
+    let resumable = proxy.resumable_streams();
+    tracing::info!(open = lifetime.tracker.len(), "can-be-resumed" = resumable.len(), "draining");
     lifetime.drain.cancel();
     lifetime.tracker.close();
     lifetime.doors.close();
+    if store.is_none() {
+        resumable.close();
+    }
+    let open = async {
+        lifetime.tracker.wait().await;
+        if store.is_none() {
+            resumable.wait().await;
+        }
+    };
     tokio::select! {
-        () = lifetime.tracker.wait() => {}
+        () = open => {}
         () = tokio::time::sleep(DRAIN_TIME) => {}
         () = signals.stop() => {}
+    }
+    if let Some(store) = store {
+        leave(proxy, store).await;
     }
     lifetime.cut.cancel();
     let all = async {
         lifetime.tracker.wait().await;
+        resumable.wait().await;
         lifetime.doors.wait().await;
     };
     if tokio::time::timeout(CUT_TIME, all).await.is_err() {
-        tracing::warn!(open = lifetime.tracker.len(), "some tasks did not end in time");
+        let open = lifetime.tracker.len() + resumable.len();
+        tracing::warn!(open, "some tasks did not end in time");
+    }
+}
+
+/// Leaves to the next process what can be resumed.
+async fn leave(proxy: &Proxy, store: FdStore) {
+    let Ok(streams) = tokio::time::timeout(CUT_TIME, proxy.leave_streams()).await else {
+        return tracing::warn!("some streams could not be left to the next process in time");
+    };
+    let count = streams.len();
+    match tokio::task::spawn_blocking(move || store.keep(streams)).await {
+        Ok(Ok(kept)) if kept == count => {
+            tracing::info!(streams = kept, "the service manager keeps the streams")
+        }
+        Ok(Ok(kept)) => {
+            tracing::warn!(streams = kept, of = count, "the service manager has no room for more")
+        }
+        Ok(Err(error)) => tracing::warn!(%error, "the service manager keeps no streams"),
+        Err(error) => tracing::warn!(%error, "the streams were not kept"),
     }
 }
 

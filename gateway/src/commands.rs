@@ -29,6 +29,7 @@ pub use self::{
 use crate::{
     app,
     config::{self, Settings, Storage},
+    fd_store::Inheritance,
     quickstart,
     store::Store,
 };
@@ -120,7 +121,7 @@ async fn run_quickstart(arguments: &QuickstartArguments) -> anyhow::Result<()> {
         // Nobody reads a closed terminal.
         let _ = std::io::stdout().lock().write_all(banner.as_bytes());
     };
-    let result = app::run(source, loaded, ready).await;
+    let result = app::run(source, loaded, Inheritance::default(), ready).await;
     prepared.stop.cancel();
     prepared.tracker.close();
     result

@@ -16,6 +16,7 @@ pub mod device;
 mod doctor;
 mod duration;
 mod ext_authz;
+mod fd_store;
 mod forward_auth;
 #[cfg(fuzzing)]
 pub mod fuzzing;

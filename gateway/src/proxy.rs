@@ -4,6 +4,7 @@
 //! there is none. Not here: sockets that listen (`listen`), how people sign in (`authenticate`), what policy means
 //! (`authorize`).
 
+mod account;
 mod arrival;
 mod assertion;
 mod attempt;
@@ -236,18 +237,19 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// What is open waits in `tracker`; who may come back to it is not waited for once `drain` is cancelled.
+    /// What is open waits in `tracker`; who may come back to it is not waited for once `closed` is cancelled.
     pub(crate) fn new(
         live: Live,
         store: Store,
         tracker: TaskTracker,
         drain: CancellationToken,
         cut: CancellationToken,
+        closed: CancellationToken,
     ) -> Self {
         let upkeep = Mutex::new(live.upkeep());
         let live = Arc::new(ArcSwap::from_pointee(live));
         let (revision, connections) = (Revision::new(0), Connections::default());
-        let (resumables, listeners) = (Resumables::new(drain.clone()), own::Listeners::new(drain));
+        let (resumables, listeners) = (Resumables::new(closed), own::Listeners::new(drain));
         Self { live, revision, store, connections, upkeep, tracker, resumables, cut, listeners }
     }
 

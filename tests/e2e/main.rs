@@ -59,6 +59,7 @@ mod psql;
 #[cfg(test)]
 mod refusal;
 #[cfg(test)]
+mod restart;
 mod rewrites;
 #[cfg(test)]
 mod several;

@@ -1,35 +1,25 @@
 //! Networks as they are: a machine that moves, a network that is gone for a while, one that loses packets, one without UDP.
 //!
-//! Each story has ssh on the far machine, whose `cat` sends back what it gets, all through one connection of the client; every
-//! byte is held against its place, so that none is lost, doubled or swapped.
+//! Each story has ssh on the far machine, whose `cat` sends back what it gets, all through one connection of the client.
 
-use std::{process::Stdio, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use support::{
+    cat::{Cat, PAUSE},
     cli::{Cli, loopback_port},
     gateway::{Gateway, Route},
-    log::Log,
     namespace::inside,
     network::{Far, Weather, Wire, signed_in},
     process::{Input, Process},
     sshd::Sshd,
     wait,
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    process::{Child, ChildStdin, ChildStdout},
-    sync::watch,
-    task::JoinSet,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 const RESOLV_CONF: &str = "# nobody is asked\n";
 const DESTINATION: &str = "ssh.corp.test:22";
 
-/// Octets written at a time, and the pause between: about a megabyte a second.
-const BLOCK_LEN: usize = 4096;
-const PAUSE: Duration = Duration::from_millis(4);
 /// On a network that carries little.
 const LONG_PAUSE: Duration = Duration::from_millis(200);
 
@@ -58,22 +48,6 @@ async fn parts() -> anyhow::Result<Parts> {
     Ok(Parts { sshd, gateway, cli, far, wires, client, port })
 }
 
-/// What stands at a place of the endless text.
-fn octet(place: u64) -> u8 {
-    let word = (place / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
-    word[usize::try_from(place % 8).unwrap_or(0)]
-}
-
-/// `cat` behind ssh, fed and read without end.
-struct Transfer {
-    ssh: Child,
-    errors: Log,
-    stop: watch::Sender<bool>,
-    sent: watch::Receiver<u64>,
-    received: watch::Receiver<u64>,
-    tasks: JoinSet<anyhow::Result<()>>,
-}
-
 impl Parts {
     fn ssh(&self, words: &[&str]) -> tokio::process::Command {
         let mut all = vec!["ssh".to_owned(), "-p".to_owned(), self.port.to_string()];
@@ -83,26 +57,8 @@ impl Parts {
         self.far.command(&all)
     }
 
-    async fn transfer(&self, pause: Duration) -> anyhow::Result<Transfer> {
-        let mut command = self.ssh(&["cat"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut ssh = command.spawn()?;
-        let (input, output) = (ssh.stdin.take().context("a pipe")?, ssh.stdout.take().context("a pipe")?);
-        let (errors, stderr) = (Log::default(), ssh.stderr.take().context("a pipe")?);
-        let (stop, stopped) = watch::channel(false);
-        let (tell_sent, sent) = watch::channel(0);
-        let (tell_received, received) = watch::channel(0);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(feed(input, pause, tell_sent, stopped));
-        tasks.spawn(read(output, tell_received));
-        let log = errors.clone();
-        tasks.spawn(async move {
-            log.read(stderr).await;
-            Ok(())
-        });
-        let transfer = Transfer { ssh, errors, stop, sent, received, tasks };
-        transfer.returned(1).await?;
-        Ok(transfer)
+    async fn transfer(&self, pause: Duration) -> anyhow::Result<Cat> {
+        Cat::begin(self.ssh(&["cat"]), pause).await
     }
 
     /// A second stream, from its beginning to its end.
@@ -111,67 +67,6 @@ impl Parts {
         let output = wait::within("a second ssh", self.ssh(&["echo", "inside"]).output()).await??;
         ensure!(output.stdout == b"inside\n", "{}", String::from_utf8_lossy(&output.stderr));
         Ok(began.elapsed())
-    }
-}
-
-async fn feed(
-    mut input: ChildStdin,
-    pause: Duration,
-    sent: watch::Sender<u64>,
-    stop: watch::Receiver<bool>,
-) -> anyhow::Result<()> {
-    let mut place = 0;
-    while !*stop.borrow() {
-        let block: Vec<u8> = (place..place + BLOCK_LEN as u64).map(octet).collect();
-        input.write_all(&block).await?;
-        place += BLOCK_LEN as u64;
-        sent.send_replace(place);
-        sleep(pause).await;
-    }
-    Ok(())
-}
-
-async fn read(mut output: ChildStdout, received: watch::Sender<u64>) -> anyhow::Result<()> {
-    let (mut place, mut buffer) = (0, vec![0; 64 * 1024]);
-    loop {
-        let len = output.read(&mut buffer).await?;
-        if len == 0 {
-            return Ok(());
-        }
-        for (got, at) in buffer[..len].iter().zip(place..) {
-            ensure!(*got == octet(at), "another octet than was sent, at {at}");
-        }
-        place += len as u64;
-        received.send_replace(place);
-    }
-}
-
-impl Transfer {
-    /// Waits until so many octets are back.
-    async fn returned(&self, count: u64) -> anyhow::Result<()> {
-        let mut received = self.received.clone();
-        let back = wait::within("octets to come back", received.wait_for(|now| *now >= count)).await?;
-        back.with_context(|| format!("ssh has ended: {}", self.errors.text())).map(drop)
-    }
-
-    /// How long it takes from now until an octet that is sent from now on is back.
-    async fn first_octet(&self) -> anyhow::Result<Duration> {
-        let began = Instant::now();
-        let sent = *self.sent.borrow();
-        self.returned(sent + BLOCK_LEN as u64).await?;
-        Ok(began.elapsed())
-    }
-
-    /// Ends it, and says how many octets were sent and are missing.
-    async fn finish(mut self) -> anyhow::Result<(u64, u64)> {
-        self.stop.send_replace(true);
-        while let Some(ended) = wait::within("the transfer to end", self.tasks.join_next()).await? {
-            ended?.with_context(|| self.errors.text())?;
-        }
-        let status = wait::within("ssh to end", self.ssh.wait()).await??;
-        ensure!(status.success(), "{status}: {}", self.errors.text());
-        let (sent, received) = (*self.sent.borrow(), *self.received.borrow());
-        Ok((sent, sent - received))
     }
 }
 

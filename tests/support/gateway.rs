@@ -19,7 +19,7 @@ use crate::{
     person::Person,
     port,
     process::{Input, Process},
-    wait,
+    wait::{self, until},
 };
 
 /// The shared secret of the gateway under test: a forger of the tests may know it.
@@ -295,13 +295,27 @@ impl Gateway {
         Process::spawn("gateway at another address", &mut command, Input::None)
     }
 
+    /// Waits until a gateway answers at this one's address.
+    ///
+    /// # Errors
+    /// None does.
+    pub async fn answers(&self) -> anyhow::Result<()> {
+        let person = Person::new("nobody", &self.authority)?;
+        let ping = self.ping()?;
+        until("a gateway to answer", async || is_up(&person, &ping).await.then_some(())).await
+    }
+
+    fn ping(&self) -> anyhow::Result<Url> {
+        Ok(Url::parse(&format!("https://localhost:{}/ping", self.port))?)
+    }
+
     async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let person = Person::new("nobody", &self.authority)?;
-        let ping = Url::parse(&format!("https://localhost:{}/ping", self.port))?;
+        let ping = self.ping()?;
         let process = &mut self.process;
         let ready = async {
             loop {
-                if person.get(&ping).await.is_ok_and(|page| page.status.is_success()) {
+                if is_up(&person, &ping).await {
                     return Ok(());
                 }
                 if !process.is_running() {
@@ -313,6 +327,10 @@ impl Gateway {
         };
         Box::pin(wait::within("the gateway to answer", ready)).await?
     }
+}
+
+async fn is_up(person: &Person, ping: &Url) -> bool {
+    person.get(ping).await.is_ok_and(|page| page.status.is_success())
 }
 
 /// The two logs of a gateway.

@@ -1,5 +1,5 @@
-//! The real parts that the end-to-end stories are told with: an OpenID provider, OpenSSH, PostgreSQL, nginx, Caddy, Chromium, and
-//! the two binaries under test.
+//! The real parts that the end-to-end stories are told with: an OpenID provider, OpenSSH, PostgreSQL, nginx, Caddy, Chromium, systemd,
+//! and the two binaries under test.
 //!
 //! Each fixture owns a temporary folder and its processes, is ready when its constructor returns, ends when it is
 //! dropped, and prints the logs of its processes when a test fails. Stories live in `e2e/`, never here.
@@ -10,6 +10,7 @@ pub mod authority;
 pub mod browser;
 pub mod bus;
 pub mod caddy;
+pub mod cat;
 pub mod cli;
 pub mod crowd;
 pub mod desktop;
@@ -34,6 +35,7 @@ pub mod process;
 pub mod resolved;
 pub mod sshd;
 pub mod strict_websocket;
+pub mod systemd;
 pub mod token;
 pub mod wait;
 pub mod wireguard;

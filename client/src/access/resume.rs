@@ -22,6 +22,9 @@ use crate::link::{
 /// No gateway keeps a stream for longer.
 const WINDOW_MAX: Duration = Duration::from_secs(10 * 60);
 
+/// Between two attempts at most: somebody waits, and what paces a gateway's clients is the dialling, which they share.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
 /// Where a stream's later connections come from.
 struct Again {
     access: Arc<Access>,
@@ -89,7 +92,7 @@ impl Attach for Again {
                     return Ok(Attached { leg, received: None });
                 }
                 Err(NotYet::Over(reason)) => return Err(reason),
-                Err(NotYet::Later) => sleep(backoff.after_failure(random())).await,
+                Err(NotYet::Later) => sleep(backoff.after_failure(random()).min(PAUSE_MAX)).await,
             }
         }
     }

@@ -10,7 +10,7 @@ use pomerium_shared::{
     udp::datagrams::Datagrams,
 };
 use rustls_pki_types::CertificateDer;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::Instrument as _;
 
 use self::answer::answer;
@@ -34,8 +34,10 @@ const H3_EXCESSIVE_LOAD: quinn::VarInt = quinn::VarInt::from_u32(0x107);
 struct Quinn {
     connection: quinn::Connection,
     datagrams: Datagrams,
-    /// Owns what goes over it.
+    /// Owns what goes over it, but for
     streams: TaskTracker,
+    /// streams that can be resumed.
+    resumable: TaskTracker,
     waits: Waits,
 }
 
@@ -102,7 +104,7 @@ impl Quic {
             }
             let (keys, proxy, lifetime) = (self.keys.clone(), self.proxy.clone(), self.lifetime.clone());
             let peer = incoming.remote_address();
-            self.lifetime.tracker.spawn(
+            self.lifetime.doors.spawn(
                 async move { serve(incoming, keys, proxy, lifetime).await }
                     .instrument(tracing::debug_span!("quic", %peer)),
             );
@@ -128,6 +130,7 @@ impl Quic {
 }
 
 async fn serve(incoming: quinn::Incoming, keys: TlsKeys, proxy: Arc<Proxy>, lifetime: Lifetime) {
+    let waited_for = lifetime.tracker.token();
     let peer = incoming.remote_address().ip();
     // Who has not proven their address may bear somebody else's, who must not lose places by it.
     let is_proven = incoming.remote_address_validated();
@@ -171,11 +174,11 @@ async fn serve(incoming: quinn::Incoming, keys: TlsKeys, proxy: Arc<Proxy>, life
             // A client that grants no room for our settings.
             Err(_) => return tracing::debug!("HTTP/3 did not begin in time"),
         };
-    let streams = TaskTracker::new();
+    let (streams, resumable) = (TaskTracker::new(), TaskTracker::new());
     let datagrams = Datagrams::new(quic.clone());
     let waits = lifetime.waits;
-    let carrier = Quinn { connection: quic.clone(), datagrams, streams: streams.clone(), waits };
-    let accepting = accept_streams(&mut connection, &carrier, &facts, &proxy, &lifetime, &streams);
+    let carrier = Quinn { connection: quic.clone(), datagrams, streams, resumable, waits };
+    let accepting = accept_streams(&mut connection, &carrier, &facts, &proxy, &lifetime, waited_for);
     tokio::select! {
         () = accepting => {}
         // Ends with the connection.
@@ -183,8 +186,10 @@ async fn serve(incoming: quinn::Incoming, keys: TlsKeys, proxy: Arc<Proxy>, life
     }
     // No error: the gateway has said goodbye, or the client is gone already.
     quic.close(NO_ERROR, b"");
-    streams.close();
-    streams.wait().await;
+    for streams in [carrier.streams, carrier.resumable] {
+        streams.close();
+        streams.wait().await;
+    }
     tracing::info!(peer = %facts.peer, "quic connection closed");
 }
 
@@ -207,16 +212,17 @@ fn certificates(quic: &quinn::Connection) -> Vec<CertificateDer<'static>> {
 }
 
 /// Takes requests until the connection ends. When the gateway drains it says goodbye (GOAWAY), and this returns with
-/// the last stream.
+/// the last stream. Those that can be resumed are no reason to wait for the connection.
 async fn accept_streams(
     connection: &mut ServerConnection,
     quic: &Quinn,
     facts: &Connection,
     proxy: &Arc<Proxy>,
     lifetime: &Lifetime,
-    streams: &TaskTracker,
+    waited_for: TaskTrackerToken,
 ) {
-    let mut said_goodbye = false;
+    let Quinn { streams, resumable, .. } = quic;
+    let (mut said_goodbye, mut waited_for) = (false, Some(waited_for));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -230,7 +236,12 @@ async fn accept_streams(
                 continue;
             }
             // A closed tracker takes tasks as before, and ends its wait when it holds none.
-            () = streams.wait() => return,
+            () = streams.wait(), if waited_for.is_some() => {
+                waited_for = None;
+                resumable.close();
+                continue;
+            }
+            () = resumable.wait(), if waited_for.is_none() => return,
             accepted = connection.accept() => accepted,
         };
         let coming = match accepted {

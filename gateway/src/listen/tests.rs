@@ -223,6 +223,7 @@ impl Doors {
             lifetime.tracker.clone(),
             lifetime.drain.clone(),
             lifetime.cut.clone(),
+            lifetime.drain.clone(),
         ));
         let (listener, address, socket) = sockets().await;
         let https =

@@ -1,33 +1,27 @@
 //! TCP streams: `CONNECT` in, a dialled app behind, bytes both ways until one typed reason ends it.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Response, request::Parts};
 use pomerium_shared::{
     clock::Now,
     destination::Destination,
     reason::EndReason,
-    relay::{self, Leg, RelayEnd, RelayOptions},
-    resume::{self, End, Wish},
+    relay::{self, Leg, Outcome, RelayEnd, RelayOptions},
+    resume::{self, Attach as _, End, Wish},
 };
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio_util::task::TaskTracker;
 
 use super::{
     Connection, Proxy, Refusal,
+    account::Account,
     authority::Authority,
     gate::{Admitted, refuse_authority},
     proxy_protocol,
     question::Question,
     respond::{Audience, Form},
-    resume::{Again, Named, Owner},
+    resume::{Again, Named, Owner, TakenOver},
     upstream::CONNECT_TIMEOUT,
     watch::Watch,
 };
@@ -35,6 +29,7 @@ use crate::{
     authorize::Permit,
     body::Body,
     config::{Route, Target},
+    fd_store::{Parcel, Wrapped},
 };
 
 /// A stream or flow that policy allowed and whose app was reached: answer 200, then [`Proxy::carry`] it.
@@ -58,6 +53,11 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
+    /// Whether it may outlive its connection.
+    pub(crate) const fn can_be_resumed(&self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+
     /// What the answer says of it.
     pub(crate) fn head(&self, headers: &mut HeaderMap) {
         let (request_id, offer) = match self {
@@ -73,18 +73,6 @@ impl Stream {
             headers.insert(resume::FIELD, value);
         }
     }
-}
-
-/// What the last line of the log says of it, beside how it ended.
-#[derive(Debug)]
-pub(super) struct Account {
-    pub(super) route: Arc<Route>,
-    user: String,
-    to: Destination,
-    connection: Connection,
-    began: Now,
-    /// How often its client came back to it.
-    resumed: Arc<AtomicU32>,
 }
 
 impl Proxy {
@@ -158,8 +146,7 @@ impl Proxy {
         tracing::info!("request-id" = request_id, route = route.name, destination = %to, "stream opened");
         let user = session.as_ref().map(|s| s.user_id.to_string()).unwrap_or_default();
         let watch = self.watch(question, session.map(|s| s.id.clone()), request_id);
-        let account =
-            Account { route, user, to, connection: connection.clone(), began, resumed: Arc::default() };
+        let account = Account::new(&route, user, to, connection, began);
         Ok(Open { app, watch, account, request_id: request_id.to_owned() })
     }
 
@@ -169,23 +156,87 @@ impl Proxy {
         match stream {
             Stream::Plain(open) => {
                 let Open { app, watch, account, request_id } = *open;
-                let options = RelayOptions { idle: account.route.idle_timeout };
+                let options = RelayOptions { idle: account.idle };
                 let end = relay::run(client, app, options, self.cut_of(watch)).await;
                 account.close(&request_id, end);
             }
             Stream::Resumable(begun) => {
                 let proxy = Arc::clone(self);
-                self.tracker.spawn(async move {
-                    let (Open { app, watch, mut account, request_id }, named, end) = *begun;
-                    account.resumed = named.resumed();
-                    let options = RelayOptions { idle: account.route.idle_timeout };
-                    let cut = proxy.cut_by(named.judged(watch));
-                    let end = relay::run(end.to_client(client, named), app, options, cut).await;
-                    account.close(&request_id, end);
+                self.resumables.tracker().spawn(async move {
+                    let (Open { app, watch, account, .. }, named, end) = *begun;
+                    proxy.carry_named(named, watch, account, app, |named| end.to_client(client, named)).await;
                 });
             }
             Stream::Again(again) => again.bring(client),
         }
+    }
+
+    /// Goes on with the streams that the process before this one has left, as soon as their clients are back.
+    pub(crate) fn take_over(self: &Arc<Self>, parcels: Vec<Parcel>) {
+        for parcel in parcels {
+            match self.resumables.take_over(parcel, Now::read()) {
+                Ok(stream) => {
+                    let proxy = Arc::clone(self);
+                    self.resumables.tracker().spawn(async move { proxy.go_on(stream).await });
+                }
+                Err(error) => tracing::warn!(%error, "a stream of the process before is not gone on with"),
+            }
+        }
+    }
+
+    /// Nothing flows before policy has allowed it anew.
+    async fn go_on(&self, stream: TakenOver) {
+        let TakenOver { mut named, end, app, account } = stream;
+        let label = named.label();
+        let back = tokio::select! {
+            biased;
+            () = self.resumables.leave_is_due() => {
+                return self.resumables.leave(&label, account, &end.suspend(), app);
+            }
+            () = self.cut.cancelled() => Err(EndReason::Shutdown),
+            back = tokio::time::timeout(named.window(), named.next(0)) => {
+                back.unwrap_or(Err(EndReason::ResumeFailed))
+            }
+        };
+        match back.and_then(|attached| Ok((attached, named.newest_watch().ok_or(EndReason::Policy)?))) {
+            Ok((attached, watch)) => {
+                let to_client = |named| end.back_to_client(attached, named);
+                self.carry_named(named, watch, account, Leg::tcp(app), to_client).await;
+            }
+            Err(reason) => {
+                Leg::tcp(app).abort(reason);
+                account
+                    .close(&label.request_id, RelayEnd { reason, bytes_from_client: 0, bytes_from_app: 0 });
+            }
+        }
+    }
+
+    async fn carry_named(
+        &self,
+        named: Named,
+        watch: Watch,
+        account: Account,
+        app: Leg,
+        to_client: impl FnOnce(Named) -> Leg,
+    ) {
+        let (label, account) = (named.label(), account.counting(named.resumed()));
+        let options = RelayOptions { idle: account.idle };
+        let cut = self.cut_by(named.judged(watch));
+        let leave = self.resumables.leave_is_due();
+        match relay::run_or_leave(to_client(named), app, options, cut, leave).await {
+            Outcome::Ended(end) => account.close(&label.request_id, end),
+            Outcome::Left(left) => self.resumables.leave(&label, account, &left.stream, left.app),
+        }
+    }
+
+    /// Streams that can be resumed: they go on for as long as this holds any.
+    pub(crate) fn resumable_streams(&self) -> &TaskTracker {
+        self.resumables.tracker()
+    }
+
+    /// Has the streams that can be resumed left to the next process, and gives what they left.
+    pub(crate) async fn leave_streams(&self) -> Vec<Wrapped> {
+        self.resumables.leave_all().await
     }
 
     /// Resolves when an open stream must end, with the reason.
@@ -200,27 +251,6 @@ impl Proxy {
             reason = revoked => reason,
             () = lapse(limit) => EndReason::Idle,
         }
-    }
-}
-
-impl Account {
-    /// Writes the last line.
-    pub(super) fn close(self, request_id: &str, end: RelayEnd) {
-        let duration = Now::read().monotonic.duration_since(self.began.monotonic);
-        tracing::info!(
-            "request-id" = request_id,
-            route = self.route.name,
-            destination = %self.to,
-            user = self.user,
-            ip = %self.connection.peer.ip(),
-            protocol = self.connection.protocol,
-            reason = end.reason.as_str(),
-            "bytes-from-client" = end.bytes_from_client,
-            "bytes-from-app" = end.bytes_from_app,
-            "resumed" = self.resumed.load(Ordering::Relaxed),
-            "duration" = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-            "stream ended"
-        );
     }
 }
 

@@ -41,7 +41,7 @@ impl Proxy {
     /// Carries an open flow until it ends, and logs why it did.
     pub(crate) async fn carry_flow(&self, flow: Open<UdpSocket>, client: Carriage) {
         let Open { app, watch, account, request_id } = flow;
-        let options = RelayOptions { idle: account.route.idle_timeout };
+        let options = RelayOptions { idle: account.idle };
         let app = Local::Connected(app);
         let end = udp::run(client, app, Near::App, options, self.cut_of(watch)).await;
         account.close(&request_id, end);

@@ -114,7 +114,7 @@ impl Proxy {
                 };
                 let (reader, writer) = tokio::io::split(stream);
                 let Open { app, watch, account, request_id } = open;
-                let options = RelayOptions { idle: account.route.idle_timeout };
+                let options = RelayOptions { idle: account.idle };
                 let cut = self.cut_of_peer(watch, origin);
                 let end = relay::run(Leg::io(reader, writer), app, options, cut).await;
                 account.close(&request_id, end);
@@ -139,7 +139,7 @@ impl Proxy {
         match Box::pin(opened).await {
             Ok(Open { app, watch, account, request_id }) => {
                 let app: UdpSocket = app;
-                let options = RelayOptions { idle: account.route.idle_timeout };
+                let options = RelayOptions { idle: account.idle };
                 let (client, app) = (Local::Flow(flow), Local::Connected(app));
                 let end = udp::between(client, app, options, self.cut_of_peer(watch, origin)).await;
                 account.close(&request_id, end);

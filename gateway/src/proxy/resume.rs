@@ -4,6 +4,7 @@
 //! person with the same device key who wants the same app; what is not theirs, what is over and what never was look alike.
 //! What goes over the connections, and what is kept meanwhile, is `pomerium_shared::resume`'s.
 
+mod restart;
 mod slot;
 
 use std::{
@@ -21,13 +22,15 @@ use pomerium_shared::{
     relay::Leg,
     resume::{Attach, Attached, Budget, End, Offer, Standing, StreamName},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::slot::Slot;
+pub(super) use self::restart::TakenOver;
+use self::{restart::Leaving, slot::Slot};
 use super::{Connection, Refusal, watch::Watch};
 use crate::{
     authorize::Permit,
     device::Thumbprint,
+    fd_store::Wrapped,
     session::{Session, UserId},
 };
 
@@ -69,8 +72,9 @@ impl Owner {
 pub(super) struct Resumables {
     books: Arc<Mutex<Books>>,
     budget: Budget,
-    /// The gateway is stopping: nobody will come back.
-    drain: CancellationToken,
+    /// Cancelled: nobody will come back.
+    closed: CancellationToken,
+    leaving: Arc<Leaving>,
 }
 
 #[derive(Debug, Default)]
@@ -131,8 +135,24 @@ pub(crate) struct Again {
 }
 
 impl Resumables {
-    pub(super) fn new(drain: CancellationToken) -> Self {
-        Self { books: Arc::default(), budget: Budget::new(KEPT_LEN_MAX), drain }
+    /// Nobody who is away is waited for once `closed` is cancelled.
+    pub(super) fn new(closed: CancellationToken) -> Self {
+        Self { books: Arc::default(), budget: Budget::new(KEPT_LEN_MAX), closed, leaving: Arc::default() }
+    }
+
+    /// Owns the streams.
+    pub(super) fn tracker(&self) -> &TaskTracker {
+        &self.leaving.tracker
+    }
+
+    /// Resolves when streams are to be left to the next process.
+    pub(super) async fn leave_is_due(&self) {
+        self.leaving.now().await;
+    }
+
+    /// Has all streams left to the next process, and gives what they left.
+    pub(super) async fn leave_all(&self) -> Vec<Wrapped> {
+        self.leaving.all().await
     }
 
     /// Gives a stream a name, and makes the end that will carry it.
@@ -140,6 +160,16 @@ impl Resumables {
         let mut octets = [0; 16];
         aws_lc_rs::rand::fill(&mut octets).ok()?;
         let offer = Offer { name: StreamName::of_random(octets), window };
+        Some(self.register(offer, owner, request_id, |budget| End::new(budget, window)))
+    }
+
+    fn register(
+        &self,
+        offer: Offer,
+        owner: Owner,
+        request_id: &str,
+        end: impl FnOnce(Budget) -> End,
+    ) -> (Named, End) {
         let arrivals = Arc::<Slot<Arrival>>::default();
         let mut books = self.lock();
         let holding = books.people.entry(owner.person.clone()).or_insert_with(|| Holding {
@@ -148,7 +178,7 @@ impl Resumables {
             parked: 0,
         });
         holding.streams += 1;
-        let end = End::new(holding.budget.clone(), window);
+        let end = end(holding.budget.clone());
         let entry = Entry { owner: owner.clone(), standing: end.standing(), arrivals: arrivals.clone() };
         books.streams.insert(offer.name, entry);
         drop(books);
@@ -161,7 +191,7 @@ impl Resumables {
             resumed: Arc::default(),
             request_id: request_id.to_owned(),
         };
-        Some((named, end))
+        (named, end)
     }
 
     /// The way back to a stream, which policy has just allowed anew, for its owner alone.
@@ -252,6 +282,11 @@ impl Named {
         Arc::clone(&self.resumed)
     }
 
+    /// Who judges it by the word of a client that is back.
+    pub(super) fn newest_watch(&self) -> Option<Watch> {
+        self.watches.newest()
+    }
+
     /// Resolves when the stream must end: by the word of whoever judges it, which is the newest of `watch` and those that came
     /// with a client that was back.
     pub(super) fn judged(&self, watch: Watch) -> impl Future<Output = EndReason> + Send + use<> {
@@ -306,7 +341,7 @@ impl Attach for Named {
         );
         tokio::select! {
             biased;
-            () = self.all.drain.cancelled() => Err(EndReason::Shutdown),
+            () = self.all.closed.cancelled() => Err(EndReason::Shutdown),
             arrival = self.arrivals.take() => Ok(self.welcome(arrival)),
         }
     }
@@ -374,7 +409,7 @@ mod tests {
     async fn a_gateway_that_stops_waits_for_nobody() {
         let all = Resumables::new(CancellationToken::new());
         let mut named = name(&all, "alice");
-        all.drain.cancel();
+        all.closed.cancel();
         assert_eq!(named.next(0).await.unwrap_err(), EndReason::Shutdown, "who is away is not waited for");
         assert_eq!(all.lock().parked, 0);
     }

@@ -125,7 +125,8 @@ async fn connect(
             let mut response = Response::new(());
             open.head(response.headers_mut());
             if takes(&mut stream, response, quic).await {
-                proxy.carry(open, stream.into_leg().holding(quic.streams.token())).await;
+                let owner = if open.can_be_resumed() { &quic.resumable } else { &quic.streams };
+                proxy.carry(open, stream.into_leg().holding(owner.token())).await;
             }
         }
         Err(refusal) => refuse(refusal, stream, proxy.settings().timeouts.idle).await,
