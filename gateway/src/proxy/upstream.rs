@@ -144,8 +144,9 @@ impl Pool {
             Ok(Member {
                 upstream: upstream.clone(),
                 kept: is_kept.then(|| Kept::new(dial.clone())),
-                client: client(dial.clone(), upstream.is_h2c),
-                upgrades: client(dial.for_upgrades(), false),
+                client: client(dial.clone(), upstream.is_h2c, POOL_IDLE_MAX),
+                // A kept connection may be closed as the request is on its way, and an upgrade is not sent again.
+                upgrades: client(dial.for_upgrades(), false, 0),
                 dial,
                 load: Arc::default(),
             })
@@ -296,11 +297,11 @@ impl Drop for Count {
     }
 }
 
-fn client(dial: Dial, is_h2c: bool) -> UpstreamClient {
+fn client(dial: Dial, is_h2c: bool, idle_max: usize) -> UpstreamClient {
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
-        .pool_max_idle_per_host(POOL_IDLE_MAX)
+        .pool_max_idle_per_host(idle_max)
         .http1_max_buf_size(READ_AHEAD_LEN)
         .http2_only(is_h2c)
         .build(dial)
