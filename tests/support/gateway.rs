@@ -302,7 +302,8 @@ impl Gateway {
     pub async fn answers(&self) -> anyhow::Result<()> {
         let person = Person::new("nobody", &self.authority)?;
         let ping = self.ping()?;
-        until("a gateway to answer", async || is_up(&person, &ping).await.then_some(())).await
+        let looking = until("a gateway to answer", async || is_up(&person, &ping).await.then_some(()));
+        Box::pin(looking).await
     }
 
     fn ping(&self) -> anyhow::Result<Url> {
