@@ -60,6 +60,7 @@ mod psql;
 mod refusal;
 #[cfg(test)]
 mod restart;
+#[cfg(test)]
 mod rewrites;
 #[cfg(test)]
 mod several;

@@ -21,6 +21,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     process::Command,
+    task::JoinSet,
     time::Instant,
 };
 
@@ -143,7 +144,8 @@ async fn each_of_many_streams_goes_on_where_it_was() {
     // One has ended its half and takes nothing of what comes back; one is the app's turn.
     let text = vec![b'x'; 20 << 20];
     let (mut slow, mut unread) = parts.open().await.into_split();
-    let feeding = tokio::spawn(async move {
+    let mut feeding = JoinSet::new();
+    feeding.spawn(async move {
         unread.write_all(&text).await.unwrap();
         unread.shutdown().await.unwrap();
     });
@@ -160,7 +162,7 @@ async fn each_of_many_streams_goes_on_where_it_was() {
     within("all of it", slow.read_to_end(&mut back)).await.unwrap().unwrap();
     assert_eq!(back.len(), (20 << 20) + FAREWELL.len());
     assert!(back.iter().filter(|octet| **octet == b'x').count() == 20 << 20);
-    feeding.await.unwrap();
+    feeding.join_next().await.unwrap().unwrap();
     assert_eq!(echo.dials(), 51, "no app was dialled again");
     parts.logged("stream ended", 51).await;
     assert_eq!(exchange((Ipv4Addr::LOCALHOST, parts.port).into(), b"new").await.unwrap(), b"newbye");

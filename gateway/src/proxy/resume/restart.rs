@@ -105,7 +105,7 @@ impl Leaving {
 impl Named {
     /// What a later process must know of it.
     pub(crate) fn label(&self) -> Label {
-        Label { offer: self.offer.clone(), owner: self.owner.clone(), request_id: self.request_id.clone() }
+        Label { offer: self.offer, owner: self.owner.clone(), request_id: self.request_id.clone() }
     }
 
     /// How long its client may be away.
@@ -226,7 +226,7 @@ mod tests {
         let stream = End::new(Budget::new(0), WINDOW).suspend();
         before.leave(&named.label(), account(), &stream, app);
         let wrapped = before.leave_all().await.pop().unwrap();
-        (named.offer.clone(), wrapped.open().unwrap(), far)
+        (named.offer, wrapped.open().unwrap(), far)
     }
 
     #[tokio::test]
