@@ -17,7 +17,7 @@ use crate::{log::Log, wait};
 /// Octets written at a time.
 const BLOCK_LEN: usize = 4096;
 
-/// About a megabyte a second, with [`BLOCK_LEN`] at a time.
+/// Between two blocks of 4 KiB: about a megabyte a second.
 pub const PAUSE: Duration = Duration::from_millis(4);
 
 /// A running transfer.
