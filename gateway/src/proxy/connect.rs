@@ -191,7 +191,7 @@ impl Proxy {
         let back = tokio::select! {
             biased;
             () = self.resumables.leave_is_due() => {
-                return self.resumables.leave(&label, account, &end.suspend(), app);
+                return self.resumables.leave(&label, &account, &end.suspend(), app);
             }
             () = self.cut.cancelled() => Err(EndReason::Shutdown),
             back = tokio::time::timeout(named.window(), named.next(0)) => {
@@ -225,7 +225,7 @@ impl Proxy {
         let leave = self.resumables.leave_is_due();
         match relay::run_or_leave(to_client(named), app, options, cut, leave).await {
             Outcome::Ended(end) => account.close(&label.request_id, end),
-            Outcome::Left(left) => self.resumables.leave(&label, account, &left.stream, left.app),
+            Outcome::Left(left) => self.resumables.leave(&label, &account, &left.stream, left.app),
         }
     }
 

@@ -116,21 +116,19 @@ impl Named {
 
 impl Resumables {
     /// Leaves a stream to the next process. Where that fails, it has ended.
-    pub(crate) fn leave(&self, label: &Label, account: Account, stream: &Suspended, app: TcpStream) {
+    pub(crate) fn leave(&self, label: &Label, account: &Account, stream: &Suspended, app: TcpStream) {
         let request_id = label.request_id.as_str();
-        match wrap(label, &account, stream, app) {
+        let so_far = account.so_far(stream.bytes_from_client(), stream.bytes_from_app(), Now::read());
+        match wrap(label, so_far.clone(), stream, app) {
             Ok(wrapped) => {
                 self.leaving.left.lock().unwrap_or_else(PoisonError::into_inner).push(wrapped);
                 tracing::info!("request-id" = request_id, "stream left to the next process");
             }
             Err(error) => {
                 tracing::warn!("request-id" = request_id, %error, "a stream could not be left to the next process");
-                let (bytes_from_client, bytes_from_app) =
-                    (stream.bytes_from_client(), stream.bytes_from_app());
-                account.close(
-                    request_id,
-                    RelayEnd { reason: EndReason::Shutdown, bytes_from_client, bytes_from_app },
-                );
+                let account = Account::going_on(so_far, label.owner.to.clone(), Now::read());
+                let end = RelayEnd { reason: EndReason::Shutdown, bytes_from_client: 0, bytes_from_app: 0 };
+                account.close(request_id, end);
             }
         }
     }
@@ -155,9 +153,8 @@ impl Resumables {
     }
 }
 
-fn wrap(label: &Label, account: &Account, stream: &Suspended, app: TcpStream) -> io::Result<Wrapped> {
+fn wrap(label: &Label, account: AccountSoFar, stream: &Suspended, app: TcpStream) -> io::Result<Wrapped> {
     let Label { offer, owner, request_id } = label;
-    let account = account.so_far(stream.bytes_from_client(), stream.bytes_from_app(), Now::read());
     let head = Record {
         request_id: request_id.clone(),
         offer: offer.to_string(),
@@ -224,7 +221,7 @@ mod tests {
         let before = Resumables::new(CancellationToken::new());
         let (named, _end) = before.name(owner("alice"), WINDOW, "request").unwrap();
         let stream = End::new(Budget::new(0), WINDOW).suspend();
-        before.leave(&named.label(), account(), &stream, app);
+        before.leave(&named.label(), &account(), &stream, app);
         let wrapped = before.leave_all().await.pop().unwrap();
         (named.offer, wrapped.open().unwrap(), far)
     }
