@@ -152,6 +152,11 @@ impl Connection {
         now: Instant,
     ) {
         self.heard = now;
+        let is_repeated = self.recovery.has_heard(segment);
+        // A third one smoltcp would take for a lost octet, find none to send again, and stop the clock that sends our end again.
+        if is_repeated && self.misses_our_end_alone() {
+            return;
+        }
         let repeats = if self.recovery.hears(segment) { REPEATS } else { 0 };
         for repeat in 0..=repeats {
             // Where nothing but our end is missing smoltcp finds nothing to send at once, and stops the clock that would send the end.
@@ -164,6 +169,12 @@ impl Connection {
         }
         let queued = self.sockets.get::<tcp::Socket<'_>>(self.socket).send_queue();
         self.in_flight.heard(queued, now);
+    }
+
+    fn misses_our_end_alone(&self) -> bool {
+        let socket = self.sockets.get::<tcp::Socket<'_>>(self.socket);
+        let has_ended = matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck);
+        has_ended && socket.send_queue() == 0
     }
 
     /// Sends what may be sent, up to a turn's worth.

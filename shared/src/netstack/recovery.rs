@@ -49,6 +49,12 @@ impl Recovery {
         }
     }
 
+    /// Whether a segment of the peer says nothing but what the last one did.
+    pub(super) fn has_heard(&self, segment: &Segment) -> bool {
+        let is_bare = segment.kind == SegmentKind::Other && segment.sequence == segment.sequence_end;
+        is_bare && self.heard.is_some_and(|heard| Some(heard.acknowledgement) == segment.acknowledgement)
+    }
+
     /// A segment of the peer comes in; whether it is to be heard [`REPEATS`] times more.
     pub(super) fn hears(&mut self, segment: &Segment) -> bool {
         let (Some(acknowledgement), Some(sent)) = (segment.acknowledgement, self.sent) else { return false };

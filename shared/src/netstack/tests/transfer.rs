@@ -76,6 +76,18 @@ fn an_end_that_was_lost_among_others_is_sent_again() {
     assert!(net.now - began < settings().unanswered_timeout, "nobody had to give up");
 }
 
+/// The end alone is lost, and three acknowledgements say so.
+#[test]
+fn an_end_that_was_lost_alone_is_sent_again() {
+    let mut net = Net::new(settings());
+    net.there.fates = vec![1, 1, 2, 3, 2, 2, 3, 0, 1, 1, 18, 16, 21, 1, 19, 10];
+    net.back.fates = vec![19, 0, 0, 12, 8, 21, 1, 17, 23, 9, 11, 5, 5, 17, 19, 10];
+    let (up, down) = (octets(4_626, 1), octets(19_556, 2));
+    let began = net.now;
+    assert_eq!(exchange(&mut net, &up, &down), (up, down));
+    assert!(net.now - began < settings().unanswered_timeout, "nobody had to give up");
+}
+
 #[test]
 fn a_connection_that_is_over_leaves_nothing_behind() {
     let mut net = Net::new(settings());
