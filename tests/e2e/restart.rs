@@ -28,7 +28,29 @@ use tokio::{
 const DESTINATION: &str = "app.corp.test:22";
 const SERVICE: &str = "pomerium-gateway";
 
-/// What the shipped unit says of it.
+/// The shipped unit, and what of it a person's own systemd can do as well: not what needs users, folders and namespaces of the
+/// machine.
+const SHIPPED: &str = include_str!("../../packaging/systemd/pomerium-gateway.service");
+const TAKEN: [&str; 16] = [
+    "Environment",
+    "FileDescriptorStoreMax",
+    "LimitNOFILE",
+    "LockPersonality",
+    "MemoryDenyWriteExecute",
+    "NoNewPrivileges",
+    "RestrictAddressFamilies",
+    "RestrictNamespaces",
+    "RestrictRealtime",
+    "RestrictSUIDSGID",
+    "SystemCallArchitectures",
+    "SystemCallErrorNumber",
+    "SystemCallFilter",
+    "TimeoutStopSec",
+    "Type",
+    "UMask",
+];
+
+/// What has streams kept.
 const KEEPS: &str = "FileDescriptorStoreMax=4096\nEnvironment=FDSTORE=4096";
 
 /// A gateway under systemd, and a client whose port leads to the app.
@@ -62,11 +84,14 @@ async fn parts_with(app: SocketAddr, more: &str) -> anyhow::Result<Parts> {
 /// The unit of a gateway with this configuration.
 fn unit(gateway: &Gateway, config: &Path) -> anyhow::Result<String> {
     let (program, folder) = (binary("pomerium-gateway")?, gateway.folder());
+    let is_taken = |line: &&str| line.split_once('=').is_some_and(|(key, _)| TAKEN.contains(&key));
+    let taken: Vec<&str> = SHIPPED.lines().filter(is_taken).collect();
     Ok(format!(
-        "Type=exec\nExecStart={} run --config {}\nWorkingDirectory={}\n{KEEPS}\n",
+        "ExecStart={} run --config {}\nWorkingDirectory={}\n{}\n",
         program.display(),
         config.display(),
-        folder.display()
+        folder.display(),
+        taken.join("\n")
     ))
 }
 
@@ -102,9 +127,8 @@ async fn echoed(stream: &mut TcpStream, text: &[u8]) {
 
 #[test]
 fn the_shipped_unit_has_streams_kept() {
-    let unit = include_str!("../../packaging/systemd/pomerium-gateway.service");
     for line in KEEPS.lines() {
-        assert!(unit.lines().any(|of_unit| of_unit == line), "{line}");
+        assert!(SHIPPED.lines().any(|of_unit| of_unit == line), "{line}");
     }
 }
 
