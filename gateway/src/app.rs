@@ -308,9 +308,7 @@ async fn drain(lifetime: &Lifetime, proxy: &Proxy, store: Option<FdStore>, signa
 
 /// Leaves to the next process what can be resumed.
 async fn leave(proxy: &Proxy, store: FdStore) {
-    let Ok(streams) = tokio::time::timeout(CUT_TIME, proxy.leave_streams()).await else {
-        return tracing::warn!("some streams could not be left to the next process in time");
-    };
+    let streams = proxy.leave_streams(CUT_TIME).await;
     let count = streams.len();
     match tokio::task::spawn_blocking(move || store.keep(streams)).await {
         Ok(Ok(kept)) if kept == count => {

@@ -34,9 +34,9 @@ const H3_EXCESSIVE_LOAD: quinn::VarInt = quinn::VarInt::from_u32(0x107);
 struct Quinn {
     connection: quinn::Connection,
     datagrams: Datagrams,
-    /// Owns what goes over it, but for
+    /// Owns the streams that end with it.
     streams: TaskTracker,
-    /// streams that can be resumed.
+    /// Owns those that can be resumed over another.
     resumable: TaskTracker,
     waits: Waits,
 }

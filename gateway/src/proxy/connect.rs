@@ -234,9 +234,9 @@ impl Proxy {
         self.resumables.tracker()
     }
 
-    /// Has the streams that can be resumed left to the next process, and gives what they left.
-    pub(crate) async fn leave_streams(&self) -> Vec<Wrapped> {
-        self.resumables.leave_all().await
+    /// Has the streams that can be resumed left to the next process, and gives what they left within the limit.
+    pub(crate) async fn leave_streams(&self, limit: Duration) -> Vec<Wrapped> {
+        self.resumables.leave_all(limit).await
     }
 
     /// Resolves when an open stream must end, with the reason.

@@ -150,9 +150,9 @@ impl Resumables {
         self.leaving.now().await;
     }
 
-    /// Has all streams left to the next process, and gives what they left.
-    pub(super) async fn leave_all(&self) -> Vec<Wrapped> {
-        self.leaving.all().await
+    /// Has all streams left to the next process, and gives what they left within the limit.
+    pub(super) async fn leave_all(&self, limit: Duration) -> Vec<Wrapped> {
+        self.leaving.all(limit).await
     }
 
     /// Gives a stream a name, and makes the end that will carry it.

@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use pomerium_shared::{
     clock::Now,
+    destination::Destination,
     reason::EndReason,
     relay::RelayEnd,
     resume::{BadRecord, End, Offer, Places, Suspended},
@@ -93,11 +94,16 @@ impl Leaving {
         self.now.cancelled().await;
     }
 
-    /// Has all streams left, and gives what they left.
-    pub(super) async fn all(&self) -> Vec<Wrapped> {
+    /// Has all streams left, and gives what they left within the limit: one that takes longer keeps no other from it.
+    pub(super) async fn all(&self, limit: Duration) -> Vec<Wrapped> {
         self.now.cancel();
         self.tracker.close();
-        self.tracker.wait().await;
+        if tokio::time::timeout(limit, self.tracker.wait()).await.is_err() {
+            tracing::warn!(
+                open = self.tracker.len(),
+                "some streams could not be left to the next process in time"
+            );
+        }
         std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -141,8 +147,7 @@ impl Resumables {
         let record: Record = serde_json::from_slice(&record)?;
         let stream = Suspended::of(record.places, Bytes::from(octets))?;
         let offer: Offer = record.offer.parse().map_err(|_| NotTakenOver::Part("name"))?;
-        let to: pomerium_shared::destination::Destination =
-            record.to.parse().map_err(|_| NotTakenOver::Part("destination"))?;
+        let to: Destination = record.to.parse().map_err(|_| NotTakenOver::Part("destination"))?;
         let person = Person { idp: record.idp, user: record.user };
         let owner = Owner { person, key: record.key.map(Thumbprint::from_text), to: to.clone() };
         let app = opened(connection)?;
@@ -222,7 +227,7 @@ mod tests {
         let (named, _end) = before.name(owner("alice"), WINDOW, "request").unwrap();
         let stream = End::new(Budget::new(0), WINDOW).suspend();
         before.leave(&named.label(), &account(), &stream, app);
-        let wrapped = before.leave_all().await.pop().unwrap();
+        let wrapped = before.leave_all(WINDOW).await.pop().unwrap();
         (named.offer, wrapped.open().unwrap(), far)
     }
 
