@@ -14,7 +14,7 @@ use support::{
     gateway::{Gateway, Options, Route},
     process::{Input, Process},
     wait::until,
-    wireguard::{Ends, Implementation},
+    wireguard::{Ends, Implementation, answers},
 };
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -70,7 +70,8 @@ async fn near_end(config: &Path, addresses: &[&str], networks: &[&str]) -> anyho
     command.args(["--foreground", "wgnear"]);
     let process = Process::spawn("wireguard-go near", &mut command, Input::None)?;
     let file = config.to_str().context("the path is text")?;
-    until("the near end", async || near_does(&["wg", "setconf", "wgnear", file]).await.ok()).await?;
+    answers("wgnear").await?;
+    near_does(&["wg", "setconf", "wgnear", file]).await?;
     for address in addresses {
         near_does(&["ip", "addr", "add", address, "dev", "wgnear"]).await?;
     }

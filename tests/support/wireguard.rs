@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use tokio::process::Command;
+use tokio::{net::UnixStream, process::Command};
 
 use crate::{
     namespace::ip,
@@ -53,10 +53,24 @@ impl Implementation {
         let mut command = Command::new(program);
         command.args(arguments);
         let process = Process::spawn(device, &mut command, Input::None)?;
-        let set = ["setconf", device, file.to_str().context("the path is text")?];
-        wait::until("the WireGuard app to answer", async || wg(&set).await.ok()).await?;
+        answers(device).await?;
+        wg(&["setconf", device, file.to_str().context("the path is text")?]).await?;
         Ok(process)
     }
+}
+
+/// Waits until the app of a device takes commands. Not by asking `wg`, which removes a socket that nobody listens on yet.
+///
+/// # Errors
+/// It does not.
+pub async fn answers(device: &str) -> anyhow::Result<()> {
+    let socket = control_socket(device);
+    wait::until("the WireGuard app to answer", async || UnixStream::connect(&socket).await.ok().map(drop))
+        .await
+}
+
+fn control_socket(device: &str) -> PathBuf {
+    format!("/var/run/wireguard/{device}.sock").into()
 }
 
 /// The files, as `wg setconf` takes them, of two ends that know each other.
@@ -169,7 +183,7 @@ impl WireGuardApp {
 impl Drop for WireGuardApp {
     fn drop(&mut self) {
         // Killed, it leaves the file of its control socket.
-        let _gone = std::fs::remove_file(format!("/var/run/wireguard/{}.sock", self.device));
+        let _gone = std::fs::remove_file(control_socket(&self.device));
     }
 }
 

@@ -11,8 +11,7 @@ use support::{
     port,
     process::{Input, Process},
     sshd::Sshd,
-    wait::until,
-    wireguard::{Ends, Implementation},
+    wireguard::{self, Ends, Implementation},
 };
 use tempfile::TempDir;
 
@@ -150,7 +149,8 @@ async fn through_wireguard(far: &Far, implementation: Implementation) -> anyhow:
     let mut command = far.command(&implementation.words(&device_there)?);
     let there = Process::spawn(&device_there, &mut command, Input::None)?;
     let set = ["wg", "setconf", &device_there, path(&ends.there)?];
-    until("the WireGuard app to answer", async || does(far, &set).await.ok()).await?;
+    wireguard::answers(&device_there).await?;
+    does(far, &set).await?;
     does(far, &["ip", "addr", "add", &format!("{inner_there}/24"), "dev", &device_there]).await?;
     does(far, &["ip", "link", "set", "mtu", INNER_MTU, "up", "dev", &device_there]).await?;
     Ok(Up {

@@ -13,6 +13,7 @@ use support::{
     gateway::{Gateway, Options, Route},
     process::{Input, Process},
     wait::until,
+    wireguard::answers,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -114,7 +115,8 @@ async fn app(folder: &Path, number: u64) -> anyhow::Result<(Process, String)> {
     command.args(["--foreground", &device]);
     let process = Process::spawn(&device, &mut command, Input::None)?;
     let path = file.to_str().context("the path is text")?;
-    until("the app", async || near_does(&["wg", "setconf", &device, path]).await.ok()).await?;
+    answers(&device).await?;
+    near_does(&["wg", "setconf", &device, path]).await?;
     near_does(&["ip", "addr", "add", &format!("{address}/32"), "dev", &device]).await?;
     near_does(&["ip", "link", "set", "mtu", "1420", "up", "dev", &device]).await?;
     if number == 0 {
